@@ -1,0 +1,1 @@
+"""Tidemill keeps a deployed deep-learning model learning."""

@@ -1,0 +1,131 @@
+"""Everything Tidemill raises on purpose.
+
+```
+TidemillError                 message = what is wrong, with the value; hint = the next move
+├── ProjectError              the project file or a stage is wrong (found by `tidemill check`)
+├── MissingExtra              an optional dependency is not installed
+├── InvalidRequest            a request is refused; carries the HTTP status
+│   ├── Malformed             400  not JSON, or not the expected envelope
+│   ├── NotFound              404  unknown model, unknown request id
+│   ├── TooLarge              413  body over the limit
+│   ├── InvalidInput          422  unknown field, wrong type or shape, NaN, out of range
+│   └── Unavailable           503  no version can answer, or the log cannot be written
+├── StoreError                what is stored cannot be read or written as asked
+│   ├── Conflict              somebody else changed it first (compare-and-set lost)
+│   ├── Fenced                this process lost its lease; another one works now
+│   ├── Corrupt               bytes do not match their hash or checksum
+│   └── NewerStore            written by a newer program
+├── ModelError                an artefact does not load, or does not reproduce its example
+│   └── NotExportable         the trained object has no ONNX form
+└── TrainingError             a trainer raised, hung, was killed or returned NaN
+```
+"""
+
+from __future__ import annotations
+
+
+class TidemillError(Exception):
+    """Base of all errors raised on purpose: what is wrong, and what to do next."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} Next: {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[type[TidemillError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)
+
+
+class ProjectError(TidemillError):
+    """The project file, or a stage in it, is wrong."""
+
+
+class MissingExtra(TidemillError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra {extra!r}.", f"pip install 'tidemill[{extra}]'")
+        self.what, self.extra = what, extra
+
+    def __reduce__(self) -> tuple[type[TidemillError], tuple[str, str]]:
+        return type(self), (self.what, self.extra)
+
+
+class InvalidRequest(TidemillError):
+    """A request is refused; `status` is the HTTP status that says so."""
+
+    status = 400
+    title = "Bad request"
+
+
+class Malformed(InvalidRequest):
+    """The body is not JSON or not the expected envelope."""
+
+    title = "Malformed request"
+
+
+class NotFound(InvalidRequest):
+    """The model or the request id is unknown here."""
+
+    status = 404
+    title = "Not found"
+
+
+class TooLarge(InvalidRequest):
+    """The body is larger than this gateway accepts."""
+
+    status = 413
+    title = "Body too large"
+
+
+class InvalidInput(InvalidRequest):
+    """A field is unknown, missing, of the wrong type or shape, NaN or out of range."""
+
+    status = 422
+    title = "Invalid input"
+
+    def __init__(self, message: str, hint: str = "", field: str = "") -> None:
+        super().__init__(message, hint)
+        self.field = field
+
+
+class Unavailable(InvalidRequest):
+    """No version can answer, or the log cannot be written."""
+
+    status = 503
+    title = "Unavailable"
+
+
+class StoreError(TidemillError):
+    """What is stored cannot be read or written as asked."""
+
+
+class Conflict(StoreError):
+    """A compare-and-set lost: somebody else changed the row first."""
+
+
+class Fenced(StoreError):
+    """This process lost its lease, and another one may be at work."""
+
+
+class Corrupt(StoreError):
+    """Stored bytes do not match their hash or checksum."""
+
+
+class NewerStore(StoreError):
+    """The store was written by a newer program than this one."""
+
+
+class ModelError(TidemillError):
+    """An artefact does not load, or does not reproduce the example stored with it."""
+
+
+class NotExportable(ModelError):
+    """The trained object has no ONNX form; it is served as a Python model instead."""
+
+
+class TrainingError(TidemillError):
+    """A trainer raised, hung, was killed or returned something unusable."""

@@ -1,0 +1,76 @@
+"""A Project compiled to plain JSON: all that the gateway needs, which never imports the project file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidemill.records import Json, Trust
+from tidemill.schema import Schema
+from tidemill.strategy.log import Everything, Log, log_from_json
+
+MANIFEST_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a gateway accepts, and how long an answer may take."""
+
+    max_body_bytes: int = 4 * 1024 * 1024
+    max_batch: int = 64
+    timeout_s: float = 10.0
+    max_waiting: int = 2048  # requests queued for one version; beyond it the gateway answers 503
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What the gateway knows of a project.
+
+    `unit` is what people call the unit in this product. `feedback` is the trust that feedback over HTTP has; `events`
+    are the event kinds it accepts beside labels, ratings and thumbs. `abstain_below` is the policy's level: a decision
+    whose highest score is below it is marked abstained.
+    """
+
+    project: str
+    schema: Schema
+    log: Log = Everything()
+    unit: str = "request"
+    feedback: Trust = Trust.CROWD
+    events: tuple[str, ...] = ()
+    abstain_below: float | None = None
+    limits: Limits = Limits()
+    strategy: str = ""
+
+    def to_json(self) -> Json:
+        """Return the manifest as JSON."""
+        return {
+            "format": MANIFEST_FORMAT,
+            "project": self.project,
+            "schema": self.schema.to_json(),
+            "log": self.log.to_json(),
+            "unit": self.unit,
+            "feedback": str(self.feedback),
+            "events": list(self.events),
+            "abstain_below": self.abstain_below,
+            "limits": {
+                "max_body_bytes": self.limits.max_body_bytes,
+                "max_batch": self.limits.max_batch,
+                "timeout_s": self.limits.timeout_s,
+                "max_waiting": self.limits.max_waiting,
+            },
+            "strategy": self.strategy,
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Manifest:
+        """Read what `to_json` wrote."""
+        return cls(
+            project=data["project"],
+            schema=Schema.from_json(data["schema"]),
+            log=log_from_json(data["log"]),
+            unit=data["unit"],
+            feedback=Trust(data["feedback"]),
+            events=tuple(data["events"]),
+            abstain_below=data["abstain_below"],
+            limits=Limits(**data["limits"]),
+            strategy=data["strategy"],
+        )

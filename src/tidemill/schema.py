@@ -1,0 +1,428 @@
+"""What a model takes and gives: input types, outputs, and validation at the edge.
+
+A value has three forms. On the **wire** it is JSON. **Canonical**, as logged and stored, it is `str`, `float` or
+`bytes`. As a **column**, what transforms and models see, a batch of N values is a NumPy array:
+
+| type | wire | canonical | column |
+|---|---|---|---|
+| Text | string | str | object (N,) |
+| Category | string | str | object (N,) |
+| Number | number | float | float64 (N,) |
+| Image | nested lists of integers, or base64 of the bytes | bytes | uint8 (N, H, W) or (N, H, W, C) |
+| Tensor | nested lists of numbers, or base64 of little-endian float32 | bytes | float32 (N, *shape) |
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tidemill.errors import InvalidInput, ProjectError
+from tidemill.records import Json
+
+Array = npt.NDArray[Any]
+Columns = Mapping[str, Array]
+"""A batch: one array per input, all of the same length."""
+
+RESERVED = frozenset(
+    "request_id received_at role unit subject rollout share salt route_revision assigned_version answered_version "
+    "fallback_reason error policy_version tags inputs scores decision abstained cached latency_ms keep_probability "
+    "label trust source kind value day example_id split".split()
+)
+"""Names of the log's own columns, which an input may not take."""
+
+
+class Input(Protocol):
+    """One declared input."""
+
+    @property
+    def tag(self) -> bool:
+        """Whether it describes the request (for cohorts) rather than feeding the model by default."""
+        ...
+
+    def parse(self, value: object, name: str) -> Any:
+        """Turn a wire value into its canonical form, or raise `InvalidInput`."""
+        ...
+
+    def column(self, values: Sequence[Any]) -> Array:
+        """Turn canonical values into a batch."""
+        ...
+
+    def to_json(self) -> Json:
+        """Return the declaration as JSON."""
+        ...
+
+
+class _Declared:
+    """Shared by the input types: JSON from the dataclass fields."""
+
+    tag: bool
+
+    def to_json(self) -> Json:
+        return {"type": type(self).__name__, **{k: _plain(v) for k, v in asdict(self).items()}}  # type: ignore[call-overload]
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True)
+class Text(_Declared):
+    """A string of at most `max_chars` characters."""
+
+    max_chars: int = 10_000
+    tag: bool = False
+
+    def parse(self, value: object, name: str) -> str:
+        """Check that it is a string and not too long."""
+        if not isinstance(value, str):
+            raise InvalidInput(f"{name!r} is {_shown(value)}, not a string.", "send text as a JSON string", name)
+        if len(value) > self.max_chars:
+            raise InvalidInput(f"{name!r} has {len(value)} characters, more than {self.max_chars}.", "shorten it", name)
+        return value
+
+    def column(self, values: Sequence[Any]) -> Array:
+        """Return an object array (N,) of strings."""
+        return np.array([*values, None], dtype=object)[:-1]
+
+
+@dataclass(frozen=True)
+class Category(_Declared):
+    """A short string; with `values`, one of them."""
+
+    values: tuple[str, ...] | None = None
+    tag: bool = False
+    max_chars: ClassVar[int] = 200
+
+    def __post_init__(self) -> None:
+        if self.values is not None:
+            object.__setattr__(self, "values", tuple(self.values))
+
+    def parse(self, value: object, name: str) -> str:
+        """Check that it is a string, and a declared one."""
+        if not isinstance(value, str) or len(value) > self.max_chars:
+            raise InvalidInput(
+                f"{name!r} is {_shown(value)}, not a string of at most {self.max_chars} characters.", "send one", name
+            )
+        if self.values is not None and value not in self.values:
+            raise InvalidInput(f"{name!r} is {_shown(value)}.", f"send one of {', '.join(self.values)}", name)
+        return value
+
+    def column(self, values: Sequence[Any]) -> Array:
+        """Return an object array (N,) of strings."""
+        return np.array([*values, None], dtype=object)[:-1]
+
+
+@dataclass(frozen=True)
+class Number(_Declared):
+    """A finite number, between `low` and `high` where given."""
+
+    low: float | None = None
+    high: float | None = None
+    tag: bool = False
+
+    def parse(self, value: object, name: str) -> float:
+        """Check that it is a finite number in range."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidInput(f"{name!r} is {_shown(value)}, not a number.", "send a JSON number", name)
+        number = _as_float(value, name)
+        if not math.isfinite(number):
+            raise InvalidInput(f"{name!r} is {value}, which is not finite.", "send a finite number, or leave it out", name)
+        if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
+            raise InvalidInput(f"{name!r} is {value}.", f"send a number from {self.low} to {self.high}", name)
+        return number
+
+    def column(self, values: Sequence[Any]) -> Array:
+        """Return a float64 array (N,)."""
+        return np.array(values, dtype=np.float64)
+
+
+def _as_float(value: int | float, name: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidInput(f"{name!r} is an integer too large for a float.", "send a smaller number", name) from None
+
+
+@dataclass(frozen=True)
+class Image(_Declared):
+    """Pixels of `shape` (H, W) or (H, W, C), 0 to 255."""
+
+    shape: tuple[int, ...]
+    tag: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _shape(self.shape, (2, 3)))
+
+    def parse(self, value: object, name: str) -> bytes:
+        """Read nested lists or base64; return the bytes in C order."""
+        if isinstance(value, str):
+            return _base64(value, name, math.prod(self.shape))
+        array = _nested(value, name, self.shape)
+        if ((array < 0) | (array > 255) | (array != np.floor(array))).any():
+            raise InvalidInput(f"{name!r} holds a pixel that is no integer from 0 to 255.", "scale it to 0..255", name)
+        return array.astype(np.uint8).tobytes()
+
+    def column(self, values: Sequence[Any]) -> Array:
+        """Return a uint8 array (N, *shape)."""
+        return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), *self.shape)
+
+
+@dataclass(frozen=True)
+class Tensor(_Declared):
+    """Finite float32 numbers of a fixed `shape`; an embedding is a Tensor of shape (D,)."""
+
+    shape: tuple[int, ...]
+    tag: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _shape(self.shape, range(1, 9)))
+
+    def parse(self, value: object, name: str) -> bytes:
+        """Read nested lists or base64; return little-endian float32 bytes in C order."""
+        if isinstance(value, str):
+            raw = _base64(value, name, 4 * math.prod(self.shape))
+            if not np.isfinite(np.frombuffer(raw, dtype="<f4")).all():
+                raise InvalidInput(f"{name!r} holds NaN or infinity.", "send finite numbers", name)
+            return raw
+        return _nested(value, name, self.shape).astype("<f4").tobytes()
+
+    def column(self, values: Sequence[Any]) -> Array:
+        """Return a float32 array (N, *shape)."""
+        return np.frombuffer(b"".join(values), dtype="<f4").reshape(len(values), *self.shape)
+
+
+@dataclass(frozen=True)
+class Sensitive(_Declared):
+    """A string that is never written in the clear: replaced at the edge by a keyed hash of 32 hex digits.
+
+    The model sees the same hash in training and serving, so it can still tell values apart.
+    """
+
+    tag: bool = False
+    max_chars: int = 1_000
+
+    def parse(self, value: object, name: str) -> str:
+        """Check that it is a string; `Schema.validate` hashes it with the deployment's key."""
+        if not isinstance(value, str) or len(value) > self.max_chars:
+            # The value itself must not reach a message that may be logged.
+            raise InvalidInput(f"{name!r} is not a string of at most {self.max_chars} characters.", "send one", name)
+        return value
+
+    def column(self, values: Sequence[Any]) -> Array:
+        """Return an object array (N,) of hex digits."""
+        return np.array([*values, None], dtype=object)[:-1]
+
+
+def _shape(shape: Sequence[int], ranks: Sequence[int]) -> tuple[int, ...]:
+    shape = tuple(shape)
+    if len(shape) not in ranks or any(not isinstance(n, int) or n < 1 for n in shape):
+        raise ProjectError(f"shape {shape} is not {min(ranks)} to {max(ranks)} positive integers.", "give the fixed shape")
+    return shape
+
+
+def _base64(text: str, name: str, num_bytes: int) -> bytes:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput(f"{name!r} is a string but not base64.", "send base64 or nested lists", name) from None
+    if len(raw) != num_bytes:
+        raise InvalidInput(f"{name!r} has {len(raw)} bytes, not {num_bytes}.", "send an array of the declared shape", name)
+    return raw
+
+
+def _nested(value: object, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput(f"{name!r} is {_shown(value)}, not a regular array of numbers.", "send nested lists", name) from None
+    if array.shape != shape:
+        raise InvalidInput(f"{name!r} has shape {list(array.shape)}, not {list(shape)}.", "send the declared shape", name)
+    if not np.isfinite(array).all() or np.abs(array).max(initial=0.0) > np.finfo(np.float32).max:
+        raise InvalidInput(f"{name!r} holds NaN, infinity or a number beyond float32.", "send finite numbers", name)
+    return array
+
+
+class Output(Protocol):
+    """What a model gives. No stage assumes classes: everything about scores and labels is asked here."""
+
+    @property
+    def num_scores(self) -> int:
+        """Length K of a score row."""
+        ...
+
+    def decide(self, scores: Array) -> list[str | float]:
+        """Turn scores (N, K) into N decisions, in the form labels have."""
+        ...
+
+    def parse_label(self, value: object) -> str | float:
+        """Check a label and return its canonical form, or raise `InvalidInput`."""
+        ...
+
+    def targets(self, labels: Sequence[Any]) -> Array:
+        """Turn canonical labels into what a loss takes: class indices int64 (N,), or values float64 (N,)."""
+        ...
+
+    def to_json(self) -> Json:
+        """Return the declaration as JSON."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One of several named classes; scores are probabilities (N, K) in the order of `names`."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        names = tuple(str(n) for n in self.names)
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise ProjectError(f"Classes({list(names)}) needs two or more distinct names.", "name each class once")
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "_index", {n: i for i, n in enumerate(names)})
+
+    @property
+    def num_scores(self) -> int:
+        """One score a class."""
+        return len(self.names)
+
+    def decide(self, scores: Array) -> list[str | float]:
+        """Return the name of the likeliest class of each row."""
+        names = self.names
+        return [names[i] for i in scores.argmax(axis=1)]
+
+    def parse_label(self, value: object) -> str:
+        """Check that it is one of the names."""
+        if not isinstance(value, str) or value not in self._index:  # type: ignore[attr-defined]
+            raise InvalidInput(f"label {_shown(value)} is no class.", f"send one of {', '.join(self.names)}", "label")
+        return value
+
+    def targets(self, labels: Sequence[Any]) -> Array:
+        """Return class indices int64 (N,)."""
+        index: dict[str, int] = self._index  # type: ignore[attr-defined]
+        return np.array([index[label] for label in labels], dtype=np.int64)
+
+    def to_json(self) -> Json:
+        """Return the declaration as JSON."""
+        return {"type": "Classes", "names": list(self.names)}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number; scores are (N, 1) and the decision is the number itself."""
+
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def num_scores(self) -> int:
+        """One."""
+        return 1
+
+    def decide(self, scores: Array) -> list[str | float]:
+        """Return the predicted numbers."""
+        return [float(v) for v in scores[:, 0]]
+
+    def parse_label(self, value: object) -> float:
+        """Check that it is a finite number in range."""
+        return Number(self.low, self.high).parse(value, "label")
+
+    def targets(self, labels: Sequence[Any]) -> Array:
+        """Return the values float64 (N,)."""
+        return np.array(labels, dtype=np.float64)
+
+    def to_json(self) -> Json:
+        """Return the declaration as JSON."""
+        return {"type": "Value", "low": self.low, "high": self.high}
+
+
+INPUT_TYPES: Mapping[str, type[Any]] = {t.__name__: t for t in (Text, Category, Number, Image, Tensor, Sensitive)}
+OUTPUT_TYPES: Mapping[str, type[Any]] = {t.__name__: t for t in (Classes, Value)}
+
+
+def _from_json(data: Json, types: Mapping[str, type[Any]]) -> Any:
+    kind = types.get(data.get("type"))
+    if kind is None:
+        raise ProjectError(f"unknown type {data.get('type')!r} in a manifest.", "compile it again with this program")
+    known = {f.name for f in fields(kind)}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+    return kind(**given)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The declared inputs and the output of a project."""
+
+    inputs: Mapping[str, Input]
+    output: Output
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ProjectError("a project has no inputs.", "declare one, such as inputs={'text': tm.Text()}")
+        for name, kind in self.inputs.items():
+            if not name.isidentifier() or name in RESERVED or name.startswith("_"):
+                raise ProjectError(f"input name {name!r} is no plain name, or is taken by the log.", "call it another name")
+            if not hasattr(kind, "parse"):
+                raise ProjectError(f"input {name!r} is {kind!r}, not an input type.", "use tm.Text(), tm.Number(), ...")
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names of the inputs that describe the request."""
+        return tuple(n for n, t in self.inputs.items() if t.tag)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the inputs that feed the model unless transforms say otherwise."""
+        return tuple(n for n, t in self.inputs.items() if not t.tag)
+
+    def validate(self, raw: object, *, key: bytes = b"") -> dict[str, Any]:
+        """Return the canonical inputs of one request; `key` hashes sensitive ones.
+
+        Raises:
+            InvalidInput: a field is unknown, missing, of the wrong type or shape, NaN or out of range.
+        """
+        if not isinstance(raw, dict):
+            raise InvalidInput(f"inputs are {_shown(raw)}, not an object.", f"send {{{', '.join(self.inputs)}}}", "inputs")
+        out: dict[str, Any] = {}
+        for name, kind in self.inputs.items():
+            if name not in raw:
+                raise InvalidInput(f"input {name!r} is missing.", f"send all of {', '.join(self.inputs)}", name)
+            value = kind.parse(raw[name], name)
+            out[name] = keyed_hash(value, key) if isinstance(kind, Sensitive) else value
+        if len(raw) != len(out):
+            extra = next(n for n in raw if n not in out)
+            raise InvalidInput(f"input {_shown(extra)} is not declared.", f"send only {', '.join(self.inputs)}", str(extra))
+        return out
+
+    def columns(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> dict[str, Array]:
+        """Turn canonical rows into a batch of the named inputs (all by default)."""
+        wanted = self.inputs if names is None else names
+        return {n: self.inputs[n].column([row[n] for row in rows]) for n in wanted}
+
+    def to_json(self) -> Json:
+        """Return the schema as JSON."""
+        return {"inputs": {n: t.to_json() for n, t in self.inputs.items()}, "output": self.output.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Json) -> Schema:
+        """Read what `to_json` wrote."""
+        inputs = {n: _from_json(t, INPUT_TYPES) for n, t in data["inputs"].items()}
+        return cls(inputs, _from_json(data["output"], OUTPUT_TYPES))
+
+
+def keyed_hash(value: str, key: bytes) -> str:
+    """Return the 32 hex digits that stand for a sensitive value under a deployment's `key`."""
+    return hashlib.blake2b(value.encode(), key=key, digest_size=16).hexdigest()

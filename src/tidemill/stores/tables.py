@@ -1,0 +1,242 @@
+"""The catalog's tables, the same on SQLite and PostgreSQL. Times are integer microseconds since 1970, UTC.
+
+JSON is text in canonical form, so that both databases treat it alike. Every table but `leases`, `consumed` and
+`log_files` is keyed by project.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("manifest", Text, nullable=False),
+    Column("strategy", String(16), nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # keys the request ids and the hashes of sensitive inputs
+    Column("file", Text, nullable=False),  # where the project file was, for people
+    Column("paused_at", BigInteger),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+strategies = Table(
+    "strategies",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", String(16), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    UniqueConstraint("project", "digest"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("artefact", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("dataset", String(64)),
+    Column("strategy", String(16), nullable=False),
+    Column("parent", Integer),
+    Column("cycle", Integer),
+    Column("run", String(64), nullable=False),
+    Column("status", String(20), nullable=False),
+    UniqueConstraint("project", "run"),  # registering twice after a crash finds the first
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("run", String(64), primary_key=True),
+    Column("cycle", Integer),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("status", String(20), nullable=False),  # running, done, failed
+    Column("body", Text, nullable=False),  # parameters, metrics, data, code and environment
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("revision", Integer, primary_key=True),  # the compare-and-set: two writers cannot insert the same one
+    Column("body", Text, nullable=False),
+    Column("lapses_at", BigInteger),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("changed_by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+states = Table(
+    "states",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+cycles = Table(
+    "cycles",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("strategy", String(16), nullable=False),
+    Column("step", String(40), nullable=False),
+    Column("candidate", Integer),
+    Column("dataset", String(64)),
+    Column("closed_at", BigInteger),
+    Column("outcome", String(20)),
+    Column("reason", Text, nullable=False, default=""),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("cycle", Integer, primary_key=True),
+    Column("name", String(60), primary_key=True),  # stable names, so that code may change while a cycle waits
+    Column("body", Text, nullable=False),
+    Column("done_at", BigInteger, nullable=False),
+    ForeignKeyConstraint(["project", "cycle"], ["cycles.project", "cycles.number"]),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", String(100), nullable=False),
+    Column("cycle", Integer),
+    Column("step", String(60), nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("given_at", BigInteger, nullable=False),
+    Index("verdicts_by_cycle", "project", "cycle", "id"),
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", String(100), nullable=False),
+    Column("verb", String(40), nullable=False),
+    Column("args", Text, nullable=False),
+    Column("sent_by", String(200), nullable=False),
+    Column("sent_at", BigInteger, nullable=False),
+    Column("handled_at", BigInteger),
+    Column("result", Text),
+    Index("commands_waiting", "project", "handled_at", "id"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("holder", String(200), nullable=False),
+    Column("token", Integer, nullable=False),  # grows with every change of holder: the fence
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+log_files = Table(
+    "log_files",
+    metadata,
+    Column("path", String(300), primary_key=True),  # relative to the log's folder
+    Column("project", String(100), nullable=False),
+    Column("kind", String(20), nullable=False),  # predictions or feedback
+    Column("day", String(10), nullable=False),
+    Column("num_rows", Integer, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("committed_at", BigInteger, nullable=False),
+    Index("log_files_by_time", "project", "kind", "last_at"),
+)
+
+consumed = Table(
+    "consumed",
+    metadata,
+    Column("segment", String(200), primary_key=True),
+    Column("num_rows", Integer, nullable=False),
+    Column("committed_at", BigInteger, nullable=False),
+)
+
+examples = Table(
+    "examples",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("id", String(80), primary_key=True),
+    Column("request_id", String(36)),
+    Column("unit", Text, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("picked_at", BigInteger, nullable=False),
+    Column("reason", String(100), nullable=False),
+    Column("probability", Float),
+    Column("split", String(10), nullable=False),
+    Column("duplicates", String(32), nullable=False),  # its duplicate group: hash of the canonical inputs
+    Column("chunk", String(64), nullable=False),  # the Arrow chunk that holds the inputs, and the row in it
+    Column("chunk_row", Integer, nullable=False),
+    Column("decision", Text),  # JSON
+    Column("version", Integer),
+    Column("label", Text),  # JSON
+    Column("trust", String(20)),
+    Column("source", String(100)),
+    Column("labelled_at", BigInteger),
+    Index("examples_by_request", "project", "request_id"),
+    Index("examples_by_group", "project", "duplicates"),
+)
+
+queue = Table(
+    "queue",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("example", String(80), primary_key=True),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("priority", Float, nullable=False),
+    Column("answered_at", BigInteger),
+    Column("answered_by", String(200)),
+    Index("queue_waiting", "project", "answered_at", "priority"),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("parent", String(64)),
+    Column("formed_by", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("num_train", Integer, nullable=False),
+    Column("num_test", Integer, nullable=False),
+    UniqueConstraint("project", "number"),
+)

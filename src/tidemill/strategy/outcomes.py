@@ -1,0 +1,60 @@
+"""What became of requests, as arrays: the facts that triggers and guards read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tidemill.schema import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """N answered requests in order of `received_at`; every array has length N.
+
+    `values` holds, by metric name, the metric's value for each row (see `stats.metrics`), NaN where it is not known.
+    `share` is the candidate's share of traffic when the row was routed, `candidate` whether the candidate was assigned.
+    """
+
+    received_at: Array  # int64, microseconds since 1970
+    unit: Array  # object, strings
+    version: Array  # int64, the assigned version
+    candidate: Array  # bool
+    share: Array  # float64
+    failed: Array  # bool: the assigned version raised, timed out or gave NaN
+    latency_ms: Array  # float64
+    values: Mapping[str, Array] = field(default_factory=dict)  # float64
+    cohorts: Mapping[str, Array] = field(default_factory=dict)  # bool
+
+    def __len__(self) -> int:
+        return len(self.received_at)
+
+    def take(self, index: Array) -> Outcomes:
+        """Return the rows at `index` (positions or a mask)."""
+        return Outcomes(
+            received_at=self.received_at[index],
+            unit=self.unit[index],
+            version=self.version[index],
+            candidate=self.candidate[index],
+            share=self.share[index],
+            failed=self.failed[index],
+            latency_ms=self.latency_ms[index],
+            values={n: v[index] for n, v in self.values.items()},
+            cohorts={n: c[index] for n, c in self.cohorts.items()},
+        )
+
+    @classmethod
+    def empty(cls) -> Outcomes:
+        """Return no rows."""
+        none = np.zeros(0)
+        return cls(
+            received_at=none.astype(np.int64),
+            unit=none.astype(object),
+            version=none.astype(np.int64),
+            candidate=none.astype(bool),
+            share=none,
+            failed=none.astype(bool),
+            latency_ms=none,
+        )
