@@ -16,6 +16,7 @@ TidemillError                 message = what is wrong, with the value; hint = th
 │   ├── Corrupt               bytes do not match their hash or checksum
 │   └── NewerStore            written by a newer program
 ├── ModelError                an artefact does not load, or does not reproduce its example
+│   ├── ModelHung             a Python model did not answer in time, and its worker was killed
 │   └── NotExportable         the trained object has no ONNX form
 └── TrainingError             a trainer raised, hung, was killed or returned NaN
 ```
@@ -121,6 +122,10 @@ class NewerStore(StoreError):
 
 class ModelError(TidemillError):
     """An artefact does not load, or does not reproduce the example stored with it."""
+
+
+class ModelHung(ModelError):
+    """A Python model did not answer in time; its worker process was killed."""
 
 
 class NotExportable(ModelError):

@@ -103,7 +103,7 @@ class Text(_Declared):
 class Category(_Declared):
     """A short string; with `values`, one of them."""
 
-    values: tuple[str, ...] | None = None
+    values: Sequence[str] | None = None
     tag: bool = False
     max_chars: ClassVar[int] = 200
 
@@ -161,7 +161,7 @@ def _as_float(value: int | float, name: str) -> float:
 class Image(_Declared):
     """Pixels of `shape` (H, W) or (H, W, C), 0 to 255."""
 
-    shape: tuple[int, ...]
+    shape: Sequence[int]
     tag: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -185,7 +185,7 @@ class Image(_Declared):
 class Tensor(_Declared):
     """Finite float32 numbers of a fixed `shape`; an embedding is a Tensor of shape (D,)."""
 
-    shape: tuple[int, ...]
+    shape: Sequence[int]
     tag: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -244,12 +244,12 @@ def _base64(text: str, name: str, num_bytes: int) -> bytes:
     return raw
 
 
-def _nested(value: object, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def _nested(value: object, name: str, shape: Sequence[int]) -> npt.NDArray[np.float64]:
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise InvalidInput(f"{name!r} is {_shown(value)}, not a regular array of numbers.", "send nested lists", name) from None
-    if array.shape != shape:
+    if array.shape != tuple(shape):
         raise InvalidInput(f"{name!r} has shape {list(array.shape)}, not {list(shape)}.", "send the declared shape", name)
     if not np.isfinite(array).all() or np.abs(array).max(initial=0.0) > np.finfo(np.float32).max:
         raise InvalidInput(f"{name!r} holds NaN, infinity or a number beyond float32.", "send finite numbers", name)
@@ -285,7 +285,7 @@ class Output(Protocol):
 class Classes:
     """One of several named classes; scores are probabilities (N, K) in the order of `names`."""
 
-    names: tuple[str, ...]
+    names: Sequence[str]
 
     def __post_init__(self) -> None:
         names = tuple(str(n) for n in self.names)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from sqlalchemy import URL
+
 from tidemill.errors import StoreError
 
 
@@ -32,7 +34,7 @@ class Home:
     @property
     def db_url(self) -> str:
         """The SQLAlchemy URL of the embedded catalog."""
-        return f"sqlite:///{self.folder / 'tidemill.db'}"
+        return URL.create("sqlite", database=str(self.folder / "tidemill.db")).render_as_string()
 
     @property
     def segments(self) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tidemill.records import Trust
 from tidemill.schema import Array
 
 
@@ -14,7 +15,8 @@ from tidemill.schema import Array
 class Outcomes:
     """N answered requests in order of `received_at`; every array has length N.
 
-    `values` holds, by metric name, the metric's value for each row (see `stats.metrics`), NaN where it is not known.
+    `values` holds, by metric name, a loss for each row: higher is worse, NaN where it is not known. The caller turns
+    metrics round: accuracy becomes an error of 0 or 1, an event that is bad stays 0 or 1, a log loss stays what it is.
     `share` is the candidate's share of traffic when the row was routed, `candidate` whether the candidate was assigned.
     """
 
@@ -25,7 +27,7 @@ class Outcomes:
     share: Array  # float64
     failed: Array  # bool: the assigned version raised, timed out or gave NaN
     latency_ms: Array  # float64
-    values: Mapping[str, Array] = field(default_factory=dict)  # float64
+    values: Mapping[str, Array] = field(default_factory=dict)  # float64, losses
     cohorts: Mapping[str, Array] = field(default_factory=dict)  # bool
 
     def __len__(self) -> int:
@@ -58,3 +60,18 @@ class Outcomes:
             failed=none.astype(bool),
             latency_ms=none,
         )
+
+
+@dataclass(frozen=True)
+class OutcomeNeeds:
+    """The metrics whose losses a stage reads, from labels of at least this trust."""
+
+    metrics: tuple[str, ...] = ()
+    trust: Trust = Trust.PEOPLE
+
+    @classmethod
+    def of(cls, needs: Iterable[OutcomeNeeds]) -> OutcomeNeeds:
+        """Return all that is needed, at the strictest trust that a reader of any metric asks for."""
+        needs = [need for need in needs if need.metrics]
+        metrics = tuple(dict.fromkeys(name for need in needs for name in need.metrics))
+        return cls(metrics, max((need.trust for need in needs), key=lambda trust: trust.rank, default=Trust.PEOPLE))

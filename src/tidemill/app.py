@@ -1,0 +1,204 @@
+"""Wires a Project to stores and loop: the only place that does, used by the command line, notebooks and tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from tidemill.clock import Clock, SystemClock
+from tidemill.errors import NotFound, ProjectError
+from tidemill.loop.engine import Engine
+from tidemill.loop.ending import promoted, without_candidate
+from tidemill.loop.world import World
+from tidemill.monitor.cohorts import check_cohorts
+from tidemill.monitor.status import Status, status
+from tidemill.project import Project, load_project
+from tidemill.records import Example, Route, Trust
+from tidemill.stores.blobs import Blobs
+from tidemill.stores.catalog import Catalog
+from tidemill.stores.compactor import Compactor
+from tidemill.stores.database import Database
+from tidemill.stores.datasets import Datasets
+from tidemill.stores.home import Home
+from tidemill.stores.journal import Journal
+from tidemill.stores.log import Log
+from tidemill.stores.reservoir import Reservoir
+from tidemill.stores.segments import Segments
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """One project in one home folder, opened."""
+
+    world: World
+    clock: Clock
+
+    @classmethod
+    def open(cls, project_file: str, home: str | Path, *, clock: Clock | None = None) -> App:
+        """Load the project file, open (or make) the home folder, and publish the project there if it changed.
+
+        Raises:
+            ProjectError: the project file is wrong.
+            StoreError: the home cannot be opened.
+        """
+        project = load_project(project_file)
+        check_cohorts(project)
+        app = cls(world=_world(project, project_file, Home(home).make()), clock=clock or SystemClock())
+        app.publish()
+        return app
+
+    @property
+    def project(self) -> Project:
+        """The declaration."""
+        return self.world.project
+
+    @property
+    def name(self) -> str:
+        """The project's name."""
+        return self.world.name
+
+    def close(self) -> None:
+        """Close the database."""
+        self.world.db.close()
+
+    def publish(self) -> int:
+        """Write the manifest and the strategy for the gateway and the history; return the strategy's number."""
+        manifest, strategy = self.project.compile().to_json(), self.project.strategy.to_json()
+        with self.world.db.begin() as conn:
+            return self.world.catalog.publish(
+                conn, manifest, strategy, file=self.world.project_file, now=self.clock.now()
+            )
+
+    def engine(self, *, poll_s: float = 0.5, lapse: timedelta = timedelta(seconds=60)) -> Engine:
+        """Return the loop of this project, ready to run."""
+        holder = f"{socket.gethostname()}/{os.getpid()}"
+        return Engine(world=self.world, clock=self.clock, holder=holder, poll_s=poll_s, lapse=lapse)
+
+    def status(self, *, period: timedelta = timedelta(days=1)) -> Status:
+        """Return how the project stands."""
+        w = self.world
+        return status(
+            w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir, now=self.clock.now(),
+            period=period,
+        )  # fmt: skip
+
+    # --- what people ask for
+
+    def ask(self, verb: str, *, by: str, version: int | None = None, reason: str = "") -> int:
+        """Leave a command (retrain, approve, reject, promote) for the loop; return its number."""
+        args = {"reason": reason} if version is None else {"reason": reason, "version": version}
+        with self.world.db.begin() as conn:
+            return self.world.journal.send(conn, self.name, verb, args, by=by, now=self.clock.now())
+
+    def waiting_candidate(self) -> int:
+        """Return the version that waits for a person.
+
+        Raises:
+            NotFound: none does.
+        """
+        cycle = self.world.journal.cycle(self.name)
+        if cycle is None or cycle.candidate is None:
+            raise NotFound("no candidate is under way.", "see `tidemill status`")
+        return cycle.candidate
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop opening cycles and moving candidates on, or go on. Guards still roll back while paused."""
+        with self.world.db.begin() as conn:
+            self.world.catalog.pause(conn, self.name, self.clock.now() if paused else None)
+
+    def rollback(self, *, by: str, reason: str) -> Route:
+        """Take the candidate out of traffic, or return to the version before; needs no loop.
+
+        Raises:
+            NotFound: there is nothing to roll back to.
+            Conflict: the route changed at the same moment.
+        """
+        route = self._route()
+        if route.rollout is not None:
+            new = without_candidate(route)
+        elif route.fallback is not None:
+            new = Route(revision=route.revision, stable=route.fallback, policy_version=route.policy_version)
+        else:
+            raise NotFound(f"version {route.stable} has no version before it.", "promote another with `tidemill promote`")
+        return self._set_route(route, new, by=by, reason=reason, retired="rolled back")
+
+    def promote_now(self, version: int, *, by: str, reason: str) -> Route:
+        """Route all traffic to a version at once, past gate and rollout.
+
+        Raises:
+            NotFound: there is no such version.
+            Conflict: the route changed at the same moment.
+        """
+        route = self._route()
+        self.world.catalog.model(self.name, version)
+        return self._set_route(route, promoted(route, version), by=by, reason=reason, retired="retired")
+
+    def _route(self) -> Route:
+        route = self.world.catalog.route(self.name)
+        if route is None:
+            raise NotFound(f"{self.name!r} has no version yet.", "make one with `tidemill train DATA`")
+        return route
+
+    def _set_route(self, old: Route, new: Route, *, by: str, reason: str, retired: str) -> Route:
+        with self.world.db.begin() as conn:
+            if new.stable != old.stable:
+                self.world.catalog.set_status(conn, self.name, old.stable, retired)
+                self.world.catalog.set_status(conn, self.name, new.stable, "live")
+            return self.world.catalog.set_route(conn, self.name, new, now=self.clock.now(), by=by, reason=reason)
+
+    # --- labels
+
+    def queue(self, limit: int = 20) -> list[Example]:
+        """Return the examples that wait for a label, the most urgent first."""
+        return self.world.reservoir.next_in_queue(self.name, limit)
+
+    def answer(self, answers: Sequence[tuple[str, object]], *, by: str) -> None:
+        """Label examples as `(id, label)`.
+
+        Raises:
+            InvalidInput: a label does not fit the output; none of them is written.
+            NotFound: an id is not in the reservoir.
+        """
+        parsed = [(id_, self.project.output.parse_label(value)) for id_, value in answers]
+        with self.world.db.begin() as conn:
+            for id_, value in parsed:
+                self.world.reservoir.answer(
+                    conn, self.name, id_, value=value, by=by, now=self.clock.now(), trust=self._queue_trust()
+                )
+
+    def _queue_trust(self) -> Trust:
+        queue = self.project.strategy.label.queue
+        if queue is None:
+            raise ProjectError("the strategy has no label queue.", "add tm.label.Queue() to its label stage")
+        return Trust(queue.trust)
+
+
+def _world(project: Project, project_file: str, home: Home) -> World:
+    db = Database.open(home.db_url)
+    journal, catalog = Journal(db), Catalog(db)
+    reservoir = Reservoir(db, home.reservoir)
+    segments = Segments(home.segments)
+    return World(
+        project=project,
+        project_file=_absolute(project_file),
+        home=home,
+        db=db,
+        catalog=catalog,
+        journal=journal,
+        log=Log(db, segments, home.log),
+        compactor=Compactor(db, journal, segments, home.log),
+        reservoir=reservoir,
+        datasets=Datasets(db, home.datasets, reservoir),
+        blobs=Blobs(home.blobs),
+    )
+
+
+def _absolute(project_file: str) -> str:
+    file, colon, name = project_file.partition(":")
+    return f"{Path(file).absolute()}{colon}{name}"
+
+

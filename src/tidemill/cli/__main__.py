@@ -1,0 +1,5 @@
+"""`python -m tidemill.cli`: the same as `tidemill`."""
+
+from tidemill.cli.main import run
+
+run()

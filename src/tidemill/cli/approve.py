@@ -1,0 +1,35 @@
+"""`tidemill approve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    HomeOption,
+    ProjectOption,
+    ReasonOption,
+    who,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def approve(
+    version: Annotated[int | None, typer.Argument(help="The candidate; by default the one under way.")] = None,
+    reason: ReasonOption = "",
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Let the candidate that waits for a person's approval go on to live traffic."""
+    opened = App.open(project, home)
+    version = version or opened.waiting_candidate()
+    opened.ask("approve", by=who(by), version=version, reason=reason)
+    typer.echo(f"approved version {version}")

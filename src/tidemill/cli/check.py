@@ -1,0 +1,63 @@
+"""`tidemill check`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from tidemill.cli.screen import verdict_line
+from tidemill.cli.settings import DEFAULT_PROJECT, ProjectOption
+from tidemill.cli.train import LabelColumnOption
+from tidemill.clock import SystemClock
+from tidemill.model import TrainingData
+from tidemill.monitor.cohorts import check_cohorts
+from tidemill.project import Project, load_project
+from tidemill.records import Outcome
+from tidemill.stores.tabular import examples_from, read_table
+from tidemill.training import smoke
+from tidemill.training.made_up import made_up_data
+
+app = typer.Typer()
+_NUM_MADE_UP = 64
+
+
+@app.command()
+def check(
+    data: Annotated[Path | None, typer.Argument(help="Labelled rows to try it on; made-up rows without.")] = None,
+    label: LabelColumnOption = "label",
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Compile the project and train and predict a little with it; a failure names the likely cause.
+
+    The same checks run before every unattended training.
+    """
+    console, loaded = Console(), load_project(project)
+    check_cohorts(loaded)
+    manifest = loaded.compile()
+    console.print(f"[green]compiled[/green] {manifest.project!r}, strategy {manifest.strategy}")
+    rows = _rows(loaded, data, label)
+    with tempfile.TemporaryDirectory() as folder:
+        verdicts = smoke.run(loaded.trainer, rows, seed=0, workdir=Path(folder))
+    for verdict in verdicts:
+        console.print(verdict_line(verdict))
+    if any(v.outcome is Outcome.FAIL for v in verdicts):
+        raise typer.Exit(1)
+
+
+def _rows(project: Project, data: Path | None, label: str) -> TrainingData:
+    schema = project.schema
+    if data is None:
+        return made_up_data(schema, num_rows=_NUM_MADE_UP, rng=np.random.default_rng(0))
+    examples = examples_from(read_table(data), schema, now=SystemClock().now(), label=label)
+    return TrainingData(
+        schema=schema,
+        columns=schema.columns([e.inputs for e in examples]),
+        targets=schema.output.targets([e.label for e in examples]),
+        weights=np.ones(len(examples)),
+        ids=tuple(e.id for e in examples),
+    )

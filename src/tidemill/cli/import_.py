@@ -1,0 +1,27 @@
+"""`tidemill import`."""
+
+from __future__ import annotations
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+from tidemill.cli.train import DataArgument, LabelColumnOption, TimeColumnOption, UnitColumnOption, read_examples
+from tidemill.loop.first import add_examples
+
+app = typer.Typer()
+
+
+@app.command()
+def import_(
+    data: DataArgument,
+    label: LabelColumnOption = "label",
+    time: TimeColumnOption = None,
+    unit: UnitColumnOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Add labelled data to the reservoir: the next dataset may use it, and a fifth is kept for tests."""
+    opened = App.open(project, home)
+    examples = read_examples(opened, data, label=label, time=time, unit=unit)
+    typer.echo(f"added {add_examples(opened.world, examples)} of {len(examples)} examples; the others were there")

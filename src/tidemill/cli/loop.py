@@ -1,0 +1,34 @@
+"""`tidemill loop`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+from tidemill.clock import duration
+
+app = typer.Typer()
+
+
+@app.command()
+def loop(
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+    poll: Annotated[str, typer.Option("--poll", help="How long to rest when there is nothing to do.")] = "500ms",
+    lapse: Annotated[
+        str, typer.Option("--lapse", help="How long a candidate keeps its traffic when no loop watches it.")
+    ] = "60s",
+) -> None:
+    """Run the loop: curate, label, watch, form, train, test, release. Safe to kill, and to run twice."""
+    opened, stop = App.open(project, home), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    engine = opened.engine(poll_s=duration(poll).total_seconds(), lapse=duration(lapse))
+    typer.echo(f"loop of {opened.name!r} turns in {opened.world.home.folder}")
+    engine.run(stop)
+    opened.close()

@@ -1,0 +1,17 @@
+"""`tidemill pause`."""
+
+from __future__ import annotations
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+
+app = typer.Typer()
+
+
+@app.command()
+def pause(home: HomeOption = DEFAULT_HOME, project: ProjectOption = DEFAULT_PROJECT) -> None:
+    """Open no new cycle and move no candidate on; guards still roll back."""
+    App.open(project, home).pause(paused=True)
+    typer.echo("paused; `tidemill resume` goes on")

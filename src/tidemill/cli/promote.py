@@ -1,0 +1,40 @@
+"""`tidemill promote`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    HomeOption,
+    ProjectOption,
+    ReasonOption,
+    who,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(help="The version to release.")],
+    now: Annotated[bool, typer.Option("--now", help="All traffic at once, past the online stage.")] = False,
+    reason: ReasonOption = "",
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Release a version under the online stage's guards, even one that the gate stopped; or at once with --now."""
+    opened = App.open(project, home)
+    if now:
+        route = opened.promote_now(version, by=who(by), reason=reason)
+        typer.echo(f"version {route.stable} answers all traffic; `tidemill rollback` returns to {route.fallback}")
+        return
+    opened.world.catalog.model(opened.name, version)
+    opened.ask("promote", by=who(by), version=version, reason=reason)
+    typer.echo(f"asked; the loop takes version {version} into traffic step by step")

@@ -1,0 +1,27 @@
+"""`tidemill reject`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, ByOption, HomeOption, ProjectOption, who
+
+app = typer.Typer()
+
+
+@app.command()
+def reject(
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown with the cycle.")],
+    version: Annotated[int | None, typer.Argument(help="The candidate; by default the one under way.")] = None,
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Stop a candidate: at the gate it is rejected, in traffic it is rolled back."""
+    opened = App.open(project, home)
+    version = version or opened.waiting_candidate()
+    opened.ask("reject", by=who(by), version=version, reason=reason)
+    typer.echo(f"rejected version {version}")

@@ -1,0 +1,17 @@
+"""`tidemill resume`."""
+
+from __future__ import annotations
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+
+app = typer.Typer()
+
+
+@app.command()
+def resume(home: HomeOption = DEFAULT_HOME, project: ProjectOption = DEFAULT_PROJECT) -> None:
+    """Go on after a pause."""
+    App.open(project, home).pause(paused=False)
+    typer.echo("resumed")

@@ -1,0 +1,30 @@
+"""`tidemill retrain`."""
+
+from __future__ import annotations
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    HomeOption,
+    ProjectOption,
+    ReasonOption,
+    who,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def retrain(
+    reason: ReasonOption = "",
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Ask the loop to open a cycle now, whatever the trigger says."""
+    number = App.open(project, home).ask("retrain", by=who(by), reason=reason)
+    typer.echo(f"asked (command {number}); the loop opens a cycle at its next turn: `tidemill status` shows it")

@@ -1,0 +1,30 @@
+"""`tidemill rollback`."""
+
+from __future__ import annotations
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    HomeOption,
+    ProjectOption,
+    ReasonOption,
+    who,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def rollback(
+    reason: ReasonOption = "",
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Take the candidate out of traffic, or return to the version before. Needs no loop, and takes effect at once."""
+    route = App.open(project, home).rollback(by=who(by), reason=reason)
+    typer.echo(f"version {route.stable} answers all traffic")

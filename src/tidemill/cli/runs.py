@@ -1,0 +1,61 @@
+"""`tidemill runs`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tidemill.app import App
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, JsonOption, ProjectOption
+from tidemill.errors import NotFound
+from tidemill.records import Json
+
+app = typer.Typer()
+
+
+@app.command()
+def runs(
+    compare: Annotated[list[str] | None, typer.Argument(help="Two runs to compare.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+    as_json: JsonOption = False,
+) -> None:
+    """List training runs with parameters, metrics, data and code; or show where two of them differ."""
+    opened = App.open(project, home)
+    found = {r.run: r for r in opened.world.catalog.runs(opened.name)}
+    if compare:
+        _compare({name: flat(found[name].body) if name in found else _unknown(name, list(found)) for name in compare})
+    elif as_json:
+        typer.echo(json.dumps({name: {"status": r.status, **r.body} for name, r in found.items()}, indent=2))
+    else:
+        table = Table("run", "status", "started", "seconds", "rows", "dataset", "metrics", box=None)
+        for name, r in found.items():
+            body = r.body
+            numbers = ", ".join(f"{k} {v:.3f}" for k, v in body.get("metrics", {}).items())
+            table.add_row(name, r.status, f"{r.started_at:%Y-%m-%d %H:%M:%S}", f"{body.get('seconds', 0):.1f}",
+                          str(body.get("num_rows", "")), str(body.get("dataset", ""))[:12], numbers or body.get("error", ""))  # fmt: skip
+        Console().print(table)
+
+
+def _unknown(name: str, known: list[str]) -> dict[str, str]:
+    raise NotFound(f"there is no run {name!r}.", f"runs are {', '.join(known) or 'none yet'}")
+
+
+def flat(body: Json, prefix: str = "") -> dict[str, str]:
+    """Return nested JSON as dotted names to text."""
+    if not isinstance(body, dict):
+        return {prefix: json.dumps(body)}
+    return {k: v for name, value in body.items() for k, v in flat(value, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def _compare(bodies: dict[str, dict[str, str]]) -> None:
+    table = Table("", *bodies, box=None)
+    for name in sorted({n for body in bodies.values() for n in body}):
+        values = [body.get(name, "-") for body in bodies.values()]
+        if len(set(values)) > 1:
+            table.add_row(name, *values)
+    Console().print(table)

@@ -1,0 +1,22 @@
+"""`tidemill serve`."""
+
+from __future__ import annotations
+
+import typer
+
+from tidemill.cli.settings import DEFAULT_HOME, DurabilityOption, HomeOption, HostOption, PortOption
+from tidemill.serving import serve as gateway
+from tidemill.stores.home import Home
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    home: HomeOption = DEFAULT_HOME,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    durability: DurabilityOption = "process",
+) -> None:
+    """Run the gateway: it answers predictions, takes feedback, and logs both before it answers."""
+    gateway.run(Home(home).make(), host=host, port=port, durability=durability)

@@ -1,0 +1,37 @@
+"""What a deployment sets by flag or environment variable, the same for every command."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="TIDEMILL_HOME", help="The folder that everything is kept in.")
+]
+ProjectOption = Annotated[
+    str, typer.Option("--project", envvar="TIDEMILL_PROJECT", help="The project file, or file.py:name.")
+]
+HostOption = Annotated[str, typer.Option("--host", envvar="TIDEMILL_HOST", help="The address to listen on.")]
+PortOption = Annotated[int, typer.Option("--port", envvar="TIDEMILL_PORT", help="The port; 0 takes a free one.")]
+DurabilityOption = Annotated[
+    Literal["process", "power"],
+    typer.Option(
+        "--durability",
+        envvar="TIDEMILL_DURABILITY",
+        help="What an answer's log row survives: the death of the process, or a power cut.",
+    ),
+]
+ByOption = Annotated[str, typer.Option("--by", help="Who asks; your user name by default.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the action.")]
+
+DEFAULT_HOME = Path(".tidemill")
+DEFAULT_PROJECT = "project.py"
+
+
+def who(by: str) -> str:
+    """Return the name to write an action down under."""
+    return by or getpass.getuser()

@@ -1,0 +1,65 @@
+"""`tidemill status`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tidemill.app import App
+from tidemill.cli.screen import quality_table, verdict_line, verdict_lines
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, JsonOption, ProjectOption
+from tidemill.clock import duration
+from tidemill.monitor.status import Status
+from tidemill.records import Route, Verdict
+
+app = typer.Typer()
+
+
+@app.command()
+def status(
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+    period: Annotated[str, typer.Option("--period", help="Quality over the requests of this long.")] = "1d",
+    as_json: JsonOption = False,
+) -> None:
+    """Show route, cycle and step, the last verdicts with reasons, quality by cohort, and trouble."""
+    found = App.open(project, home).status(period=duration(period, name="--period"))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        show(Console(), found, period)
+
+
+def show(console: Console, found: Status, period: str) -> None:
+    """Print a status."""
+    console.print(f"[bold]{found.project}[/bold]  {route_text(found.route)}")
+    if found.paused_at is not None:
+        console.print(f"[yellow]paused since {found.paused_at:%Y-%m-%d %H:%M:%S}[/yellow]")
+    if found.cycle is not None:
+        candidate = f", candidate version {found.cycle.candidate}" if found.cycle.candidate else ""
+        console.print(f"cycle {found.cycle.number} is in step [bold]{found.cycle.step}[/bold]{candidate}")
+    for name, verdict in (("trigger", found.watching), ("rollout", found.rollout)):
+        if verdict is not None:
+            console.print(f"{name}: ", verdict_line(Verdict.from_json(verdict)))
+    labelled = f"{found.num_labelled} labelled, {found.num_waiting} waiting for a label"
+    console.print(f"examples: {found.num_examples}, {labelled}")
+    console.print(quality_table(found.quality, title=f"quality users got, last {period}"))
+    for line in verdict_lines(found.verdicts):
+        console.print(line)
+    for step, trouble in found.trouble.items():
+        console.print(f"[red]step {step} failed {trouble['times']} times:[/red] {trouble['error']}")
+
+
+def route_text(route: Route | None) -> str:
+    """Return who answers, in words."""
+    if route is None:
+        return "no version yet: make one with `tidemill train DATA`"
+    text = f"version {route.stable} answers"
+    if route.candidate is not None:
+        text += f", version {route.candidate} gets {route.share:.0%}"
+    if route.shadows:
+        text += f", version {', '.join(map(str, route.shadows))} in shadow"
+    return text + (f" (fallback {route.fallback})" if route.fallback is not None else "")

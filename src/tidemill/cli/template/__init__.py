@@ -1,0 +1,1 @@
+"""The project that `tidemill init` writes and `tidemill demo` runs."""

@@ -1,0 +1,56 @@
+"""`tidemill train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import Progress as Bar
+
+from tidemill.app import App
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+from tidemill.loop.first import train_first
+from tidemill.model import Progress
+from tidemill.records import Example
+from tidemill.stores.tabular import examples_from, read_table
+
+app = typer.Typer()
+
+DataArgument = Annotated[Path, typer.Argument(help="Labelled rows: a .parquet, .csv or .jsonl file.")]
+LabelColumnOption = Annotated[str, typer.Option("--label", help="The column that holds the label.")]
+TimeColumnOption = Annotated[str | None, typer.Option("--time", help="The column with the time of the row, UTC.")]
+UnitColumnOption = Annotated[str | None, typer.Option("--unit", help="The column that says whose row it is.")]
+
+
+@app.command()
+def train(
+    data: DataArgument,
+    label: LabelColumnOption = "label",
+    time: TimeColumnOption = None,
+    unit: UnitColumnOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Make version 1 from labelled data, show its report against a baseline, and route all traffic to it."""
+    opened = App.open(project, home)
+    examples = read_examples(opened, data, label=label, time=time, unit=unit)
+    with Bar(transient=True) as bar:
+        task = bar.add_task("training", total=1.0)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.fraction, description=progress.message or "training")
+
+        version, report = train_first(opened.world, examples, clock=opened.clock, progress=show)
+    Console().print(Markdown(report.to_markdown()))
+    typer.echo(f"version {version} answers all traffic: `tidemill up` serves it and keeps it learning")
+
+
+def read_examples(opened: App, data: Path, *, label: str, time: str | None, unit: str | None) -> list[Example]:
+    """Read a file into examples of the project."""
+    return examples_from(
+        read_table(data), opened.project.schema, now=opened.clock.now(),
+        key=opened.world.catalog.secret(opened.name), label=label, time=time, unit=unit,
+    )  # fmt: skip

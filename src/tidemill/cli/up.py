@@ -1,0 +1,80 @@
+"""`tidemill up`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    DurabilityOption,
+    HomeOption,
+    HostOption,
+    PortOption,
+    ProjectOption,
+)
+
+app = typer.Typer()
+_STOP_S = 15.0
+
+
+@app.command()
+def up(
+    home: HomeOption = DEFAULT_HOME,
+    project: ProjectOption = DEFAULT_PROJECT,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    durability: DurabilityOption = "process",
+) -> None:
+    """Run gateway and loop as two processes on one folder, and start again the one that dies."""
+    opened = App.open(project, home)  # says what is wrong with the project before anything starts
+    version = opened.world.catalog.route(opened.name)
+    opened.close()
+    typer.echo(f"serving {opened.name!r} on http://{host}:{port} (Ctrl-C stops)")
+    if version is None:
+        typer.echo("no version yet: make one with `tidemill train DATA`; the gateway answers 503 until then")
+    gateway = ["serve", "--home", str(home), "--host", host, "--port", str(port), "--durability", durability]
+    keep_up([gateway, ["loop", "--home", str(home), "--project", project]])
+
+
+def keep_up(commands: list[list[str]]) -> None:
+    """Run the commands until SIGTERM or SIGINT; one that dies is started again, after a growing rest."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    keepers = [threading.Thread(target=_keep, args=(command, stop)) for command in commands]
+    for keeper in keepers:
+        keeper.start()
+    for keeper in keepers:
+        keeper.join()
+
+
+def _keep(command: list[str], stop: threading.Event) -> None:
+    rest_s = 0.5
+    while not stop.is_set():
+        began = time.monotonic()
+        child = subprocess.Popen([sys.executable, "-m", "tidemill.cli", *command], start_new_session=True)
+        while child.poll() is None and not stop.wait(0.1):
+            pass
+        if stop.is_set():
+            _end(child)
+            return
+        rest_s = 0.5 if time.monotonic() - began > 30 else min(rest_s * 2, 30.0)
+        typer.echo(f"tidemill {command[0]} ended with code {child.returncode}; starting it again in {rest_s:g} s", err=True)
+        stop.wait(rest_s)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

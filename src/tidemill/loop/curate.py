@@ -1,0 +1,124 @@
+"""The step that picks what deserves a label from the requests of the last slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+from sqlalchemy import Connection
+
+from tidemill.clock import from_micros, micros
+from tidemill.loop.world import Turn, time_of
+from tidemill.monitor.cohorts import cohort_masks, with_projections
+from tidemill.monitor.outcomes import Window, horizon, matured_frame
+from tidemill.records import Example, Json, Trust
+from tidemill.schema import Array
+from tidemill.strategy.curate import Candidates, CurateContext, Picks
+
+
+def curate(turn: Turn) -> bool:
+    """Pick from the requests since the last slot, within the label budget; return whether anything was written."""
+    state, slot = turn.state("curate"), _slot(turn)
+    window = Window(after=time_of(state.get("until")), until=_readable_until(turn))
+    if state.get("slot") == slot or (window.after is not None and window.until <= window.after):
+        return False
+    since = state.get("since") or micros(turn.now)
+    budget = turn.strategy.label.allowance(turn.now - from_micros(since)) - int(state.get("picked", 0))
+    examples = pick(turn, window, budget) if budget > 0 else []
+    with turn.write() as conn:
+        num_new = turn.world.reservoir.add(conn, turn.name, examples)
+        _ask_for_labels(turn, conn, examples)
+        picked = int(state.get("picked", 0)) + num_new
+        body = {"slot": slot, "since": since, "until": micros(window.until), "picked": picked}
+        turn.world.journal.put_state(conn, turn.name, "curate", body, turn.now)
+    return True
+
+
+def _slot(turn: Turn) -> int:
+    return int(turn.now.timestamp() // turn.strategy.curate_every.total_seconds())
+
+
+def _readable_until(turn: Turn) -> datetime:
+    """Return how far to read: only matured requests when picking depends on feedback, else up to the newest."""
+    waits_for_feedback = turn.strategy.label.queue is None or turn.strategy.curate.needs().feedback
+    return turn.known_until - horizon(turn.world.project) if waits_for_feedback else turn.known_until
+
+
+def pick(turn: Turn, window: Window, budget: int) -> list[Example]:
+    """Ask the strategy which requests of a window become examples, at most `budget`."""
+    world = turn.world
+    frame = _pickable(turn, matured_frame(world.log, world.project, window, trust=Trust.FUNCTIONS, inputs=True))
+    if not len(frame):
+        return []
+    candidates = _candidates(turn, frame, turn.strategy.curate.needs().columns)
+    context = CurateContext(now=turn.now, cohorts=cohort_masks(world.project, frame))
+    picks = turn.strategy.curate.pick(candidates, context, budget, world.rng("curate", micros(window.until)))
+    return _examples(turn, frame, picks)
+
+
+def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
+    kept = pl.all_horizontal(pl.col(n).is_not_null() for n in turn.world.project.inputs)
+    frame = frame.filter(pl.col("decision").is_not_null() & kept)
+    if turn.strategy.label.queue is None:
+        return frame.filter(pl.col("label").is_not_null())  # nobody could be asked for the others
+    return frame
+
+
+def _candidates(turn: Turn, frame: pl.DataFrame, needed: tuple[str, ...]) -> Candidates:
+    project = turn.world.project
+    blank = [float("nan")] * project.output.num_scores
+    seen = with_projections(project, frame) if needed else frame
+    return Candidates(
+        ids=tuple(frame["request_id"]),
+        scores=np.array([s if s is not None else blank for s in frame["scores"].to_list()], dtype=np.float64),
+        decisions=tuple(frame["decision"].to_list()),
+        columns={n: np.array(seen[n].to_list(), dtype=object) for n in needed},
+        negative=_negative(frame),
+    )
+
+
+def _negative(frame: pl.DataFrame) -> Array:
+    """Return which decisions feedback contradicts, bool (N,)."""
+    differs = (frame["label"] != frame["decision"]).fill_null(value=False)
+    return np.asarray(differs.to_numpy(), dtype=bool)
+
+
+def _examples(turn: Turn, frame: pl.DataFrame, picks: Picks) -> list[Example]:
+    chosen = frame.filter(pl.col("request_id").is_in(list(picks.ids)))
+    rows = {row["request_id"]: row for row in chosen.to_dicts()}
+    return [
+        _example(turn, rows[id_], reason, probability)
+        for id_, reason, probability in zip(picks.ids, picks.reasons, picks.probabilities, strict=True)
+    ]
+
+
+def _example(turn: Turn, row: Mapping[str, Json], reason: str, probability: float | None) -> Example:
+    labelled = row["label"] is not None
+    return Example(
+        id=row["request_id"],
+        request_id=row["request_id"],
+        unit=row["unit"],
+        received_at=from_micros(row["received_at"]),
+        picked_at=turn.now,
+        reason=reason,
+        probability=probability,
+        split="",  # the reservoir fixes it
+        inputs={n: row[n] for n in turn.world.project.inputs},
+        decision=row["decision"],
+        version=row["answered_version"],
+        label=row["label"],
+        trust=Trust(row["label_trust"]) if labelled else None,
+        source="feedback" if labelled else None,
+        labelled_at=from_micros(row["label_at"]) if labelled else None,
+    )
+
+
+def _ask_for_labels(turn: Turn, conn: Connection, examples: list[Example]) -> None:
+    queue = turn.strategy.label.queue
+    if queue is None:
+        return
+    wanted = Trust(queue.trust).rank
+    ids = [e.id for e in examples if e.trust is None or e.trust.rank < wanted]
+    turn.world.reservoir.ask(conn, turn.name, ids, priority=0.0, now=turn.now)

@@ -1,0 +1,172 @@
+"""The engine: turns the loop under a lease, one turn after another, and survives what a step does wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+
+from tidemill.clock import Clock, micros
+from tidemill.errors import Conflict, Fenced, TidemillError
+from tidemill.loop.steps import CYCLE, STANDING
+from tidemill.loop.world import Turn, World
+from tidemill.records import Json
+from tidemill.stores.journal import Journal, Lease
+
+LEASE_TTL = timedelta(seconds=10)
+
+
+class Hold:
+    """One lease that this process wants to keep; safe to use from the heartbeat's thread."""
+
+    def __init__(self, journal: Journal, name: str, holder: str) -> None:
+        self._journal, self._name, self._holder = journal, name, holder
+        self._lease: Lease | None = None
+        self._guard = threading.Lock()
+
+    def take(self, now: datetime) -> Lease | None:
+        """Return the lease, renewed or newly acquired; None while another process holds it."""
+        with self._guard:
+            self._renew(now)
+            if self._lease is None:
+                self._lease = self._journal.acquire(self._name, self._holder, now=now, ttl=LEASE_TTL)
+            return self._lease
+
+    def keep(self, now: datetime) -> None:
+        """Renew the lease if it is held."""
+        with self._guard:
+            self._renew(now)
+
+    def let_go(self) -> None:
+        """Give the lease up, so that another process need not wait."""
+        with self._guard:
+            if self._lease is not None:
+                self._journal.release(self._lease)
+            self._lease = None
+
+    def _renew(self, now: datetime) -> None:
+        # A third of the lease's time is left for the slow: renewing at every turn would be a write at every turn.
+        if self._lease is None or self._lease.expires_at - now > LEASE_TTL * 2 / 3:
+            return
+        try:
+            self._lease = self._journal.renew(self._lease, now=now, ttl=LEASE_TTL)
+        except Fenced:
+            self._lease = None
+
+
+@dataclass
+class Engine:
+    """Takes turns for one project. `holder` names this process in the leases."""
+
+    world: World
+    clock: Clock
+    holder: str
+    poll_s: float = 0.5
+    lapse: timedelta = timedelta(seconds=60)
+    on_turn: Callable[[bool], None] = lambda _: None
+    _loop: Hold = field(init=False)
+    _compactor: Hold = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._loop = Hold(self.world.journal, f"loop/{self.world.name}", self.holder)
+        self._compactor = Hold(self.world.journal, "compactor", self.holder)
+
+    def run(self, stop: threading.Event) -> None:
+        """Turn until told to stop; another process takes over when this one dies."""
+        heartbeat = threading.Thread(target=self._beat, args=(stop,), name="loop-lease", daemon=True)
+        heartbeat.start()
+        try:
+            while not stop.is_set():
+                did = self.turn()
+                self.on_turn(did)
+                if not did:
+                    stop.wait(self.poll_s)
+        finally:
+            self._let_go()
+
+    def turn(self) -> bool:
+        """Take one turn; return whether any step did something. False too while another process holds the lease."""
+        now = self.clock.now()
+        lease = self._loop.take(now)
+        if lease is None:
+            return False
+        try:
+            self._compact(now)
+            known_until = self.world.log.complete_until(now)
+            return self._take_steps(
+                Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=known_until)
+            )
+        except Fenced:
+            return False  # somebody took over: ask for the lease again at the next turn
+
+    def _take_steps(self, turn: Turn) -> bool:
+        did = [self._take(turn, name, partial(step, turn)) for name, step in STANDING.items()]
+        cycle = turn.world.journal.cycle(turn.name)
+        if cycle is not None:
+            did.append(self._take(turn, cycle.step, partial(CYCLE[cycle.step], turn, cycle)))
+        return any(did)
+
+    def _take(self, turn: Turn, name: str, step: Callable[[], bool]) -> bool:
+        """Take one step. What it raises is written down and shown; the other steps go on, and it is tried again."""
+        if self._resting(turn, name):
+            return False
+        try:
+            did = step()
+        except Fenced:
+            raise
+        except Conflict:
+            return True  # somebody moved the route in between: look again
+        except Exception as error:
+            self._note_trouble(turn, name, error)
+            return False
+        self._clear_trouble(turn, name)
+        return did
+
+    # --- trouble: kept in the journal, so that `status` shows it and a restart does not forget the back-off
+
+    def _resting(self, turn: Turn, name: str) -> bool:
+        trouble = turn.state("trouble").get(name)
+        return trouble is not None and micros(turn.now) < trouble["again_at"]
+
+    def _note_trouble(self, turn: Turn, name: str, error: Exception) -> None:
+        trouble = turn.state("trouble")
+        times = trouble.get(name, {}).get("times", 0) + 1
+        rest = timedelta(seconds=min(2.0**times, 300.0))
+        text = str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
+        trouble[name] = {"error": text, "times": times, "since": trouble.get(name, {}).get("since", micros(turn.now)),
+                         "again_at": micros(turn.now + rest)}  # fmt: skip
+        self._put_trouble(turn, trouble)
+
+    def _clear_trouble(self, turn: Turn, name: str) -> None:
+        trouble = turn.state("trouble")
+        if trouble.pop(name, None) is not None:
+            self._put_trouble(turn, trouble)
+
+    def _put_trouble(self, turn: Turn, trouble: Json) -> None:
+        with turn.write() as conn:
+            turn.world.journal.put_state(conn, turn.name, "trouble", trouble, turn.now)
+
+    # --- leases
+
+    def _beat(self, stop: threading.Event) -> None:
+        """Renew the leases while a step takes long."""
+        while not stop.wait(LEASE_TTL.total_seconds() / 3):
+            self._loop.keep(self.clock.now())
+            self._compactor.keep(self.clock.now())
+
+    def drain(self) -> None:
+        """Move everything that gateways sealed into the log, and let go: for the end of a run."""
+        self._compact(self.clock.now())
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._loop.let_go()
+        self._compactor.let_go()
+
+    def _compact(self, now: datetime) -> None:
+        """Move sealed segments into the log, unless another process is doing so."""
+        lease = self._compactor.take(now)
+        if lease is not None:
+            self.world.compactor.compact(lease, now=now)

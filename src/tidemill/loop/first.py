@@ -1,0 +1,113 @@
+"""Version 1: from labelled rows to a model in traffic, with its report against a baseline."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from tidemill.clock import Clock
+from tidemill.errors import ProjectError, TrainingError
+from tidemill.loop.evaluate import evaluate
+from tidemill.loop.world import World
+from tidemill.model import Progress
+from tidemill.records import DatasetVersion, Example, Json, ModelVersion, Route
+from tidemill.review.report import Report
+from tidemill.training import runner
+
+_LOOK_S = 0.1
+
+
+def train_first(
+    world: World, examples: Sequence[Example], *, clock: Clock, progress: Callable[[Progress], None], smoke: bool = True
+) -> tuple[int, Report]:
+    """Import examples, train on them and route all traffic to the result; return the version and its report.
+
+    Cut short, it can be run again with the same rows: examples, dataset and run are known by their content.
+
+    Raises:
+        ProjectError: a version is live already, or no row is left to train on.
+        TrainingError: the training failed; the message says why.
+    """
+    route = world.catalog.route(world.name)
+    if route is not None:
+        raise ProjectError(
+            f"{world.name!r} serves version {route.stable} already.", "add data with `tidemill import`, then `tidemill retrain`"
+        )
+    dataset = _form(world, examples, clock)
+    run, result = _train(world, dataset, clock, progress, smoke=smoke)
+    version = _register(world, dataset, run, result, clock)
+    report = evaluate(world, candidate=version, live=None, dataset=dataset.digest)
+    with world.db.begin() as conn:
+        world.catalog.add_report(conn, world.name, version, report.to_json(), clock.now())
+        world.catalog.set_status(conn, world.name, version, "live")
+        world.catalog.set_route(
+            conn, world.name, Route(revision=0, stable=version), now=clock.now(), by="train", reason="first version"
+        )
+    return version, report
+
+
+def add_examples(world: World, examples: Sequence[Example]) -> int:
+    """Add imported examples to the reservoir; return how many were new."""
+    with world.db.begin() as conn:
+        return world.reservoir.add(conn, world.name, list(examples))
+
+
+def _form(world: World, examples: Sequence[Example], clock: Clock) -> DatasetVersion:
+    add_examples(world, examples)
+    index = world.reservoir.index(world.name)
+    train = index.filter((index["split"] == "train") & index["label"].is_not_null()).sort("received_at", "id")
+    if not len(train):
+        raise ProjectError("no labelled row is left to train on.", "give more rows: a fifth of them is kept for tests")
+    with world.db.begin() as conn:
+        return world.datasets.form(
+            conn, world.name, ids=tuple(train["id"]), weights=(1.0,) * len(train), formed_by="import", parent=None,
+            schema=world.project.schema, now=clock.now(),
+        )  # fmt: skip
+
+
+def _train(
+    world: World, dataset: DatasetVersion, clock: Clock, progress: Callable[[Progress], None], *, smoke: bool
+) -> tuple[str, Json]:
+    trainer = repr(world.project.trainer.to_json())
+    run = f"first-{hashlib.sha256(f'{dataset.digest}{trainer}'.encode()).hexdigest()[:16]}"
+    workdir = world.workdir(run)
+    job = runner.Job(
+        project_file=world.project_file, home=str(world.home.folder), project=world.name, dataset=dataset.digest,
+        seed=world.seed("train", run) % 2**31, start_from=None, run=run, workdir=str(workdir), smoke=smoke,
+    )  # fmt: skip
+    with world.db.begin() as conn:
+        world.catalog.start_run(conn, world.name, run, None, {"dataset": dataset.digest, "seed": job.seed}, clock.now())
+    runner.launch(job)
+    return run, _wait(world, run, clock, progress, world.project.strategy.train_timeout)
+
+
+def _wait(
+    world: World, run: str, clock: Clock, progress: Callable[[Progress], None], limit: timedelta
+) -> Json:
+    workdir, deadline = world.workdir(run), clock.now() + limit
+    while (status := runner.poll(workdir)).state == "running":
+        if status.progress is not None:
+            progress(status.progress)
+        if clock.now() > deadline:
+            runner.kill(workdir)
+            status = runner.Status(state="failed", error=f"it ran longer than train_timeout = {limit}")
+            break
+        clock.sleep(_LOOK_S)
+    if status.state == "done" and status.result is not None:
+        return status.result
+    error = status.error or "the training process died without a word"
+    with world.db.begin() as conn:
+        world.catalog.end_run(conn, world.name, run, "failed", {"error": error}, clock.now())
+    raise TrainingError(f"training failed: {error}", f"see {workdir / 'log.txt'}")
+
+
+def _register(world: World, dataset: DatasetVersion, run: str, result: Json, clock: Clock) -> int:
+    model = ModelVersion(
+        version=0, artefact=result["artefact"], created_at=clock.now(), dataset=dataset.digest,
+        strategy=world.project.strategy.digest(), parent=None, cycle=None, run=run,
+    )  # fmt: skip
+    with world.db.begin() as conn:
+        version = world.catalog.add_model(conn, world.name, model)
+        world.catalog.end_run(conn, world.name, run, "done", result, clock.now())
+    return version

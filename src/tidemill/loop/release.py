@@ -1,0 +1,209 @@
+"""The step that takes a candidate into traffic: each turn it looks, decides, and moves the route by compare-and-set.
+
+What the rollout remembers and the route it wants are written in one transaction, so that a kill cannot part them. If
+somebody else moved the route (`tidemill rollback`), the cycle ends: a person's word stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+from sqlalchemy import Connection
+
+from tidemill.clock import from_micros, micros
+from tidemill.loop.ending import close, promoted, without_candidate
+from tidemill.loop.world import Turn
+from tidemill.monitor.outcomes import Window, answered_frame, failures, horizon, matured_frame, outcomes, shadow_frame
+from tidemill.records import Cycle, Json, Outcome, Route, Verdict
+from tidemill.strategy.rollout import Action, Kind, RolloutFacts, Shadows
+
+_STEP = "release"
+
+
+def release(turn: Turn, cycle: Cycle) -> bool:
+    """Take the rollout one look further; return whether anything was written."""
+    route = turn.world.catalog.route(turn.name)
+    assert route is not None, "a cycle reaches `release` with a route"
+    memory = turn.state(_state_name(cycle))
+    if not memory:
+        return _begin(turn, cycle, route)
+    if route.rollout != memory["rollout"]:
+        return _moved_by_somebody(turn, cycle)
+    return _look(turn, cycle, route, memory)
+
+
+def _state_name(cycle: Cycle) -> str:
+    return f"release.{cycle.number}"
+
+
+def _begin(turn: Turn, cycle: Cycle, route: Route) -> bool:
+    """Give the candidate its first place in traffic."""
+    online = turn.strategy.online
+    action = online.decide(online.start(turn.now), turn.now)
+    rollout = f"{turn.name}-{cycle.number}"
+    memory = {
+        "rollout": rollout,
+        "since": micros(turn.known_until),
+        "requests_until": micros(turn.known_until),
+        "outcomes_until": micros(turn.known_until),
+    }
+    _carry_out(turn, cycle, route, memory, action, news=True)
+    return True
+
+
+def _look(turn: Turn, cycle: Cycle, route: Route, memory: Json) -> bool:
+    online = turn.strategy.online
+    facts, read_until = _facts(turn, cycle, memory)
+    state = online.update(memory["online"], facts)
+    action = online.decide(state, turn.now)
+    if turn.world.catalog.paused_at(turn.name) is not None and action.kind in ("advance", "promote"):
+        action = replace(action, kind="hold", share=route.share, shadow=bool(route.shadows), state=state)
+    word = _word(turn, cycle)
+    if word is not None:
+        action = _by_person(action, word)
+    news = action.kind != memory["kind"] or action.step != memory["step"]
+    _carry_out(turn, cycle, route, {**memory, **read_until}, action, news=news)
+    return news or len(facts.requests) > 0
+
+
+def _carry_out(turn: Turn, cycle: Cycle, route: Route, memory: Json, action: Action, *, news: bool) -> None:
+    """Write what is remembered, the verdict if it is news, and the route if it changes: one transaction."""
+    world = turn.world
+    memory = {**memory, "online": action.state, "kind": action.kind, "step": action.step,
+              "verdict": action.verdict.to_json()}  # fmt: skip
+    with turn.write() as conn:
+        world.journal.put_state(conn, turn.name, _state_name(cycle), memory, turn.now)
+        _answer_words(turn, conn, cycle, action)
+        if action.kind in ("promote", "rollback"):
+            _finish(turn, conn, cycle, route, action)
+            return
+        if news:
+            world.journal.add_verdict(conn, turn.name, action.verdict, cycle=cycle.number, step=_STEP, now=turn.now)
+        _move_route(turn, conn, route, wanted_route(route, cycle, memory["rollout"], action), action.verdict.reason)
+
+
+def wanted_route(route: Route, cycle: Cycle, rollout: str, action: Action) -> Route:
+    """Return the route that the action asks for. The salt is the rollout's, so that each rollout draws anew."""
+    return replace(
+        route,
+        rollout=rollout,
+        salt=rollout,
+        candidate=cycle.candidate if action.share > 0 else None,
+        share=action.share,
+        shadows=(cycle.candidate,) if action.shadow and cycle.candidate is not None else (),
+    )
+
+
+def _move_route(turn: Turn, conn: Connection, route: Route, wanted: Route, reason: str) -> None:
+    """Set the wanted route, or only move on the time at which the candidate's share lapses."""
+    catalog, lapses_at = turn.world.catalog, turn.now + turn.lapse
+    if wanted == route and wanted.rollout is not None:
+        catalog.renew(conn, turn.name, wanted.rollout, lapses_at)
+    else:
+        wanted = replace(wanted, lapses_at=lapses_at)
+        catalog.set_route(conn, turn.name, wanted, now=turn.now, by="loop", reason=reason)
+
+
+def _finish(turn: Turn, conn: Connection, cycle: Cycle, route: Route, action: Action) -> None:
+    world, candidate = turn.world, cycle.candidate
+    assert candidate is not None
+    if action.kind == "promote":
+        new = promoted(route, candidate)
+        if route.stable != candidate:
+            world.catalog.set_status(conn, turn.name, route.stable, "retired")
+    else:
+        new = without_candidate(route)
+    world.catalog.set_route(conn, turn.name, new, now=turn.now, by="loop", reason=action.verdict.reason)
+    outcome = "promoted" if action.kind == "promote" else "rolled back"
+    close(turn, conn, cycle, outcome, action.verdict, step=_STEP)
+
+
+def _moved_by_somebody(turn: Turn, cycle: Cycle) -> bool:
+    change = turn.world.catalog.history(turn.name)[-1]
+    outcome = "promoted" if change.route.stable == cycle.candidate else "rolled back"
+    verdict = Verdict(
+        outcome=Outcome.PASS if outcome == "promoted" else Outcome.FAIL,
+        by=change.by,
+        reason=f"{change.by} moved the route: {change.reason}",
+        back_to="" if outcome == "promoted" else "strategy",
+    )
+    with turn.write() as conn:
+        close(turn, conn, cycle, outcome, verdict, step=_STEP)
+    return True
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+
+
+def _facts(turn: Turn, cycle: Cycle, memory: Json) -> tuple[RolloutFacts, Json]:
+    """Return what is new since the last look, and how far it was read."""
+    world, needs = turn.world, turn.strategy.online.needs()
+    requests_until = max(micros(turn.known_until), memory["requests_until"])
+    outcomes_until = max(micros(turn.known_until - horizon(world.project)), memory["outcomes_until"])
+    new = Window(after=from_micros(memory["requests_until"]), until=from_micros(requests_until))
+    frame = answered_frame(world.log, world.project, new).filter(pl.col("rollout") == memory["rollout"])
+    matured = _first_per_unit(turn, memory, outcomes_until)
+    facts = RolloutFacts(
+        now=turn.now,
+        requests=outcomes(world.project, frame, candidate=cycle.candidate),
+        outcomes=outcomes(world.project, matured, candidate=cycle.candidate, metrics=needs.metrics),
+        shadows=_shadows(turn, new, memory["rollout"]),
+    )
+    return facts, {"requests_until": requests_until, "outcomes_until": outcomes_until}
+
+
+def _first_per_unit(turn: Turn, memory: Json, until: int) -> pl.DataFrame:
+    """Return each unit's first labelled outcome of this rollout, where that came after the last look.
+
+    A unit counts once: counting every request of sticky users breaks the guarantee of the sequential test.
+    """
+    world = turn.world
+    whole = Window(after=from_micros(memory["since"]), until=from_micros(until))
+    frame = matured_frame(world.log, world.project, whole, trust=turn.strategy.online.needs().trust)
+    frame = frame.filter((pl.col("rollout") == memory["rollout"]) & (pl.col("share") > 0) & _known())
+    first = frame.unique(subset="unit", keep="first", maintain_order=True)
+    return first.filter(pl.col("received_at") > memory["outcomes_until"])
+
+
+def _known() -> pl.Expr:
+    return pl.col("label").is_not_null() | pl.any_horizontal(pl.col("^event_.*$").fill_null(0) != 0)
+
+
+def _shadows(turn: Turn, new: Window, rollout: str) -> Shadows:
+    frame = shadow_frame(turn.world.log, turn.world.project, new).filter(pl.col("rollout") == rollout)
+    differs = (frame["decision"] != frame["answer"]).fill_null(value=False)
+    return Shadows(
+        num=len(frame),
+        num_failed=int(failures(frame).sum()),
+        num_disagree=int(differs.sum()),
+        latency_ms=frame["latency_ms"].to_numpy().astype(np.float64),
+    )
+
+
+# --- people -----------------------------------------------------------------------------------------------------------
+
+
+def _word(turn: Turn, cycle: Cycle) -> tuple[Kind, str] | None:
+    """Return (action kind, reason) when a person promoted or rejected this candidate."""
+    for command in turn.world.journal.waiting(turn.name):
+        if command.args.get("version") == cycle.candidate and command.verb in ("promote", "reject"):
+            kind: Kind = "promote" if command.verb == "promote" else "rollback"
+            return kind, f"{command.verb} by {command.by}: {command.args.get('reason') or 'no reason given'}"
+    return None
+
+
+def _by_person(action: Action, word: tuple[Kind, str]) -> Action:
+    kind, reason = word
+    outcome = Outcome.PASS if kind == "promote" else Outcome.FAIL
+    verdict = Verdict(outcome=outcome, by="person", reason=reason, parts=(action.verdict,))
+    return replace(action, kind=kind, verdict=verdict)
+
+
+def _answer_words(turn: Turn, conn: Connection, cycle: Cycle, action: Action) -> None:
+    if action.verdict.by != "person":
+        return
+    for command in turn.world.journal.waiting(turn.name):
+        if command.args.get("version") == cycle.candidate and command.verb in ("promote", "reject"):
+            turn.world.journal.handle(conn, command.id, action.kind, turn.now)

@@ -1,0 +1,34 @@
+"""The loop as a list. The order matters: facts first, then people's words, then what follows from them.
+
+Standing steps are taken at every turn; of the cycle steps, the one the open cycle is in. Every step reads facts, asks
+the strategy and writes its result in one fenced transaction: cut short anywhere, it is taken again with the same facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tidemill.loop.commands import commands
+from tidemill.loop.curate import curate
+from tidemill.loop.form import form
+from tidemill.loop.label import label
+from tidemill.loop.release import release
+from tidemill.loop.test import test
+from tidemill.loop.train import train
+from tidemill.loop.watch import watch
+from tidemill.loop.world import Turn
+from tidemill.records import Cycle
+
+STANDING: Mapping[str, Callable[[Turn], bool]] = {
+    "commands": commands,
+    "curate": curate,
+    "label": label,
+    "watch": watch,
+}
+
+CYCLE: Mapping[str, Callable[[Turn, Cycle], bool]] = {
+    "form": form,
+    "train": train,
+    "test": test,
+    "release": release,
+}

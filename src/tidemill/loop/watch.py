@@ -1,0 +1,109 @@
+"""The step that shows the trigger what became of the live version's answers, and opens a cycle when it fires."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import polars as pl
+from sqlalchemy import Connection
+
+from tidemill.clock import micros
+from tidemill.loop.world import Turn, time_of
+from tidemill.monitor.outcomes import Window, horizon, matured_frame, outcomes
+from tidemill.records import Json, Outcome, Verdict
+from tidemill.stores.journal import Command
+from tidemill.strategy.outcomes import Outcomes
+from tidemill.strategy.trigger import WatchFacts
+
+
+def watch(turn: Turn) -> bool:
+    """Ask the trigger; return whether a cycle was opened."""
+    world, state = turn.world, turn.state("watch")
+    route = world.catalog.route(turn.name)
+    if route is None:
+        return False
+    asked = next((c for c in world.journal.waiting(turn.name) if c.verb == "retrain"), None)
+    facts, until = _facts(turn, state, route.stable, asked)
+    memory, verdict = _ask(turn, state, facts)
+    fires = verdict.outcome is Outcome.FIRE and _may_open(turn)
+    if not fires and not len(facts.outcomes) and memory == state.get("trigger"):
+        return False  # nothing new: the watermark may stay behind
+    body = {"until": micros(until), "trigger": memory, "digest": _digest(turn), "verdict": verdict.to_json(),
+            "labels": facts.num_labels if fires else state.get("labels")}  # fmt: skip
+    with turn.write() as conn:
+        world.journal.put_state(conn, turn.name, "watch", body, turn.now)
+        if fires:
+            _open_cycle(turn, conn, verdict, asked)
+    return fires
+
+
+def _ask(turn: Turn, state: Json, facts: WatchFacts) -> tuple[Json, Verdict]:
+    """Return the trigger's memory and verdict; a person's word fires whatever the trigger says."""
+    trigger = turn.strategy.trigger
+    memory = state.get("trigger") if state.get("digest") == _digest(turn) else None
+    memory = trigger.update(trigger.start() if memory is None else memory, facts)
+    verdict = trigger.decide(memory, turn.now)
+    if facts.asked is not None and verdict.outcome is not Outcome.FIRE:
+        verdict = Verdict(outcome=Outcome.FIRE, by="retrain", reason=facts.asked, parts=(verdict,))
+    return memory, verdict
+
+
+def _digest(turn: Turn) -> str:
+    return turn.strategy.trigger.digest()
+
+
+def _may_open(turn: Turn) -> bool:
+    world = turn.world
+    return world.journal.cycle(turn.name) is None and world.catalog.paused_at(turn.name) is None
+
+
+def _facts(turn: Turn, state: Json, live: int, asked: Command | None) -> tuple[WatchFacts, datetime]:
+    world, after = turn.world, time_of(state.get("until"))
+    until = turn.known_until - horizon(world.project)
+    until = until if after is None else max(until, after)
+    facts = WatchFacts(
+        now=turn.now,
+        outcomes=_matured(turn, Window(after=after, until=until), live),
+        num_labels=world.reservoir.num_labelled(turn.name),
+        trained_labels=_trained_labels(turn, state),
+        last_trained_at=_last_trained_at(turn),
+        live_version=live,
+        last_cycle_at=max((c.opened_at for c in world.journal.cycles(turn.name)), default=None),
+        asked=None if asked is None else f"{asked.by} asked: {asked.args.get('reason') or 'no reason given'}",
+    )
+    return facts, until
+
+
+def _matured(turn: Turn, window: Window, live: int) -> Outcomes:
+    if window.after is not None and window.until <= window.after:
+        return Outcomes.empty()
+    world, needs = turn.world, turn.strategy.trigger.needs()
+    frame = matured_frame(world.log, world.project, window, trust=needs.trust)
+    frame = frame.filter(pl.col("assigned_version") == live)
+    return outcomes(world.project, frame, candidate=None, metrics=needs.metrics)
+
+
+def _trained_labels(turn: Turn, state: Json) -> int:
+    """Return how many labels there were when the last cycle opened, or at the first training."""
+    if state.get("labels") is not None:
+        return int(state["labels"])
+    models = turn.world.catalog.models(turn.name)
+    first = models[0].dataset if models else None
+    return turn.world.datasets.get(turn.name, first).num_train if first else 0
+
+
+def _last_trained_at(turn: Turn) -> datetime:
+    """Return when a model was last made, or tried: a failed cycle is not opened again at once."""
+    made = [m.created_at for m in turn.world.catalog.models(turn.name)]
+    tried = [c.opened_at for c in turn.world.journal.cycles(turn.name)]
+    return max([*made, *tried])
+
+
+def _open_cycle(turn: Turn, conn: Connection, verdict: Verdict, asked: Command | None) -> None:
+    journal = turn.world.journal
+    number = journal.open_cycle(
+        conn, turn.name, trigger=verdict, strategy=turn.strategy.digest(), step="form", now=turn.now
+    )
+    journal.add_verdict(conn, turn.name, verdict, cycle=number, step="watch", now=turn.now)
+    if asked is not None:
+        journal.handle(conn, asked.id, f"opened cycle {number}", turn.now)

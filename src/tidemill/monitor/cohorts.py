@@ -1,0 +1,58 @@
+"""Cohorts: which rows of a frame meet each named condition over tags, inputs and projections."""
+
+from __future__ import annotations
+
+import re
+import numpy as np
+import polars as pl
+
+from tidemill.project import Project
+from tidemill.projections import project_columns
+from tidemill.schema import Array
+from tidemill.stores.conditions import check_condition, evaluate
+
+
+def check_cohorts(project: Project) -> None:
+    """Refuse a cohort whose condition is not allowed or names an unknown column.
+
+    Raises:
+        ProjectError: the message names the cohort's condition and the offending part.
+    """
+    for condition in project.cohorts.values():
+        check_condition(condition, [*project.inputs, *project.projections])
+
+
+def columns_needed(project: Project) -> list[str]:
+    """Return the inputs that must be read to tell the cohorts of a row."""
+    if project.projections:
+        return list(project.inputs)  # a projection sees the whole example
+    conditions = " ".join(project.cohorts.values())
+    return [n for n in project.inputs if n in project.schema.tags or re.search(rf"\b{n}\b", conditions)]
+
+
+def cohort_masks(project: Project, frame: pl.DataFrame) -> dict[str, Array]:
+    """Return a bool array (N,) per cohort; a row whose inputs were dropped is in no cohort that needs them."""
+    if not project.cohorts or not len(frame):
+        return {name: np.zeros(len(frame), dtype=bool) for name in project.cohorts}
+    return evaluate(project.cohorts, with_projections(project, frame))
+
+
+def with_projections(project: Project, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with a column per projection, null where the inputs were dropped."""
+    if not project.projections:
+        return frame
+    known = frame.select(pl.all_horizontal(pl.col(n).is_not_null() for n in project.inputs)).to_series()
+    rows = np.flatnonzero(known.to_numpy())
+    some = frame.select(list(project.inputs))[rows]
+    columns = {n: t.column(some[n].to_list()) for n, t in project.schema.inputs.items()}
+    values = project_columns(project.projections, columns, len(rows))
+    return frame.with_columns(_spread(name, value, rows, len(frame)) for name, value in values.items())
+
+
+def _spread(name: str, values: Array, rows: Array, num_rows: int) -> pl.Series:
+    full: list[object] = [None] * num_rows
+    for row, value in zip(rows, values.tolist(), strict=True):
+        full[row] = value
+    return pl.Series(name, full)
+
+

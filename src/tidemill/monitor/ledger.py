@@ -1,0 +1,62 @@
+"""The strategy ledger: each strategy version with what it brought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from tidemill.clock import micros
+from tidemill.monitor.outcomes import Window, horizon
+from tidemill.monitor.quality import quality
+from tidemill.project import Project
+from tidemill.records import Json
+from tidemill.stores.catalog import Catalog
+from tidemill.stores.journal import Journal
+from tidemill.stores.log import Log
+from tidemill.stores.reservoir import Reservoir
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyPeriod:
+    """A strategy version over the time that it was in force. `quality` is the first metric of what users got."""
+
+    number: int
+    digest: str
+    since: datetime
+    until: datetime
+    quality: float | None
+    num_judged: int
+    num_cycles: int
+    num_promoted: int
+    num_labels: int
+
+    def to_json(self) -> Json:
+        """Return it as JSON, times in ISO 8601."""
+        return {**vars(self), "since": self.since.isoformat(), "until": self.until.isoformat()}
+
+
+def ledger(
+    project: Project, *, catalog: Catalog, journal: Journal, log: Log, reservoir: Reservoir, now: datetime
+) -> list[StrategyPeriod]:
+    """Return the strategy versions, the oldest first, each with the time until the next one."""
+    versions = catalog.strategies(project.name)
+    ends = [*(v.since for v in versions[1:]), now]
+    index = reservoir.index(project.name)
+    cycles = journal.cycles(project.name)
+    periods = []
+    for version, end in zip(versions, ends, strict=True):
+        window = Window(after=version.since, until=min(end, now - horizon(project)))
+        first = quality(log, project, window)[0]
+        mine = [c for c in cycles if version.since <= c.opened_at < end]
+        labelled = pl.col("labelled_at").is_between(micros(version.since), micros(end), closed="left")
+        periods.append(
+            StrategyPeriod(
+                number=version.number, digest=version.digest, since=version.since, until=end, quality=first.value,
+                num_judged=first.num, num_cycles=len(mine),
+                num_promoted=sum(c.outcome == "promoted" for c in mine),
+                num_labels=len(index.filter(labelled & pl.col("request_id").is_not_null())),
+            )  # fmt: skip
+        )
+    return periods

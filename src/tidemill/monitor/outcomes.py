@@ -1,0 +1,153 @@
+"""From the log to `Outcomes`: per-row losses of the declared metrics, with cohorts and arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tidemill.monitor.cohorts import cohort_masks, columns_needed
+from tidemill.project import Project
+from tidemill.records import Trust
+from tidemill.schema import Array, Classes, Output
+from tidemill.stats.metrics import EventRate, Judged, Metric
+from tidemill.stores.log import Log
+from tidemill.strategy.outcomes import Outcomes
+
+_FACTS = [
+    "request_id", "received_at", "unit", "rollout", "share", "assigned_version", "answered_version",
+    "error", "fallback_reason", "latency_ms", "decision", "scores",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Requests received in (after, until]; `after` None reads from the beginning."""
+
+    after: datetime | None
+    until: datetime
+
+
+def matured_frame(
+    log: Log, project: Project, window: Window, *, trust: Trust, inputs: bool = False
+) -> pl.DataFrame:
+    """Return the answered requests of a window with label (of at least `trust`) and events inside the horizon.
+
+    With `inputs`, all declared inputs are among the columns, else those that cohorts need.
+
+    The caller asks only for windows whose rows have matured: `until` ≤ now - horizon.
+    """
+    return log.outcomes(
+        project.name,
+        after=window.after,
+        until=window.until,
+        horizon=horizon(project),
+        trust=trust,
+        events=[m.event for m in project.metrics if isinstance(m, EventRate)],
+        columns=[*_FACTS, *(project.inputs if inputs else columns_needed(project))],
+    )
+
+
+def answered_frame(log: Log, project: Project, window: Window) -> pl.DataFrame:
+    """Return the answered requests of a window, matured or not."""
+    return log.predictions(
+        project.name, after=window.after, until=window.until, columns=[*_FACTS, *columns_needed(project)]
+    )
+
+
+def horizon(project: Project) -> timedelta:
+    """Return how long after a request its feedback still counts."""
+    return project.strategy.label.horizon
+
+
+def outcomes(project: Project, frame: pl.DataFrame, *, candidate: int | None, metrics: Sequence[str] = ()) -> Outcomes:
+    """Turn a frame of answered requests into facts; `metrics` need the frame to be a matured one."""
+    if not len(frame):
+        return Outcomes.empty()
+    known = judge(project, frame) if metrics else None
+    failed = failures(frame)
+    return Outcomes(
+        received_at=frame["received_at"].to_numpy().astype(np.int64),
+        unit=np.array(frame["unit"].to_list(), dtype=object),
+        version=frame["assigned_version"].to_numpy().astype(np.int64),
+        candidate=(frame["assigned_version"] == (candidate if candidate is not None else -1)).to_numpy().astype(bool),
+        share=frame["share"].to_numpy().astype(np.float64),
+        failed=failed,
+        latency_ms=frame["latency_ms"].to_numpy().astype(np.float64),
+        # A failed row was answered by another version: its decision says nothing about the assigned one.
+        values={n: np.where(failed, np.nan, loss(project.metric(n), known)) for n in metrics} if known else {},
+        cohorts=cohort_masks(project, frame),
+    )
+
+
+def failures(frame: pl.DataFrame) -> Array:
+    """Return which rows the assigned version failed to answer, bool (N,)."""
+    return (frame["error"].is_not_null() | frame["fallback_reason"].is_not_null()).to_numpy().astype(bool)
+
+
+def judge(project: Project, frame: pl.DataFrame) -> Judged:
+    """Return decisions beside labels for a matured frame."""
+    blank = [float("nan")] * project.output.num_scores
+    scores = np.array([s if s is not None else blank for s in frame["scores"].to_list()], dtype=np.float64)
+    return judged(
+        project.output,
+        scores=scores.reshape(-1, project.output.num_scores),
+        labels=frame["label"].to_list(),
+        decisions=frame["decision"].to_list(),
+        events={c.removeprefix("event_"): frame[c].to_numpy() for c in frame.columns if c.startswith("event_")},
+    )
+
+
+def judged(
+    output: Output, *, scores: Array, labels: Sequence[Any], decisions: Sequence[Any] | None = None,
+    events: Mapping[str, Array] | None = None,
+) -> Judged:  # fmt: skip
+    """Lay scores (N, K) beside canonical labels, None where unknown; decisions are the output's own unless given."""
+    is_class = isinstance(output, Classes)
+    known = [i for i, label in enumerate(labels) if label is not None]
+    targets = np.full(len(labels), -1, dtype=np.int64) if is_class else np.full(len(labels), np.nan)
+    targets[known] = output.targets([labels[i] for i in known])
+    return Judged(
+        decisions=_column(output.decide(scores) if decisions is None else decisions, is_class),
+        labels=_column(labels, is_class),
+        scores=scores,
+        targets=targets,
+        classes=tuple(output.names) if isinstance(output, Classes) else (),
+        events=dict(events or {}),
+    )
+
+
+def _column(values: Sequence[Any], is_class: bool) -> Array:
+    if is_class:
+        return np.array([*values, None], dtype=object)[:-1]
+    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def loss(metric: Metric, rows_judged: Judged) -> Array:
+    """Return the metric per row with higher = worse, float64 (N,), NaN where it is not known.
+
+    Raises:
+        ValueError: the metric has no per-row form (F1); the project check refuses it where it would be needed.
+    """
+    rows = metric.rows(rows_judged)
+    if rows is None:
+        raise ValueError(f"metric {metric.name!r} has no value per row")
+    if not metric.higher_is_better:
+        return rows
+    return 1.0 - rows if metric.bounds == (0.0, 1.0) else -rows
+
+
+def shadow_frame(log: Log, project: Project, window: Window) -> pl.DataFrame:
+    """Return the shadow predictions of a window beside the `answer` that the user got (null if not in the log yet)."""
+    names = ["request_id", "rollout", "decision", "error", "fallback_reason", "latency_ms"]
+    shadows = log.predictions(
+        project.name, after=window.after, until=window.until, role="shadow", columns=["received_at", *names]
+    )
+    answers = log.predictions(
+        project.name, after=window.after, until=window.until, columns=["received_at", "request_id", "decision"]
+    )
+    return shadows.join(answers.select("request_id", pl.col("decision").alias("answer")), on="request_id", how="left")

@@ -1,0 +1,84 @@
+"""What a person wants to know at a glance: route, cycle, last verdicts with reasons, quality by cohort, trouble."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from tidemill.monitor.outcomes import Window, horizon
+from tidemill.monitor.quality import Quality, quality
+from tidemill.project import Project
+from tidemill.records import Cycle, Json, Route
+from tidemill.stores.catalog import Catalog
+from tidemill.stores.journal import GivenVerdict, Journal
+from tidemill.stores.log import Log
+from tidemill.stores.reservoir import Reservoir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """One project now. `trouble` holds, by step, what it raised last and since when it is tried again."""
+
+    project: str
+    now: datetime
+    route: Route | None
+    paused_at: datetime | None
+    cycle: Cycle | None
+    watching: Json
+    rollout: Json
+    verdicts: list[GivenVerdict]
+    quality: list[Quality]
+    num_examples: int
+    num_labelled: int
+    num_waiting: int
+    trouble: Json
+
+    def to_json(self) -> Json:
+        """Return the status as JSON, times in ISO 8601."""
+        cycle = None if self.cycle is None else {**asdict(self.cycle), "trigger": self.cycle.trigger.to_json()}
+        return {
+            "project": self.project,
+            "now": self.now.isoformat(),
+            "route": None if self.route is None else _iso(asdict(self.route)),
+            "paused_at": None if self.paused_at is None else self.paused_at.isoformat(),
+            "cycle": None if cycle is None else _iso(cycle),
+            "watching": self.watching,
+            "rollout": self.rollout,
+            "verdicts": [
+                {"cycle": v.cycle, "step": v.step, "at": v.at.isoformat(), **v.verdict.to_json()} for v in self.verdicts
+            ],
+            "quality": [q.to_json() for q in self.quality],
+            "examples": {"all": self.num_examples, "labelled": self.num_labelled, "waiting": self.num_waiting},
+            "trouble": self.trouble,
+        }
+
+
+def _iso(values: dict[str, Json]) -> Json:
+    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in values.items()}
+
+
+def status(
+    project: Project, *, catalog: Catalog, journal: Journal, log: Log, reservoir: Reservoir, now: datetime,
+    period: timedelta,
+) -> Status:  # fmt: skip
+    """Return how a project stands, with its quality over the requests that matured in the last `period`."""
+    name, cycle = project.name, journal.cycle(project.name)
+    until = now - horizon(project)
+    watching = journal.state(name, "watch") or {}
+    rollout = journal.state(name, f"release.{cycle.number}") if cycle is not None else None
+    index = reservoir.index(name)
+    return Status(
+        project=name,
+        now=now,
+        route=catalog.route(name),
+        paused_at=catalog.paused_at(name),
+        cycle=cycle,
+        watching=watching.get("verdict"),
+        rollout=None if rollout is None else rollout.get("verdict"),
+        verdicts=journal.verdicts(name, limit=8),
+        quality=quality(log, project, Window(after=until - period, until=until)),
+        num_examples=len(index),
+        num_labelled=int(index["label"].is_not_null().sum()),
+        num_waiting=reservoir.num_waiting(name),
+        trouble=journal.state(name, "trouble") or {},
+    )

@@ -1,0 +1,167 @@
+"""The declaration of one deployed product, and how it is found in a file and compiled to a Manifest."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+
+from tidemill.errors import ProjectError, TidemillError
+from tidemill.manifest import Limits, Manifest
+from tidemill.model import Trainer
+from tidemill.projections import Projection
+from tidemill.records import Trust
+from tidemill.schema import Classes, Input, Output, Schema
+from tidemill.stats.metrics import Accuracy, EventRate, MeanAbsoluteError, Metric, match
+from tidemill.strategy.strategy import Strategy
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """One deployed product: what goes in and out, how it is trained, measured, and kept learning.
+
+    `unit` names what the route sticks to and statistics count once. The first of `metrics` is the one to optimise.
+    `cohorts` are SQL conditions over tags, inputs and projections. `abstain_below` marks decisions whose highest score
+    is lower.
+
+    Raises:
+        ProjectError: something in it is wrong; the message names the part, the value and the next move.
+    """
+
+    name: str
+    inputs: Mapping[str, Input]
+    output: Output
+    trainer: Trainer
+    unit: str = "request"
+    metrics: Sequence[Metric] = ()
+    projections: Mapping[str, Projection] = field(default_factory=dict)
+    cohorts: Mapping[str, str] = field(default_factory=dict)
+    strategy: Strategy = field(default_factory=Strategy)
+    abstain_below: float | None = None
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", tuple(self.metrics) or (_default_metric(self.output),))
+        self._check_name()
+        self._check_names_are_free()
+        if not isinstance(self.trainer, Trainer):
+            raise ProjectError(
+                f"trainer is {self.trainer!r}, which has no `train` and `to_json`.",
+                "use tm.trainers.Sklearn, tm.trainers.Torch or a class with these two methods",
+            )
+        object.__setattr__(self, "strategy", self.strategy.resolved(self.metrics[0].name))
+        _ = self.schema
+        self._check_metrics_are_declared()
+
+    def _check_name(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ProjectError(
+                f"project name {self.name!r} is not a plain name.", "use lower-case letters, digits, '-' and '_', such as 'moderation'"
+            )
+
+    def _check_names_are_free(self) -> None:
+        for kind, names in (("projection", self.projections), ("cohort", self.cohorts)):
+            for name in names:
+                if not name.isidentifier() or name in self.inputs or name == "all":
+                    raise ProjectError(f"{kind} name {name!r} is no plain name, or is taken.", "choose another name")
+
+    def _check_metrics_are_declared(self) -> None:
+        stages = self.strategy
+        wanted = [
+            *stages.trigger.needs().metrics,
+            *stages.online.needs().metrics,
+            *(name for member in stages.offline for name in member.needs().metrics),
+        ]
+        for name in wanted:
+            self.metric(name)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The inputs and the output, checked."""
+        return Schema(self.inputs, self.output)
+
+    def metric(self, name: str) -> Metric:
+        """Return the metric called `name` (`"f1"` finds `"f1_toxic"` when there is one F1 only).
+
+        Raises:
+            ProjectError: none is declared under that name.
+        """
+        return self.metrics[match([m.name for m in self.metrics], name)]
+
+    def compile(self) -> Manifest:
+        """Return what the gateway needs to know."""
+        feedback = self.strategy.label.feedback
+        return Manifest(
+            project=self.name,
+            schema=self.schema,
+            log=self.strategy.log,
+            unit=self.unit,
+            feedback=Trust(feedback.trust) if feedback else Trust.CROWD,
+            events=tuple(m.event for m in self.metrics if isinstance(m, EventRate)),
+            abstain_below=self.abstain_below,
+            limits=self.limits,
+            strategy=self.strategy.digest(),
+        )
+
+
+def _default_metric(output: Output) -> Metric:
+    return Accuracy() if isinstance(output, Classes) else MeanAbsoluteError()
+
+
+def load_project(path: str) -> Project:
+    """Import `"file.py"` or `"file.py:name"` and return its Project.
+
+    Without a name, the file's only Project is taken, or the one called `project`.
+
+    Raises:
+        ProjectError: no such file, it raises, or it holds no (single) Project; the message gives the line.
+    """
+    file, _, name = path.partition(":")
+    module = _import(Path(file))
+    found = {n: v for n, v in vars(module).items() if isinstance(v, Project)}
+    if name:
+        if name not in found:
+            raise ProjectError(f"{file} has no Project called {name!r}.", f"it has {', '.join(found) or 'none'}")
+        return found[name]
+    if "project" in found:
+        return found["project"]
+    if len(found) != 1:
+        raise ProjectError(
+            f"{file} holds {len(found)} Projects.", "write `project = tm.Project(...)`, or name one as file.py:name"
+        )
+    return next(iter(found.values()))
+
+
+def _import(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise ProjectError(f"project file {str(file)!r} does not exist.", "run `tidemill init`, or name the file")
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # so that the file may import its neighbours
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ProjectError(f"project file {str(file)!r} is no Python file.", "name a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # models and callables are found again by module and name
+    try:
+        spec.loader.exec_module(module)
+    except TidemillError as error:
+        raise ProjectError(f"{_where(file, error)}: {error.message}", error.hint) from error
+    except Exception as error:
+        raise ProjectError(f"{_where(file, error)}: {type(error).__name__}: {error}", "mend the line and check again") from error
+    return module
+
+
+def _where(file: Path, error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).name == file.name:
+        return f"{file.name}, line {error.lineno}"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
+    return f"{file.name}, line {lines[-1]}" if lines else file.name

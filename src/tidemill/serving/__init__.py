@@ -1,0 +1,1 @@
+"""DATA PLANE: validate, route, batch, predict, decide, record, reply. It never imports the project file."""

@@ -1,0 +1,341 @@
+"""One project being served: from validated inputs to a logged answer, with who stands in when a version fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from tidemill.errors import Unavailable
+from tidemill.records import Prediction
+from tidemill.runtime.ids import IdMaker
+from tidemill.runtime.routing import assign
+from tidemill.schema import Array
+from tidemill.serving.batching import INLINE_BELOW_S, NOT_LOADED, OVERLOADED, TIMEOUT, Batcher, Failure, Scored
+from tidemill.serving.metrics import Metrics
+from tidemill.serving.protocol import Answer, PredictRequest
+from tidemill.serving.recorder import Recorder
+from tidemill.serving.rows import InFlight, prediction
+from tidemill.serving.table import Plan, Table, Unloaded, Version, Warm
+from tidemill.stores.segments import Batch
+
+_logger = logging.getLogger(__name__)
+
+
+class Deployment:
+    """Answers the requests of one project. Every method is called in the event loop.
+
+    `now` gives the time in microseconds and never goes back. With `refuse`, a prediction that could not be logged is
+    not answered.
+    """
+
+    def __init__(
+        self, plan: Plan, *, recorder: Recorder, metrics: Metrics, now: Callable[[], int], refuse: bool = True
+    ) -> None:
+        self.name = plan.manifest.project
+        self._recorder, self._metrics, self._now, self._refuse = recorder, metrics, now, refuse
+        self._secret = plan.secret
+        self.ids = IdMaker(plan.secret)
+        self._rows: set[InFlight] = set()
+        self._open: set[Version] = set()
+        self._retired: list[Table] = []
+        self.table = self._switch(plan)
+
+    # ---- the way in
+
+    async def answer(self, request: PredictRequest) -> Answer:
+        """Answer one request.
+
+        Raises:
+            InvalidInput: an input is not as declared.
+            Unavailable: no version can answer, too many requests wait, or the log cannot be written.
+        """
+        table = self.table
+        inputs = table.manifest.schema.validate(request.inputs, key=self._secret)
+        row = self._row(table, inputs, request)
+        problem = self._try_next(row)
+        if problem == OVERLOADED:
+            raise Unavailable(
+                f"{table.manifest.limits.max_waiting} requests wait for {self.name!r} already.", "try again in a second"
+            )
+        self._rows.add(row)
+        table.num_rows += 1
+        if problem is not None:
+            self._unanswered(row)
+        assert row.reply is not None
+        reply = await row.reply
+        if isinstance(reply, Unavailable):
+            raise reply
+        return reply
+
+    def _row(self, table: Table, inputs: dict[str, object], request: PredictRequest) -> InFlight:
+        received_at, begun = self._now(), time.monotonic()
+        request_id = self.ids.new(received_at)
+        unit = request_id if request.unit is None else request.unit
+        assigned = assign(table.route, unit, received_at)
+        return InFlight(
+            inputs=inputs,
+            deadline=begun,
+            request_id=request_id,
+            received_at=received_at,
+            begun=begun,
+            ends=begun + table.manifest.limits.timeout_s,
+            unit=unit,
+            subject=request.subject,
+            table=table,
+            assigned=assigned.version,
+            share=assigned.share,
+            chain=table.chain(assigned.version),
+            reply=asyncio.get_running_loop().create_future(),
+        )
+
+    def _try_next(self, row: InFlight) -> str | None:
+        """Queue a row for the next version that may answer it; return why there is none.
+
+        Each version gets an equal part of the time that is left, so that one which hangs leaves some for the others.
+        """
+        reason: str | None = None
+        now, num_waiting_max = time.monotonic(), row.table.manifest.limits.max_waiting
+        while row.chain:
+            version, row.chain = row.chain[0], row.chain[1:]
+            batcher = version.batcher
+            if batcher is None:
+                reason, detail = NOT_LOADED, f"version {version.number}: {version.problem}"
+            elif batcher.is_stuck:
+                reason, detail = TIMEOUT, f"version {version.number} is at work on a batch that timed out"
+            elif batcher.num_waiting >= num_waiting_max:
+                reason, detail = OVERLOADED, f"{num_waiting_max} requests wait for version {version.number}"
+            else:
+                row.deadline = now + (row.ends - now) / (1 + len(row.chain))
+                batcher.put(row)
+                return None
+            if row.reason is None:
+                row.reason, row.detail = reason, detail
+        return reason or row.reason or NOT_LOADED
+
+    # ---- what becomes of a batch
+
+    def _done(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> None:
+        for table, part, scores in _by_table(*self._sort_out(version, rows, scored)):
+            self._answered(table, version, part, scores)
+
+    def _sort_out(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> tuple[Sequence[InFlight], Array]:
+        """Send the rows that failed on, and return the others, without those that were given up meanwhile."""
+        self._count_batch(version, len(rows), scored.seconds)
+        good = []
+        for i, row in enumerate(rows):
+            if row.waits_in is not version.batcher:
+                continue
+            row.waits_in = None
+            if i in scored.failures:
+                self._failed(row, version, scored.failures[i])
+            else:
+                good.append(i)
+        if len(good) == len(rows):
+            return rows, scored.scores
+        return [rows[i] for i in good], scored.scores[good]
+
+    def _answered(self, table: Table, version: Version, rows: Sequence[InFlight], scores: Array) -> None:
+        predictions, names = self._predictions(table, version, rows, scores), table.class_names
+        answers = []
+        for made in predictions:
+            listed = made.scores or []
+            answers.append(
+                Answer(
+                    request_id=made.request_id,
+                    model=self.name,
+                    version=version.number,
+                    decision=made.decision,
+                    scores=dict(zip(names, listed, strict=True)) if names else listed,
+                    abstained=made.abstained,
+                    fallback=made.fallback_reason,
+                )
+            )
+        self._record(predictions, partial(self._reply, rows, answers))
+
+    def _predictions(
+        self, table: Table, version: Version, rows: Sequence[InFlight], scores: Array, latency_ms: float | None = None
+    ) -> list[Prediction]:
+        """Decide a batch and return its rows for the log."""
+        decisions, abstained = table.policy.decide(table.manifest.schema.output, scores)
+        now = time.monotonic()
+        return [
+            prediction(
+                row,
+                answered=version.number,
+                latency_ms=(now - row.begun) * 1e3 if latency_ms is None else latency_ms,
+                scores=listed,
+                decision=decision,
+                abstained=gave_up,
+            )
+            for row, decision, gave_up, listed in zip(rows, decisions, abstained, scores.tolist(), strict=True)
+        ]
+
+    def _failed(self, row: InFlight, version: Version, failure: Failure) -> None:
+        if version.last_error != failure.detail:
+            _logger.warning("version %s of %s failed: %s", version.number, self.name, failure.detail)
+        version.last_error = failure.detail
+        if row.reason is None:
+            row.reason, row.detail = failure
+        if row.reply is None:
+            self._record([prediction(row, answered=0, latency_ms=0.0)], partial(self._leave, [row]))
+        elif self._try_next(row) is not None:
+            self._unanswered(row)
+
+    def _unanswered(self, row: InFlight) -> None:
+        """Log that nobody could answer, and say so."""
+        latency_ms = (time.monotonic() - row.begun) * 1e3
+        refusal = Unavailable(
+            f"no version of {self.name!r} can answer: {row.reason}.", f"try again; the log has it as {row.request_id}"
+        )
+        self._record([prediction(row, answered=0, latency_ms=latency_ms)], partial(self._reply, [row], [refusal]))
+
+    # ---- the way out
+
+    def _record(self, predictions: list[Prediction], release: Callable[[str | None], None]) -> None:
+        self._recorder.add(Batch(project=self.name, predictions=predictions), release)
+
+    def _reply(self, rows: Sequence[InFlight], answers: Sequence[Answer | Unavailable], problem: str | None) -> None:
+        """Answer callers once the log has their rows, or refuse them when it has not; then start the shadows."""
+        refusal = Unavailable(f"{problem}.", "free disk space, then try again") if problem and self._refuse else None
+        for row, answer in zip(rows, answers, strict=True):
+            assert row.reply is not None
+            if not row.reply.done():  # the caller may have gone
+                row.reply.set_result(refusal or answer)
+            if row.reason is not None:
+                self._metrics.fallbacks[self.name, str(row.assigned), row.reason] += 1
+            if refusal is None and row.table.route.shadows and isinstance(answer, Answer):
+                self._shadow(row, answer.version)
+        self._leave(rows)
+
+    def _leave(self, rows: Sequence[InFlight], _: str | None = None) -> None:
+        for row in rows:
+            self._rows.discard(row)
+            row.table.num_rows -= 1
+
+    def _count_batch(self, version: Version, num_rows: int, seconds: float) -> None:
+        key = (self.name, str(version.number))
+        self._metrics.batch_size[key].observe(num_rows)
+        self._metrics.predict[key].observe(seconds)
+
+    # ---- shadows
+
+    def _shadow(self, row: InFlight, answered: int) -> None:
+        """Let the shadow versions answer the same request, for the log alone."""
+        now = time.monotonic()
+        for number in row.table.route.shadows:
+            if number == answered:
+                continue
+            version = row.table.versions[number]
+            shadow = InFlight(
+                inputs=row.inputs,
+                deadline=now + row.table.manifest.limits.timeout_s,
+                request_id=row.request_id,
+                received_at=row.received_at,
+                begun=now,
+                ends=now,
+                unit=row.unit,
+                subject=row.subject,
+                table=row.table,
+                assigned=number,
+                share=row.share,
+            )
+            if version.batcher is None:
+                self._enter(shadow)
+                self._failed(shadow, version, Failure(NOT_LOADED, version.problem))
+            elif version.batcher.put_shadow(shadow):
+                self._enter(shadow)
+            else:
+                self._metrics.shadows_dropped[self.name, str(number)] += 1
+
+    def _enter(self, row: InFlight) -> None:
+        self._rows.add(row)
+        row.table.num_rows += 1
+
+    def _shadowed(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> None:
+        for table, part, scores in _by_table(*self._sort_out(version, rows, scored)):
+            predictions = self._predictions(table, version, part, scores, latency_ms=scored.seconds * 1e3)
+            self._record(predictions, partial(self._leave, part))
+
+    # ---- time and change
+
+    def sweep(self) -> None:
+        """Send rows on that waited too long for a version, and close versions that nobody needs any more."""
+        now = time.monotonic()
+        late = [row for row in self._rows if row.waits_in is not None and row.deadline <= now]
+        for version in self._open if late else ():
+            self._give_up(version, [row for row in late if row.waits_in is version.batcher])
+        if self._retired:
+            self._close_unused()
+
+    def _give_up(self, version: Version, rows: list[InFlight]) -> None:
+        if version.batcher is None or not rows:
+            return
+        for row in rows:
+            row.waits_in = None
+            self._failed(row, version, Failure(TIMEOUT, f"version {version.number} did not answer in time"))
+        version.batcher.purge()
+
+    def low_at(self, now: int) -> int:
+        """Return the earliest `received_at` that is still to be logged, `now` when there is none."""
+        return min((row.received_at for row in self._rows), default=now)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests and shadows that are not logged yet."""
+        return len(self._rows)
+
+    def install(self, plan: Plan) -> None:
+        """Answer by this plan from now on; what was assigned before is answered by the plan it came under."""
+        self._retired.append(self.table)
+        self.table = self._switch(plan)
+        self._close_unused()
+
+    async def close(self) -> None:
+        """Let go of all versions."""
+        closing = [version.close() for version in self._open]
+        self._open.clear()
+        await asyncio.gather(*(wait for wait in closing if wait is not None))
+
+    def _switch(self, plan: Plan) -> Table:
+        versions = {number: self._version(number, state, plan) for number, state in plan.versions.items()}
+        self._open.update(versions.values())
+        self._metrics.route_revision[self.name,] = plan.route.revision
+        return Table(plan.manifest, plan.route, versions, plan.spare)
+
+    def _version(self, number: int, state: Warm | Unloaded, plan: Plan) -> Version:
+        for version in self._open:
+            if version.state is state:
+                if version.batcher is not None:
+                    version.batcher.max_batch = plan.manifest.limits.max_batch
+                return version
+        version = Version(number, state)
+        if isinstance(state, Warm):
+            version.batcher = Batcher(
+                state.loaded,
+                done=partial(self._done, version),
+                shadowed=partial(self._shadowed, version),
+                max_batch=plan.manifest.limits.max_batch,
+                inline=state.batch_s < INLINE_BELOW_S,
+            )
+        return version
+
+    def _close_unused(self) -> None:
+        self._retired = [table for table in self._retired if table.num_rows]
+        needed = {version for table in (self.table, *self._retired) for version in table.versions.values()}
+        for version in self._open - needed:
+            version.close()
+        self._open &= needed
+
+
+def _by_table(rows: Sequence[InFlight], scores: Array) -> Iterator[tuple[Table, Sequence[InFlight], Array]]:
+    """Split a batch by the table each row was routed by; there are two only while a route changes."""
+    tables = {row.table for row in rows}
+    for table in tables:
+        if len(tables) == 1:
+            yield table, rows, scores
+        else:
+            index = [i for i, row in enumerate(rows) if row.table is table]
+            yield table, [rows[i] for i in index], scores[index]

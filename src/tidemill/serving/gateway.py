@@ -1,0 +1,228 @@
+"""The gateway without a transport: every project that is served, feedback, time, and what is told about health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection
+from typing import Any
+
+from tidemill.clock import Clock, micros
+from tidemill.errors import InvalidInput, InvalidRequest, Malformed, NotFound, TooLarge, Unavailable
+from tidemill.records import Feedback
+from tidemill.serving.deployment import Deployment
+from tidemill.serving.feedback import judge
+from tidemill.serving.metrics import Metrics
+from tidemill.serving.protocol import MAX_NAME_CHARS, Answer, FeedbackItem, PredictRequest
+from tidemill.serving.recorder import Recorder
+from tidemill.serving.table import Plan
+from tidemill.stores.segments import Batch
+
+TICK_S = 0.125
+
+_logger = logging.getLogger(__name__)
+
+
+def check_size(num_bytes: int, limit: int) -> None:
+    """Refuse a body of more than `limit` bytes.
+
+    Raises:
+        TooLarge: it is larger.
+    """
+    if num_bytes > limit:
+        raise TooLarge(f"the body is larger than {limit} bytes.", "send less, or raise the project's max_body_bytes")
+
+
+def check_name(field: str, value: str | None) -> None:
+    """Refuse a unit or subject that is empty or too long.
+
+    Raises:
+        InvalidInput: it is.
+    """
+    if value is not None and not 0 < len(value) <= MAX_NAME_CHARS:
+        raise InvalidInput(
+            f"{field!r} has {len(value)} characters.", f"send 1 to {MAX_NAME_CHARS}, or leave it out", field
+        )
+
+
+class Gateway:
+    """Answers predictions and takes feedback for all projects. Every method is called in the event loop.
+
+    With `refuse_unlogged` (the default) a prediction that cannot be logged is refused; without it, it is answered.
+    Feedback is never acknowledged before it is written.
+    """
+
+    def __init__(self, recorder: Recorder, metrics: Metrics, clock: Clock, *, refuse_unlogged: bool = True) -> None:
+        self.deployments: dict[str, Deployment] = {}
+        self.published: Collection[str] = ()
+        self.routes_problem = ""
+        self._recorder, self._metrics, self._clock, self._refuse = recorder, metrics, clock, refuse_unlogged
+        self._latest = 0
+
+    async def predict(self, request: PredictRequest, *, num_bytes: int = 0) -> Answer:
+        """Answer one request, which came in a body of `num_bytes`.
+
+        Raises:
+            InvalidRequest: the model is unknown, an input is not as declared, or nobody can answer now.
+        """
+        begun, project = time.monotonic(), ""
+        try:
+            deployment = self.deployment(request.model)
+            project = deployment.name
+            check_size(num_bytes, deployment.table.manifest.limits.max_body_bytes)
+            check_name("unit", request.unit)
+            check_name("subject", request.subject)
+            answer = await deployment.answer(request)
+        except InvalidRequest as error:
+            self.count_refusal(project, error)
+            raise
+        key = (project, str(answer.version))
+        self._metrics.requests[(*key, "200")] += 1
+        self._metrics.latency[key].observe(time.monotonic() - begun)
+        return answer
+
+    def count_refusal(self, project: str, error: InvalidRequest) -> None:
+        """Count a prediction that was refused; `project` is empty where it is not known."""
+        self._metrics.requests[project, "none", str(error.status)] += 1
+
+    async def feedback(self, items: list[FeedbackItem], *, listed: bool) -> int:
+        """Write feedback, all items or none, and return their number.
+
+        Raises:
+            InvalidRequest: an item's request id was not given here, or what it says is not as declared. Of a list,
+                the message names the item.
+            Unavailable: it could not be written.
+        """
+        rows: dict[str, list[Feedback]] = {}
+        now = self.now()
+        for index, item in enumerate(items):
+            deployment, row = judge(item, self.deployments.values(), now, index=index if listed else None)
+            rows.setdefault(deployment.name, []).append(row)
+        written = [self._write(project, batch) for project, batch in rows.items()]
+        for problem in await asyncio.gather(*written):
+            if problem is not None:
+                raise Unavailable(f"{problem}.", "nothing was taken; send it again later")
+        for project, batch in rows.items():
+            for row in batch:
+                self._metrics.feedback[project, row.kind] += 1
+        return len(items)
+
+    def _write(self, project: str, rows: list[Feedback]) -> asyncio.Future[str | None]:
+        written: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+        def release(problem: str | None) -> None:
+            if not written.done():  # the caller may have gone
+                written.set_result(problem)
+
+        self._recorder.add(Batch(project=project, feedback=rows), release)
+        return written
+
+    def deployment(self, name: str | None) -> Deployment:
+        """Return the deployment of a project, or the only one.
+
+        Raises:
+            NotFound: no such project is published.
+            Malformed: none is named, and there are several.
+            Unavailable: the project has no live version yet.
+        """
+        if name is None and len(self.deployments) > 1:
+            raise Malformed("the body names no model.", f'send "model": one of {", ".join(self.deployments)}')
+        if name is None:
+            name = next(iter(self.deployments or self.published), "")
+        found = self.deployments.get(name)
+        if found is not None:
+            return found
+        if name in self.published or not self.published:
+            raise Unavailable("no version is live yet.", "make one with `tidemill train DATA`")
+        raise NotFound(f"no model {name[:60]!r} is served here.", f"it serves {', '.join(sorted(self.published))}")
+
+    def install(self, plan: Plan) -> None:
+        """Serve a project by this plan from now on."""
+        name = plan.manifest.project
+        if name in self.deployments:
+            self.deployments[name].install(plan)
+        else:
+            self.deployments[name] = Deployment(
+                plan, recorder=self._recorder, metrics=self._metrics, now=self.now, refuse=self._refuse
+            )
+
+    def note_routes(self, problem: str, published: Collection[str]) -> None:
+        """Remember what keeps the routes from being read (empty when they can be), and which projects there are."""
+        self.routes_problem, self.published = problem, published
+
+    def max_body_bytes(self) -> int:
+        """Return the largest body that any project takes."""
+        sizes = [d.table.manifest.limits.max_body_bytes for d in self.deployments.values()]
+        return max(sizes, default=1 << 16)
+
+    def now(self) -> int:
+        """Return the time in microseconds; it never goes back, whatever happens to the machine's clock."""
+        self._latest = max(self._latest, micros(self._clock.now()))
+        return self._latest
+
+    def tick(self) -> None:
+        """Do what time asks for: time-outs, sealing the segment, telling readers how far the log is complete."""
+        for deployment in self.deployments.values():
+            deployment.sweep()
+        now = self.now()
+        self._recorder.tick(min((d.low_at(now) for d in self.deployments.values()), default=now))
+        self._metrics.waiting[()] = sum(d.num_waiting for d in self.deployments.values())
+
+    async def keep_time(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                self.tick()
+            except Exception:  # a tick that fails must not be the last one
+                _logger.exception("a tick failed")
+
+    async def close(self) -> None:
+        """Write and seal what there is, then let go of all versions."""
+        self._recorder.close()
+        for deployment in self.deployments.values():
+            await deployment.close()
+
+    def problems(self) -> list[str]:
+        """Return why this gateway is not ready; an empty list when it is."""
+        found = [
+            f"{name}: no version that may answer is loaded: {version.problem}"
+            for name, deployment in self.deployments.items()
+            if not deployment.table.is_ready
+            for version in deployment.table.chain(deployment.table.route.stable)[:1]
+        ]
+        if not self.deployments:
+            found.append("no project has a live version yet")
+        if self._recorder.failure is not None:
+            found.append(self._recorder.failure)
+        return found
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong and does not keep it from answering."""
+        found = [
+            f"{name}: version {number} is not loaded: {version.problem}"
+            for name, deployment in self.deployments.items()
+            for number, version in deployment.table.versions.items()
+            if version.problem
+        ]
+        return found + ([self.routes_problem] if self.routes_problem else [])
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the route of a project and the state of its versions."""
+        table = self.deployment(name).table
+        route = table.route
+        return {
+            "name": name,
+            "route": {
+                "revision": route.revision,
+                "stable": route.stable,
+                "candidate": route.candidate,
+                "share": route.share,
+                "fallback": route.fallback,
+                "shadows": list(route.shadows),
+                "rollout": route.rollout,
+                "lapses_at": None if route.lapses_at is None else route.lapses_at.isoformat(),
+            },
+            "versions": [version.describe() for version in table.versions.values()],
+        }

@@ -1,0 +1,225 @@
+"""HTTP for the gateway: a plain ASGI application, nothing between it and the core."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from tidemill.errors import InvalidRequest, NotFound
+from tidemill.serving.gateway import Gateway, check_size
+from tidemill.serving.inference import model_metadata
+from tidemill.serving.metrics import Metrics
+from tidemill.serving.protocol import encode, problem, read_feedback, read_lenient, read_predict
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Reply = tuple[int, bytes]
+
+_JSON = b"application/json"
+_PROBLEM = b"application/problem+json"
+_PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+
+_logger = logging.getLogger(__name__)
+
+
+class CallerGoneError(Exception):
+    """The caller closed the connection before the whole body had come."""
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path takes another method."""
+
+    status = 405
+    title = "Method not allowed"
+
+
+class UnsupportedEncoding(InvalidRequest):
+    """The body is compressed."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class InternalError(InvalidRequest):
+    """A fault of the gateway's own; what happened is in its log."""
+
+    status = 500
+    title = "Internal error"
+
+
+class Http:
+    """The ASGI application. `start` and `stop` are awaited when the server starts and stops."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        metrics: Metrics,
+        *,
+        start: Callable[[], Awaitable[None]],
+        stop: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._gateway, self._metrics = gateway, metrics
+        self._start, self._stop = start, stop
+        self._posts = {"/v1/predict": self._predict, "/v1/feedback": self._feedback}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or take part in the server's start and end."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            post = self._posts.get(scope["path"])
+            if post is not None and scope["method"] == "POST":
+                status, body = await post(await self._body(scope, receive))
+                kind = _JSON
+            else:
+                status, body, kind = self._get(scope["method"], scope["path"])
+        except CallerGoneError:
+            return
+        except InvalidRequest as error:
+            status, body, kind = error.status, problem(error), _PROBLEM
+        except Exception:
+            _logger.exception("%s %s failed", scope["method"], scope["path"])
+            status, kind = 500, _PROBLEM
+            body = problem(InternalError("the gateway failed on this request.", "look in its log; please report it"))
+        await _send(send, status, body, kind)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """Read the whole body, refusing one that is too large before or while it comes."""
+        limit = self._gateway.max_body_bytes()
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                check_size(int(value), limit)
+            if name == b"content-encoding" and value.lower() != b"identity":
+                raise UnsupportedEncoding("the body is compressed.", "send it as it is")
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            body = await _rest(body, receive, limit)
+        elif message["type"] == "http.disconnect":
+            raise CallerGoneError
+        check_size(len(body), limit)
+        return body
+
+    # ---- POST
+
+    async def _predict(self, body: bytes) -> Reply:
+        try:
+            request = read_predict(body)
+        except InvalidRequest as malformed:
+            error = self._named_nan(body) or malformed
+            self._gateway.count_refusal("", error)
+            raise error from None
+        return 200, encode(await self._gateway.predict(request, num_bytes=len(body)))
+
+    def _named_nan(self, body: bytes) -> InvalidRequest | None:
+        """Return what is wrong with the field of a NaN or infinity, which is no JSON but which some libraries write."""
+        data = read_lenient(body)
+        if data is None:
+            return None
+        model = data.get("model")
+        try:
+            deployment = self._gateway.deployment(model if isinstance(model, str) else None)
+            deployment.table.manifest.schema.validate(data.get("inputs"))
+        except InvalidRequest as error:
+            return error
+        return None
+
+    async def _feedback(self, body: bytes) -> Reply:
+        items, listed = read_feedback(body)
+        return 202, encode({"accepted": await self._gateway.feedback(items, listed=listed)})
+
+    # ---- GET
+
+    def _get(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+        if path in self._posts:
+            raise MethodNotAllowed(f"{path} takes POST, not {method}.", "send a POST with a JSON body")
+        parts = path.strip("/").split("/")
+        if method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{path} takes GET, not {method}.", "send a GET")
+        if parts == ["metrics"]:
+            return 200, self._metrics.page(), _PROMETHEUS
+        if parts == ["v1", "models"]:
+            names = self._gateway.deployments
+            return 200, encode({"models": [self._gateway.describe(name) for name in names]}), _JSON
+        if parts[:2] == ["v2", "health"] and len(parts) == 3:
+            return self._health(path, parts[2])
+        if parts[:2] == ["v2", "models"] and len(parts) > 2:
+            return self._model(path, parts[2:])
+        raise _no_path(path)
+
+    def _health(self, path: str, which: str) -> tuple[int, bytes, bytes]:
+        if which == "live":
+            return 200, encode({"live": True}), _JSON
+        if which != "ready":
+            raise _no_path(path)
+        problems = self._gateway.problems()
+        body = {"ready": not problems, "problems": problems, "warnings": self._gateway.warnings()}
+        return 503 if problems else 200, encode(body), _JSON
+
+    def _model(self, path: str, parts: list[str]) -> tuple[int, bytes, bytes]:
+        name, *rest = parts
+        table = self._gateway.deployment(name).table
+        number = table.route.stable
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            if not rest[1].isdecimal() or int(rest[1]) not in table.versions:
+                raise NotFound(
+                    f"version {rest[1][:20]!r} of {name!r} is not served.",
+                    f"it serves {', '.join(map(str, table.versions))}",
+                )
+            number, rest = int(rest[1]), rest[2:]
+        if rest == ["ready"]:
+            ready = not table.versions[number].problem if len(parts) > 2 else table.is_ready
+            return 200 if ready else 503, encode({"name": name, "ready": ready}), _JSON
+        if rest:
+            raise _no_path(path)
+        return 200, encode(model_metadata(name, table.manifest.schema, sorted(table.versions))), _JSON
+
+    # ---- start and end
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._start()
+        except Exception as error:
+            _logger.exception("the gateway does not start")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _rest(body: bytes, receive: Receive, limit: int) -> bytes:
+    parts, size, more = [body], len(body), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGoneError
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        check_size(size, limit)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _send(send: Send, status: int, body: bytes, kind: bytes) -> None:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
+    if status == 405:
+        headers.append((b"allow", b"POST" if b"takes POST" in body else b"GET"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _no_path(path: str) -> NotFound:
+    return NotFound(
+        f"there is nothing at {path[:100]!r}.", "see /v1/predict, /v1/feedback, /v1/models, /v2/health/ready, /metrics"
+    )

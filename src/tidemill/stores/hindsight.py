@@ -1,0 +1,87 @@
+"""What became of predictions: the label that counts, and the events, joined from feedback.
+
+The order in which feedback arrived makes no difference: a label of higher trust wins, then the newer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import polars as pl
+
+from tidemill.errors import ProjectError
+from tidemill.records import Trust
+
+_JUDGEMENTS = ("rating", "thumbs")  # nobody's silence is a rating of 0
+_RANKS = {str(trust): trust.rank for trust in Trust}
+_ADDED = {"label_trust": pl.String(), "label_at": pl.Int64()}
+
+
+def with_outcomes(
+    rows: pl.DataFrame, facts: pl.DataFrame, *, horizon: timedelta, trust: Trust, events: Sequence[str]
+) -> pl.DataFrame:
+    """Return `rows` with label, label_trust, label_at and `event_<name>` columns; see `Log.outcomes`.
+
+    Args:
+        rows: predictions with request_id and received_at.
+        facts: feedback with text, number and trust.
+        horizon: how long after its request feedback counts.
+        trust: the least trust of a label.
+        events: kinds of feedback that become columns.
+
+    Raises:
+        ProjectError: an input has the name of a column that would be added.
+    """
+    taken = {"label", *_ADDED, *(f"event_{name}" for name in events)} & set(rows.columns)
+    if taken:
+        raise ProjectError(f"input {min(taken)!r} has the name of an outcome.", "rename the input")
+    timely = _timely(rows, facts, horizon)
+    rows = _with_label(rows, _winners(timely, trust))
+    for name in events:
+        rows = rows.join(_event(timely, name), on="request_id", how="left", maintain_order="left")
+    return rows.with_columns(pl.col(f"event_{name}").fill_null(0.0) for name in events if name not in _JUDGEMENTS)
+
+
+def value_of(facts: pl.DataFrame) -> pl.Expr:
+    """Return the values of feedback as one column `value`: text where any is text, else float64."""
+    if facts["text"].is_null().all():
+        return pl.col("number").alias("value")
+    return pl.coalesce("text", pl.col("number").cast(pl.String)).alias("value")
+
+
+def _timely(rows: pl.DataFrame, facts: pl.DataFrame, horizon: timedelta) -> pl.DataFrame:
+    """Return the feedback on these rows that came within the horizon."""
+    asked = rows.group_by("request_id").agg(pl.col("received_at").min().alias("asked_at"))
+    late_by = pl.col("received_at") - pl.col("asked_at")
+    inside = late_by.is_between(0, horizon // timedelta(microseconds=1))
+    return facts.join(asked, on="request_id").filter(inside)
+
+
+def _winners(facts: pl.DataFrame, trust: Trust) -> pl.DataFrame:
+    """Return the label that counts of each request: request_id, label, label_trust, label_at."""
+    rank = pl.col("trust").replace_strict(_RANKS, return_dtype=pl.Int64)
+    known = pl.col("text").is_not_null() | pl.col("number").is_not_null()
+    labels = facts.filter((pl.col("kind") == "label") & known & (rank >= trust.rank))
+    order = [rank, pl.col("received_at"), pl.col("source"), pl.col("text"), pl.col("number")]
+    best = labels.sort(order, descending=True, nulls_last=True).unique("request_id", keep="first", maintain_order=True)
+    label = value_of(best).alias("label")
+    return best.select("request_id", label, label_trust="trust", label_at="received_at")
+
+
+def _with_label(rows: pl.DataFrame, winners: pl.DataFrame) -> pl.DataFrame:
+    """Join the labels, in the type that decisions have, so that the two can be compared."""
+    rows = rows.join(winners, on="request_id", how="left", maintain_order="left")
+    if "decision" not in rows.columns:
+        return rows
+    types = {name: rows.schema[name] for name in ("decision", "label") if rows[name].is_not_null().any()}
+    kinds = set(types.values()) or {rows.schema["decision"]}
+    common = kinds.pop() if len(kinds) == 1 else pl.String()
+    return rows.with_columns(pl.col("decision", "label").cast(common))
+
+
+def _event(facts: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return the newest value of an event for each request that has it."""
+    mine = facts.filter(pl.col("kind") == name).sort("received_at", "number", "text", nulls_last=False)
+    newest = mine.unique("request_id", keep="last", maintain_order=True)
+    return newest.select("request_id", pl.col("number").fill_null(1.0).alias(f"event_{name}"))

@@ -1,0 +1,157 @@
+"""The log: every prediction, and what was learned about it later, as frames.
+
+Times are microseconds since 1970 in the frames, and `after < received_at <= until` in the questions. Files written
+before an input was declared or retyped are read along: what they lack is null, and a column that has had several types
+is numbers where all are, else text (bytes as base64). Rows that a gateway wrote twice are there once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from sqlalchemy import select
+
+from tidemill.clock import from_micros, micros
+from tidemill.errors import Corrupt
+from tidemill.records import Trust
+from tidemill.stores.columns import FEEDBACK_FIELDS, PREDICTION_FIELDS
+from tidemill.stores.database import Database
+from tidemill.stores.hindsight import value_of, with_outcomes
+from tidemill.stores.logfiles import LogFiles
+from tidemill.stores.scan import scan
+from tidemill.stores.segments import Segments
+from tidemill.stores.tables import consumed
+
+_TRIES = 5
+_KEY = ("received_at", "request_id", "role", "answered_version")
+_FIRST = -(2**63)
+_NEVER = (0, -1)
+
+_Span = tuple[int, int]
+
+
+class Log:
+    """Reads the log of all projects; the `Compactor` writes it.
+
+    Args:
+        db: the catalog, which says what is in the log.
+        segments: what gateways appended and is not in the log yet.
+        folder: the log's folder.
+    """
+
+    def __init__(self, db: Database, segments: Segments, folder: Path) -> None:
+        self._db = db
+        self._segments = segments
+        self._files = LogFiles(db, folder)
+
+    def complete_until(self, now: datetime) -> datetime:
+        """Return the latest time, at most `now`, such that every fact received at or before it is in the log.
+
+        `now` may not be later than the moment of the call.
+        """
+        present = self._segments.present()
+        with self._db.read() as conn:  # after the listing: what is consumed by then was in the log when it was listed
+            done = set(conn.execute(select(consumed.c.segment)).scalars())
+        waiting = [segment.low_at for segment in present if segment.name not in done]
+        return min([now, *(from_micros(low_at - 1) for low_at in waiting)])
+
+    def predictions(
+        self, project: str, *, after: datetime | None, until: datetime, role: str = "answer",
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        """Return predictions in order of `received_at` and `request_id`; inputs and tags are columns by their names.
+
+        Only `columns` are read, and are what the frame has; by default all.
+        """
+        return self._predictions(project, _span(after, until), pl.col("role") == role, columns)
+
+    def feedback(
+        self, project: str, *, after: datetime | None, until: datetime, kinds: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """Return feedback in order of `received_at`: request_id, received_at, kind, value, source, trust.
+
+        `value` is text where any value is, else float64 (True is 1); null where there is none.
+        """
+        facts = self._feedback(project, _span(after, until), kinds)
+        return facts.with_columns(value_of(facts)).select(
+            "request_id", "received_at", "kind", "value", "source", "trust"
+        )
+
+    def outcomes(
+        self, project: str, *, after: datetime | None, until: datetime, horizon: timedelta, trust: Trust,
+        events: Sequence[str] = (), role: str = "answer", columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        """Return predictions with what became of them, from feedback received within `horizon` of the request.
+
+        Added columns: `label` (of the highest trust, then the newest; null where none is of at least `trust`),
+        `label_trust`, `label_at`, and a float64 `event_<name>` for each of `events`: its newest value, 1 where it came
+        without a number, 0 where it did not come; null where a rating or thumbs did not come. Events count whatever
+        their trust: they are acts, not judgements.
+
+        Raises:
+            ProjectError: an input has the name of one of those columns.
+        """
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "request_id", "received_at"]))
+        rows = self.predictions(project, after=after, until=until, role=role, columns=wanted)
+        span = _NEVER
+        if len(rows):
+            times = rows["received_at"]
+            span = (int(times[0]), int(times[-1]) + horizon // timedelta(microseconds=1))
+        facts = self._feedback(project, span, ["label", *events])
+        return with_outcomes(rows, facts, horizon=horizon, trust=trust, events=events)
+
+    def lookup(
+        self, project: str, request_ids: Sequence[str], *, role: str = "answer", columns: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """Return the predictions with these ids, whenever they were received."""
+        ids = pl.col("request_id")
+        # The bounds let Parquet skip row groups by their statistics: ids are UUIDv7, so they lie in order of time.
+        near = ids.is_between(min(request_ids, default=""), max(request_ids, default=""))
+        where = (pl.col("role") == role) & near & ids.is_in(list(request_ids))
+        return self._predictions(project, None if request_ids else _NEVER, where, columns)
+
+    def _predictions(
+        self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None
+    ) -> pl.DataFrame:
+        read = None if columns is None else list(dict.fromkeys([*columns, *_KEY]))
+        rows = self._read(project, "predictions", span, where, read)
+        rows = rows.sort(_KEY).unique(_KEY, keep="first", maintain_order=True)
+        return rows if columns is None else rows.select(columns)
+
+    def _feedback(self, project: str, span: _Span, kinds: Sequence[str] | None) -> pl.DataFrame:
+        where = pl.lit(value=True) if kinds is None else pl.col("kind").is_in(list(kinds))
+        facts = self._read(project, "feedback", span, where, list(FEEDBACK_FIELDS))
+        key = ["received_at", "request_id", "kind", "source", "text", "number"]
+        return facts.sort([*key, "trust"]).unique(key, keep="first", maintain_order=True)
+
+    def _read(
+        self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None
+    ) -> pl.DataFrame:
+        first, last = span or (None, None)
+        if span is not None:
+            where = pl.col("received_at").is_between(first, last) & where
+        missing = ""
+        for _ in range(_TRIES):
+            files = self._files.find(project, kind, first=first, last=last)
+            try:
+                return scan([self._files.folder / f.path for f in files], where=where, columns=columns, own=_own(kind))
+            except FileNotFoundError as error:  # merged into another file since it was found: look again
+                missing = str(error)
+        raise Corrupt(f"the log names a file that is not there: {missing}.", "restore it from a backup")
+
+
+def _span(after: datetime | None, until: datetime) -> _Span:
+    """Return the first and the last microsecond of `(after, until]`."""
+    return (_FIRST if after is None else micros(after) + 1, micros(until))
+
+
+@cache
+def _own(kind: str) -> Mapping[str, pl.DataType]:
+    """Return the columns that a kind has always, with the types they have when no file says otherwise."""
+    fields = {**PREDICTION_FIELDS, "decision": pa.string()} if kind == "predictions" else FEEDBACK_FIELDS
+    return dict(pl.DataFrame(pa.schema(fields).empty_table()).schema)

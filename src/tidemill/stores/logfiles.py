@@ -1,0 +1,150 @@
+"""The Parquet files of the log: `<project>/<kind>/<day>/<fence>-<random>.parquet`, named by rows of the catalog.
+
+A file counts only once a row of `log_files` names it, and never changes afterwards. The fence in its name is the token
+of the lease it was written under: the holder of a later lease knows that an unnamed file with an earlier fence will
+never be named, and may delete it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from sqlalchemy import Connection, Select, delete, insert, select
+
+from tidemill.stores.database import Database
+from tidemill.stores.segments import sync_folder
+from tidemill.stores.tables import log_files
+
+_ROW_GROUP_BYTES = 32 << 20  # before compression
+_ROW_GROUP_ROWS = 1 << 16
+_NAME = re.compile(r"(\d{12,})-[0-9a-f]{16}\.parquet(\.part)?")
+_MAX_NAMES = 500  # in one SQL statement
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFile:
+    """A file of the log, as the catalog keeps it; `path` is relative to the log's folder, times are microseconds."""
+
+    path: str
+    project: str
+    kind: str  # predictions or feedback
+    day: str
+    num_rows: int
+    num_bytes: int
+    first_at: int
+    last_at: int
+
+
+class LogFiles:
+    """Writes files into the log's folder, and finds them again."""
+
+    def __init__(self, db: Database, folder: Path) -> None:
+        self.folder = folder
+        self._db = db
+
+    def write(self, tables: Iterable[pa.Table], *, project: str, kind: str, day: str, fence: int) -> LogFile:
+        """Write tables of one schema as one file, on disk when this returns; `add_files` makes it part of the log."""
+        place = self.folder / quote(project, safe="").replace(".", "%2E") / kind / day
+        self._make(place)
+        path = place / f"{fence:012d}-{os.urandom(8).hex()}.parquet"
+        num_rows, times = 0, []
+        with _whole(path) as file, _appending(file) as append:
+            for table in tables:
+                append(table)
+                num_rows += table.num_rows
+                times += [pc.min(table["received_at"]).as_py(), pc.max(table["received_at"]).as_py()]
+        return LogFile(
+            path=str(path.relative_to(self.folder)), project=project, kind=kind, day=day, num_rows=num_rows,
+            num_bytes=path.stat().st_size, first_at=min(times), last_at=max(times),
+        )  # fmt: skip
+
+    def find(
+        self, project: str | None = None, kind: str | None = None, *, first: int | None = None, last: int | None = None
+    ) -> list[LogFile]:
+        """Return the files of the log that may hold rows received from `first` to `last`, oldest first."""
+        query: Select[Any] = select(*[column for column in log_files.c if column.name != "committed_at"])
+        wanted = ((log_files.c.project, project), (log_files.c.kind, kind))
+        query = query.where(*[column == value for column, value in wanted if value is not None])
+        if first is not None:
+            query = query.where(log_files.c.last_at >= first)
+        if last is not None:
+            query = query.where(log_files.c.first_at <= last)
+        with self._db.read() as conn:
+            rows = conn.execute(query.order_by(log_files.c.first_at, log_files.c.path)).mappings().all()
+        return [LogFile(**row) for row in rows]
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Delete files that are not, or no longer, part of the log."""
+        for path in paths:
+            (self.folder / path).unlink(missing_ok=True)
+
+    def sweep(self, fence: int) -> None:
+        """Delete what writers left behind that were killed: call it with the token of a lease that is held."""
+        left = [path for path in self.folder.rglob("*.parquet*") if _is_older(path.name, fence)]
+        with self._db.read() as conn:  # after the listing: what was named meanwhile is not left behind
+            named = set(conn.execute(select(log_files.c.path)).scalars())
+        self.remove(path for path in (str(path.relative_to(self.folder)) for path in left) if path not in named)
+
+    def _make(self, place: Path) -> None:
+        if place.is_dir():
+            return
+        place.mkdir(parents=True, exist_ok=True)
+        for made in (place, *place.parents):
+            sync_folder(made.parent)
+            if made.parent == self.folder:
+                break
+
+
+def add_files(conn: Connection, files: Sequence[LogFile], *, now: int) -> None:
+    """Name files: from the commit on they are part of the log."""
+    if files:
+        conn.execute(insert(log_files), [{**asdict(file), "committed_at": now} for file in files])
+
+
+def drop_files(conn: Connection, paths: Sequence[str]) -> None:
+    """Take files out of the log."""
+    for at in range(0, len(paths), _MAX_NAMES):
+        conn.execute(delete(log_files).where(log_files.c.path.in_(paths[at : at + _MAX_NAMES])))
+
+
+def _is_older(name: str, fence: int) -> bool:
+    ours = _NAME.fullmatch(name)
+    return ours is not None and int(ours.group(1)) <= fence
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write: it appears under its name complete and on disk, or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _appending(file: BinaryIO) -> Iterator[Callable[[pa.Table], None]]:
+    """Give a function that appends a table to a Parquet file."""
+    writer: pq.ParquetWriter | None = None
+
+    def append(table: pa.Table) -> None:
+        nonlocal writer
+        writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+        rows = _ROW_GROUP_BYTES * table.num_rows // max(table.nbytes, 1)
+        writer.write_table(table, row_group_size=max(1, min(rows, _ROW_GROUP_ROWS)))
+
+    yield append
+    if writer is not None:
+        writer.close()

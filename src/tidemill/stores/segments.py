@@ -1,0 +1,360 @@
+"""Ingest: append-only files of checksummed records, written by gateways and sealed by a rename.
+
+A segment is `NAME.open` while its gateway writes it and `NAME.seg` once it is sealed. Bytes, little-endian:
+
+| offset | bytes | what |
+|---|---|---|
+| 0 | 8 | `TIDESEG` and the format's number, 1 |
+| 8 | 8 | `low_at`: no row in this segment, or in a later one of its gateway, was received earlier (microseconds) |
+| 16 | | frames: length (4), CRC-32 of the payload (4), payload |
+
+A payload is a `Batch` in msgpack. A writer holds a lock (`flock`) on its file, so an `.open` file whose lock is free
+belongs to a gateway that died. What follows the last good frame is a torn write and was never acknowledged.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from tidemill.errors import Corrupt, NewerStore, ProjectError
+from tidemill.records import Feedback, Prediction
+
+Durability = Literal["process", "power"]
+
+_MAGIC = b"TIDESEG"
+_FORMAT = 1
+_HEADER = struct.Struct("<7sBq")
+_LOW_AT = struct.Struct("<q")
+_LOW_AT_OFFSET = 8
+_FRAME = struct.Struct("<II")
+_GATEWAY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_DSYNC: int = getattr(os, "RWF_DSYNC", 0)  # Linux; elsewhere a write is followed by a sync
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class Batch(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
+    """The payload of a frame: rows of one project, predictions and feedback alike."""
+
+    project: str
+    predictions: list[Prediction] = []
+    feedback: list[Feedback] = []
+
+
+_decoder = msgspec.msgpack.Decoder(Batch)
+
+
+class Frames(NamedTuple):
+    """What a segment holds: its good payloads in order, and the length of the torn write after them."""
+
+    payloads: list[bytes]
+    num_torn: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A segment file as it was when the folder was listed."""
+
+    name: str
+    path: Path
+    sealed: bool
+    low_at: int
+    num_bytes: int
+
+
+class SegmentWriter:
+    """Appends frames to a gateway's open segment: each `append` is one write(2) and nothing waits in the process.
+
+    With durability `process` what was appended survives `kill -9`; with `power` it survives a power cut, because the
+    write into the preallocated file returns only when the bytes are on the disk. Calls must not overlap.
+
+    Args:
+        folder: where segments lie; it must exist.
+        gateway: names the writer, for people; letters, digits and `_.-`.
+        low_at: no row appended from now on was received earlier (microseconds since 1970).
+        durability: `process` or `power`.
+        max_bytes: the size at which `is_full` asks for `rotate`; nothing is refused beyond it.
+    """
+
+    def __init__(
+        self, folder: Path, gateway: str, *, low_at: int, durability: Durability = "process", max_bytes: int = 16 << 20
+    ) -> None:
+        if not _GATEWAY.fullmatch(gateway):
+            raise ProjectError(f"gateway name {gateway!r} is no file name.", "use letters, digits and _ . -")
+        if durability not in ("process", "power"):
+            raise ProjectError(f"durability is {durability!r}.", "use 'process' or 'power'")
+        self._folder = folder
+        self._gateway = gateway
+        self._power = durability == "power"
+        self._max_bytes = max_bytes
+        self._dsync = _DSYNC if self._power else 0
+        self._torn = False
+        self._low_at = low_at
+        self._end = _HEADER.size
+        self._fd, self._name = self._create(low_at)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was appended since the last rotation."""
+        return self._end == _HEADER.size
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the segment has reached `max_bytes`."""
+        return self._end >= self._max_bytes
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the open segment."""
+        return self._end
+
+    def append(self, frames: bytes | Sequence[bytes]) -> None:
+        """Write one or more payloads, all or none of them.
+
+        Raises:
+            OSError: the disk is full or broken. What was half written is cut off again, so nothing torn comes before
+                later frames.
+        """
+        payloads = (frames,) if isinstance(frames, bytes) else frames
+        parts: list[bytes] = []
+        for payload in payloads:
+            parts += (_FRAME.pack(len(payload), zlib.crc32(payload)), payload)
+        data = b"".join(parts)
+        if self._torn:
+            self._cut()
+        try:
+            written = self._write(data)
+            if written != len(data):
+                raise OSError(
+                    errno.ENOSPC, f"only {written} of {len(data)} bytes were written", str(self._path(".open"))
+                )
+        except OSError:
+            self._torn = True
+            self._cut()
+            raise
+        self._end += written
+
+    def idle(self, low_at: int) -> None:
+        """Say that no row received before `low_at` will come; it shows while the segment is empty."""
+        if self.is_empty and low_at > self._low_at:
+            os.pwrite(self._fd, _LOW_AT.pack(low_at), _LOW_AT_OFFSET)
+            self._low_at = low_at
+
+    def rotate(self, low_at: int) -> None:
+        """Seal the open segment and go on in a new one; an empty one is kept (see `idle`).
+
+        The next file exists before the old one is renamed, so the gateway is never without a visible segment.
+        """
+        if self.is_empty:
+            self.idle(low_at)
+            return
+        fd, name = self._create(low_at)
+        try:
+            self._seal()
+        except OSError:
+            os.close(fd)
+            (self._folder / f"{name}.open").unlink()
+            raise
+        os.close(self._fd)
+        self._fd, self._name, self._low_at, self._end = fd, name, low_at, _HEADER.size
+
+    def close(self) -> None:
+        """Seal the open segment and stop; an empty one is removed."""
+        if self._fd < 0:
+            return
+        if self.is_empty:
+            self._path(".open").unlink()
+        else:
+            self._seal()
+        os.close(self._fd)
+        self._fd = -1
+
+    def _path(self, suffix: str) -> Path:
+        return self._folder / (self._name + suffix)
+
+    def _write(self, data: bytes) -> int:
+        if self._dsync:
+            try:
+                return os.pwritev(self._fd, [data], self._end, self._dsync)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+                self._dsync = 0  # this file system cannot: sync after the write instead
+        written = os.pwrite(self._fd, data, self._end)
+        if self._power:
+            _sync_data(self._fd)
+        return written
+
+    def _cut(self) -> None:
+        os.ftruncate(self._fd, self._end)
+        self._torn = False
+
+    def _seal(self) -> None:
+        os.ftruncate(self._fd, self._end)  # gives back what was preallocated
+        if self._power:
+            _sync_data(self._fd)
+        self._path(".open").rename(self._path(".seg"))
+
+    def _create(self, low_at: int) -> tuple[int, str]:
+        while True:
+            # Names are never used twice: a consumed name must not hide a new file.
+            name = f"{self._gateway}-{low_at:016d}-{os.urandom(8).hex()}"
+            new = self._folder / f"{name}.new"
+            fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+            try:
+                # Locked and headed before it is seen as .open: no compactor can take it for a dead gateway's.
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._head(fd, low_at)
+                new.rename(self._folder / f"{name}.open")
+            except (FileNotFoundError, BlockingIOError):
+                os.close(fd)  # a compactor took the file for a leftover before it was locked
+                continue
+            except OSError:
+                os.close(fd)
+                new.unlink(missing_ok=True)
+                raise
+            if self._power:
+                sync_folder(self._folder)
+            return fd, name
+
+    def _head(self, fd: int, low_at: int) -> None:
+        os.pwrite(fd, _HEADER.pack(_MAGIC, _FORMAT, low_at), 0)
+        if self._power and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, self._max_bytes)
+        if self._power:
+            os.fsync(fd)
+
+
+class Segments:
+    """The folder that gateways write to, as the compactor and the log see it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def present(self) -> list[Segment]:
+        """Return every segment that existed throughout the call, by name."""
+        found: dict[str, bool] = {}
+        for _ in range(2):  # a listing may miss a file that is renamed meanwhile, but each is renamed only once
+            for name, suffix in self._entries():
+                if suffix in (".open", ".seg"):
+                    found[name] = found.get(name, False) or suffix == ".seg"
+        segments = (self._segment(name, sealed) for name, sealed in sorted(found.items()))
+        return [segment for segment in segments if segment is not None]
+
+    def seal_dead(self) -> list[str]:
+        """Seal what dead gateways left open; return the names of those segments."""
+        sealed = []
+        for name, suffix in self._entries():
+            path = self.folder / (name + suffix)
+            if suffix == ".open" and _if_unlocked(path, partial(path.rename, path.with_suffix(".seg"))):
+                sealed.append(name)
+            elif suffix == ".new":
+                _if_unlocked(path, path.unlink)
+        return sealed
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete sealed segments, and make sure that they stay deleted."""
+        for name in names:
+            (self.folder / f"{name}.seg").unlink(missing_ok=True)
+        sync_folder(self.folder)
+
+    def _entries(self) -> list[tuple[str, str]]:
+        if not self.folder.is_dir():
+            return []
+        return [(path.stem, path.suffix) for path in self.folder.iterdir()]
+
+    def _segment(self, name: str, sealed: bool) -> Segment | None:
+        for suffix in (".seg",) if sealed else (".open", ".seg"):
+            path = self.folder / (name + suffix)
+            try:
+                with path.open("rb") as file:
+                    head, num_bytes = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
+            except FileNotFoundError:
+                continue
+            return Segment(
+                name=name, path=path, sealed=suffix == ".seg", low_at=_read_low_at(head), num_bytes=num_bytes
+            )
+        return None  # deleted since it was listed, hence consumed
+
+
+def read_frames(path: Path) -> Frames:
+    """Return the good payloads of a segment, stopping at a torn write.
+
+    Raises:
+        NewerStore: a newer program wrote it.
+    """
+    data = path.read_bytes()
+    if not _has_header(data):
+        return Frames([], len(data.rstrip(b"\0")))
+    if data[len(_MAGIC)] != _FORMAT:
+        raise NewerStore(f"segment {path} has format {data[len(_MAGIC)]}.", "run the newer program")
+    payloads, at = [], _HEADER.size
+    while at + _FRAME.size <= len(data):
+        length, checksum = _FRAME.unpack_from(data, at)
+        payload = data[at + _FRAME.size : at + _FRAME.size + length]
+        if not length or len(payload) < length or zlib.crc32(payload) != checksum:
+            break
+        payloads.append(payload)
+        at += _FRAME.size + length
+    return Frames(payloads, len(data[at:].rstrip(b"\0")))  # zeros were preallocated, not written
+
+
+def decode(payload: bytes, *, name: str) -> Batch:
+    """Read the batch in a frame of segment `name`.
+
+    Raises:
+        Corrupt: the checksum held but the payload is no batch: another program wrote it.
+    """
+    try:
+        return _decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(
+            f"segment {name} holds a frame that is no batch: {error}.",
+            "update this program, or move that file out of the folder to go on without its rows",
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in `folder` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _has_header(data: bytes) -> bool:
+    return len(data) >= _HEADER.size and data.startswith(_MAGIC)
+
+
+def _read_low_at(head: bytes) -> int:
+    """A header lost in a power cut says nothing: then the segment may hold any time."""
+    low_at: int = _LOW_AT.unpack_from(head, _LOW_AT_OFFSET)[0] if _has_header(head) else 0
+    return low_at
+
+
+def _if_unlocked(path: Path, act: Callable[[], object]) -> bool:
+    """Do `act` to a file whose lock is free; say whether it was done."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        act()
+    except (BlockingIOError, FileNotFoundError):
+        return False  # its writer lives, or has just sealed it
+    finally:
+        os.close(fd)
+    return True

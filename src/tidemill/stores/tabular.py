@@ -1,0 +1,133 @@
+"""Labelled rows from files of others (Parquet, CSV, JSON lines) into examples, checked by the project's schema."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tidemill.clock import from_micros
+from tidemill.errors import InvalidInput, ProjectError
+from tidemill.records import Example, Trust
+from tidemill.schema import Input, Schema, Sensitive, keyed_hash
+
+_READERS = {
+    ".parquet": pl.read_parquet,
+    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    ".jsonl": pl.read_ndjson,
+    ".ndjson": pl.read_ndjson,
+}
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """Read a file by its ending.
+
+    Raises:
+        ProjectError: it does not exist, has an unknown ending, or cannot be read.
+    """
+    reader = _READERS.get(path.suffix)
+    if reader is None or not path.is_file():
+        problem = "does not exist" if reader else "is no Parquet, CSV or JSON lines file"
+        raise ProjectError(f"data file {str(path)!r} {problem}.", f"name a file that ends in {', '.join(_READERS)}")
+    try:
+        return reader(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ProjectError(f"data file {str(path)!r} cannot be read: {error}.", "check that it is whole") from error
+
+
+def examples_from(
+    frame: pl.DataFrame, schema: Schema, *, now: datetime, key: bytes = b"", label: str = "label",
+    time: str | None = None, unit: str | None = None, trust: Trust = Trust.TRUTH, source: str = "import",
+) -> list[Example]:  # fmt: skip
+    """Return one labelled example per row; the same rows give the same ids.
+
+    `time` and `unit` name optional columns: when the row happened (UTC) and whose it is.
+
+    Raises:
+        ProjectError: a column is missing, or a value does not fit the schema; the message names row and column.
+    """
+    _check_columns(frame, [*schema.inputs, label, *(c for c in (time, unit) if c)])
+    seen: Counter[str] = Counter()
+    examples = []
+    for number, row in enumerate(frame.iter_rows(named=True)):
+        inputs, answer = _parse(row, number, schema, label, key)
+        content = hashlib.sha256(repr((sorted(inputs.items()), answer)).encode()).hexdigest()[:32]
+        seen[content] += 1
+        id_ = f"import-{content}-{seen[content]}"
+        received_at = _time(row[time], number, time) if time else now
+        examples.append(
+            Example(
+                id=id_,
+                request_id=None,
+                unit=str(row[unit]) if unit else id_,
+                received_at=received_at,
+                picked_at=now,
+                reason=source,
+                probability=None,
+                split="",
+                inputs=inputs,
+                label=answer,
+                trust=trust,
+                source=source,
+                labelled_at=received_at,
+            )  # fmt: skip
+        )
+    return examples
+
+
+def _check_columns(frame: pl.DataFrame, wanted: list[str]) -> None:
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        raise ProjectError(
+            f"the data has no column {', '.join(map(repr, missing))}; it has {', '.join(frame.columns)}.",
+            "rename the columns to the project's inputs, or name the label with --label",
+        )
+
+
+def _parse(
+    row: Mapping[str, Any], number: int, schema: Schema, label: str, key: bytes
+) -> tuple[dict[str, Any], str | float]:
+    try:
+        inputs = {name: canonical(row[name], kind, name, key) for name, kind in schema.inputs.items()}
+        return inputs, parse_label(row[label], schema)
+    except InvalidInput as error:
+        raise ProjectError(f"row {number}: {error.message}", error.hint) from error
+
+
+def canonical(value: object, kind: Input, name: str, key: bytes = b"") -> Any:
+    """Return the canonical form of a value from a table, where arrays may also be raw bytes.
+
+    Raises:
+        InvalidInput: it does not fit the declared input.
+    """
+    if isinstance(value, bytes) and hasattr(kind, "shape"):
+        expected = kind.column([kind.parse(_zeros(kind.shape), name)]).nbytes
+        if len(value) != expected:
+            raise InvalidInput(f"{name!r} has {len(value)} bytes, not {expected}.", "give the declared shape", name)
+        return value
+    parsed = kind.parse(value, name)
+    return keyed_hash(parsed, key) if isinstance(kind, Sensitive) else parsed
+
+
+def _zeros(shape: tuple[int, ...]) -> Any:
+    return 0 if not shape else [_zeros(shape[1:])] * shape[0]
+
+
+def parse_label(value: object, schema: Schema) -> str | float:
+    """Return a label from a table; whole numbers are read as the names of classes where those are digits."""
+    if isinstance(value, int) and not isinstance(value, bool) and str(value) in getattr(schema.output, "names", ()):
+        return schema.output.parse_label(str(value))
+    return schema.output.parse_label(value)
+
+
+def _time(value: object, number: int, column: str) -> datetime:
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, int):
+        return from_micros(value)
+    raise ProjectError(f"row {number}: {column!r} is {value!r}, not a time.", "store it as a timestamp, in UTC")

@@ -1,0 +1,291 @@
+"""Start a training in a process of its own, see how it stands, and stop it.
+
+Everything about a job is in its work folder, so a loop that restarts finds its training where it left it:
+
+| file | what |
+|---|---|
+| `job.json` | the `Job` |
+| `process.json` | pid and start time of the process, which together are never used again |
+| `lock` | locked by the process from before its start to its end, so that there is only one |
+| `log.txt` | what it printed |
+| `progress.jsonl` | one line a report |
+| `result.json` or `error.json` | how it ended, written whole |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from tidemill.errors import TrainingError
+from tidemill.model import Progress
+from tidemill.records import Json
+
+JOB, PROCESS, LOG, PROGRESS = "job.json", "process.json", "log.txt", "progress.jsonl"
+LOCK, RESULT, ERROR = "lock", "result.json", "error.json"
+
+_TAIL_BYTES = 4_096
+_GRACE_S = 2.0
+_KILL_S = 10.0
+_MAX_THREADS = 8
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""Our own children, which must be reaped; a job of an earlier process is nobody's child and is found by its pid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: all that its process is told.
+
+    `project_file` is `file.py` or `file.py:name`. `db_url` is the home's own database unless given. `start_from` is the
+    digest of the artefact to fine-tune.
+    """
+
+    project_file: str
+    home: str
+    project: str
+    dataset: str
+    seed: int
+    run: str
+    workdir: str
+    start_from: str | None = None
+    smoke: bool = True
+    max_latency_ms: float = 1_000.0
+    db_url: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a job file."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How a job stands: absent, running, done (with `result`), failed or dead (with `error`).
+
+    `failed` means that the process told why; `dead` that it ended without a word, such as by a kill or for want of
+    memory. `error` is a sentence for people; `failure` is `error.json` (type, message, hint, back_to,
+    traceback).
+    """
+
+    state: str
+    progress: Progress | None = None
+    result: Json | None = None
+    error: str | None = None
+    failure: Json | None = None
+
+
+def launch(job: Job) -> Status:
+    """Start `job` and return how it stands; one that runs or is done is left alone.
+
+    A failed or dead job is started again in the same folder.
+
+    Raises:
+        TrainingError: the process cannot be started.
+    """
+    workdir = Path(job.workdir)
+    status = poll(workdir)
+    if status.state in ("running", "done"):
+        return status
+    workdir.mkdir(parents=True, exist_ok=True)
+    _sweep(workdir)
+    with (workdir / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Status(state="running")  # just started by another loop, which was killed before it wrote so
+        _start(job, workdir, lock.fileno())
+    return poll(workdir)
+
+
+def _start(job: Job, workdir: Path, lock: int) -> None:
+    for name in (ERROR, PROGRESS):
+        (workdir / name).unlink(missing_ok=True)
+    write_json(workdir / JOB, asdict(job))
+    try:
+        with (workdir / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tidemill.training.job", str(workdir / JOB)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the loop, and `kill` reaches whatever the training starts
+                pass_fds=(lock,),  # the lock is the child's from its first moment
+                env=_environment(os.environ),
+            )
+    except OSError as error:
+        raise TrainingError(f"the training process cannot be started: {error}", f"look at {workdir}") from error
+    _started[process.pid] = process
+    sign(workdir, process.pid)
+
+
+def sign(workdir: Path, pid: int) -> None:
+    """Write who the training process is: by who starts it, and by itself in case that one was killed."""
+    write_json(workdir / PROCESS, {"pid": pid, "started": started_at(pid)})
+
+
+def poll(workdir: Path) -> Status:
+    """Return how the job in `workdir` stands. Reads files only; safe to ask from any process."""
+    alive = _is_alive(workdir)  # first: a process that ends in between has left its result by then
+    progress = _last_progress(workdir / PROGRESS)
+    result = _read_json(workdir / RESULT)
+    if result is not None:
+        return Status(state="done", progress=progress, result=result)
+    if alive:
+        return Status(state="running", progress=progress)
+    failure = _read_json(workdir / ERROR)
+    if failure is not None:
+        told = " Next: ".join(part for part in (failure["message"], failure["hint"]) if part)
+        return Status(state="failed", progress=progress, error=told, failure=failure)
+    if (workdir / PROCESS).exists():
+        return Status(state="dead", progress=progress, error=_last_words(workdir))
+    return Status(state="absent")
+
+
+def kill(workdir: Path, reason: str = "it was stopped") -> None:
+    """End the job's process and all it started, and leave `reason` as its error. Nothing happens when it has ended.
+
+    Raises:
+        TrainingError: it does not end even so, such as one that hangs in a device driver.
+    """
+    if not _is_alive(workdir):
+        _sweep(workdir)
+        return
+    pid = int(_process(workdir)["pid"])
+    for number, patience in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _KILL_S)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, number)
+        if _ended(workdir, patience):
+            break
+    else:
+        raise TrainingError(f"the training process {pid} does not end.", "look at it with `ps`, then stop it by hand")
+    _sweep(workdir)
+    if not (workdir / RESULT).exists():
+        write_json(
+            workdir / ERROR, error_json(TrainingError(f"the training was killed: {reason}.", f"see {workdir / LOG}"))
+        )
+
+
+def _sweep(workdir: Path) -> None:
+    """Kill what a dead job has left behind. Its group keeps the pid from being given to anybody else."""
+    pid = _process(workdir).get("pid")
+    if pid is not None and started_at(pid) is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def error_json(error: BaseException, traceback: str = "") -> Json:
+    """Return what `error.json` says of an error."""
+    return {
+        "type": type(error).__name__,
+        "message": getattr(error, "message", None) or f"{type(error).__name__}: {error}",
+        "hint": getattr(error, "hint", ""),
+        "back_to": getattr(error, "back_to", "training"),
+        "traceback": traceback,
+    }
+
+
+def write_json(path: Path, body: Json) -> None:
+    """Write whole, then rename: a reader sees all of it or none."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(body, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def started_at(pid: int) -> str | None:
+    """Return when a process started, as text to compare, None when there is none; a zombie counts as none.
+
+    A pid is used again; with the start time, and on Linux the boot, it is not.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    if not Path("/proc/self/stat").exists():
+        done = subprocess.run(
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        return None if done.returncode != 0 or done.stdout.startswith("Z") else done.stdout.split(None, 1)[1].strip()
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the training process: some of the cores, and what makes it repeatable."""
+    threads = str(max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // 2)))
+    usual = {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's matrix products are not deterministic
+    }
+    return {**usual, **own}
+
+
+def _process(workdir: Path) -> Json:
+    return _read_json(workdir / PROCESS) or {}
+
+
+def _is_alive(workdir: Path) -> bool:
+    process = _process(workdir)
+    if not process or process["started"] is None:
+        return False
+    child = _started.get(process["pid"])
+    if child is not None and child.poll() is not None:
+        del _started[process["pid"]]
+    return bool(started_at(process["pid"]) == process["started"])
+
+
+def _ended(workdir: Path, patience_s: float) -> bool:
+    ends_at = time.monotonic() + patience_s
+    while _is_alive(workdir):
+        if time.monotonic() > ends_at:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _read_json(path: Path) -> Json | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _last_progress(path: Path) -> Progress | None:
+    """Return the last whole line; a torn one, written as the process died, is passed over."""
+    for line in reversed(_tail(path).splitlines()):
+        with contextlib.suppress(ValueError, TypeError):
+            return Progress(**json.loads(line))
+    return None
+
+
+def _last_words(workdir: Path) -> str:
+    lines = _tail(workdir / LOG).strip().splitlines()
+    said = f" Its last words: {lines[-1][:300]}" if lines else ""
+    return f"the training process ended without a result: killed, or out of memory.{said} Next: see {workdir / LOG}"
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,206 @@
+"""A whole trip round the loop, and each way in which it can end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from harness import Harness
+
+from tidemill.records import Outcome
+
+Make = Callable[..., Harness]
+
+
+def fallen(make: Make, *, candidate: float = 0.97, offline: str | None = None) -> Harness:
+    """A deployment whose new app is read badly by version 1, and by version 2 as told."""
+    h = make(offline)
+    h.accuracy = {(1, "v2"): 0.55, (2, "v1"): candidate, (2, "v2"): candidate}
+    h.seconds(15)
+    h.new_share = 0.6
+    return h
+
+
+def test_a_fall_is_noticed_retrained_and_released_step_by_step(harness: Make) -> None:
+    h = fallen(harness)
+    h.until_closed()
+    assert h.outcomes() == ["promoted"]
+    assert (h.route.stable, h.route.fallback, h.route.candidate) == (2, 1, None)
+    shares = [c.route.share for c in h.app.world.catalog.history(h.name) if c.route.candidate == 2]
+    assert shares == [0.25]
+    fired = h.verdicts("watch")[0]
+    assert fired.outcome is Outcome.FIRE and "accuracy" in fired.reason
+    assert h.verdicts("test")[0].outcome is Outcome.PASS
+    assert [m.status for m in h.app.world.catalog.models(h.name)] == ["retired", "live"]
+
+
+def test_every_verdict_says_why(harness: Make) -> None:
+    h = fallen(harness)
+    h.until_closed()
+    for given in h.app.world.journal.verdicts(h.name, limit=100):
+        assert len(given.verdict.reason) > 10, given
+
+
+def test_quality_by_cohort_shows_the_fall_and_the_recovery(harness: Make) -> None:
+    h = fallen(harness)
+    h.seconds(10)
+    fell = {q.cohort: q.value for q in h.app.status(period=timedelta(seconds=5)).quality}
+    h.until_closed()
+    h.seconds(20)
+    after = {q.cohort: q.value for q in h.app.status(period=timedelta(seconds=10)).quality}
+    assert fell["new_app"] < 0.7 < 0.85 < after["new_app"]
+    assert fell["old_app"] > 0.85 and after["old_app"] > 0.85
+
+
+def test_a_candidate_that_learnt_from_lies_is_stopped_by_the_gate_that_reads_trusted_labels(harness: Make) -> None:
+    h = harness()
+    h.seconds(15)
+    h.lie, h.labels_people, h.feedback_share = True, False, 1.0
+    h.seconds(60)
+    h.app.ask("retrain", by="test")
+    h.until_closed()
+    assert h.outcomes() == ["rejected"]
+    verdict = h.verdicts("test")[-1]
+    assert verdict.outcome is Outcome.FAIL and "accuracy" in verdict.reason and verdict.back_to
+    assert h.route.stable == 1 and h.app.world.catalog.model(h.name, 2).status == "rejected"
+
+
+def test_a_rejected_version_that_a_person_lets_through_is_rolled_back_at_its_first_share(harness: Make) -> None:
+    h = harness()
+    h.seconds(15)
+    h.app.ask("retrain", by="test")
+    h.seconds(1)
+    h.app.ask("reject", by="test", version=2, reason="a feeling")
+    h.until_closed()
+    h.accuracy = {(2, "v1"): 0.3, (2, "v2"): 0.3}
+    h.app.ask("promote", by="test", version=2)
+    h.until_closed(h.outcomes().__len__() + 1)
+    assert h.outcomes()[-1] == "rolled back"
+    changes = h.app.world.catalog.history(h.name)
+    assert max(c.route.share for c in changes) == 0.25 and h.route.stable == 1 and h.route.candidate is None
+    assert h.app.world.catalog.model(h.name, 2).status == "rolled back"
+
+
+def test_a_candidate_that_fails_requests_is_rolled_back_by_the_errors_guard(harness: Make) -> None:
+    h = fallen(harness)
+    h.failing = frozenset({2})
+    h.until_closed()
+    assert h.outcomes() == ["rolled back"]
+    assert "fail" in h.verdicts("release")[-1].reason.lower() or "error" in h.verdicts("release")[-1].reason.lower()
+
+
+def test_an_approval_waits_for_a_person_and_then_goes_on(harness: Make) -> None:
+    h = fallen(harness, offline="tm.offline.Approval()")
+    for _ in range(60):
+        h.second()
+        if h.verdicts("test"):
+            break
+    h.seconds(5)
+    cycle = h.app.world.journal.cycle(h.name)
+    assert cycle is not None and cycle.step == "test"
+    assert [v.outcome for v in h.verdicts("test")] == [Outcome.UNKNOWN]
+    h.app.ask("approve", by="ann", version=h.app.waiting_candidate())
+    h.until_closed()
+    assert h.outcomes() == ["promoted"]
+
+
+def test_a_rejection_ends_the_cycle_with_the_persons_reason(harness: Make) -> None:
+    h = fallen(harness, offline="tm.offline.Approval()")
+    for _ in range(60):
+        h.second()
+        if h.verdicts("test"):
+            break
+    h.app.ask("reject", by="ann", version=h.app.waiting_candidate(), reason="it is Friday")
+    h.until_closed()
+    assert h.outcomes() == ["rejected"] and "it is Friday" in h.verdicts("test")[-1].reason
+
+
+def test_a_rollback_by_hand_in_the_middle_of_a_rollout_takes_effect_without_the_loop_and_ends_the_cycle(
+    harness: Make,
+) -> None:
+    h = fallen(harness)
+    for _ in range(100):
+        h.second()
+        if h.route.candidate is not None:
+            break
+    assert h.route.candidate == 2
+    h.app.rollback(by="ann", reason="a customer called")
+    assert h.route.candidate is None and h.route.stable == 1
+    h.until_closed()
+    assert h.outcomes() == ["rolled back"]
+    assert "a customer called" in h.verdicts("release")[-1].reason
+
+
+def test_a_rollback_after_promotion_returns_to_the_version_before(harness: Make) -> None:
+    h = fallen(harness)
+    h.until_closed()
+    h.app.rollback(by="ann", reason="second thoughts")
+    assert h.route.stable == 1
+    assert {m.version: m.status for m in h.app.world.catalog.models(h.name)} == {1: "live", 2: "rolled back"}
+
+
+def test_while_paused_no_cycle_opens_and_after_resuming_one_does(harness: Make) -> None:
+    h = fallen(harness)
+    h.app.pause(paused=True)
+    h.seconds(40)
+    assert h.outcomes() == []
+    h.app.pause(paused=False)
+    h.until_closed()
+    assert h.outcomes() == ["promoted"]
+
+
+def test_without_labels_the_cycle_fails_with_the_step_to_go_back_to(harness: Make, tmp_path: object) -> None:
+    h = harness()
+    with h.app.world.db.begin() as conn:
+        from sqlalchemy import text
+
+        conn.execute(text("UPDATE examples SET label = NULL, trust = NULL, labelled_at = NULL"))
+    h.app.ask("retrain", by="test")
+    h.until_closed(limit_s=10)
+    assert h.outcomes() == ["failed"]
+    assert h.verdicts("form")[-1].back_to == "labels"
+
+
+def test_a_stale_word_is_answered_and_not_kept_for_the_next_candidate(harness: Make) -> None:
+    h = harness()
+    h.app.ask("approve", by="ann", version=7)
+    h.app.ask("promote", by="ann", version=9)
+    h.app.ask("promote", by="ann", version=1)
+    h.seconds(2)
+    answers = [c.result for c in h.app.world.journal.commands(h.name, 10)]
+    assert all(answer and answer.startswith("refused") for answer in answers), answers
+    assert h.app.world.journal.waiting(h.name) == []
+
+
+def test_what_a_step_raises_is_shown_and_the_other_steps_go_on(harness: Make, monkeypatch: object) -> None:
+    h = fallen(harness)
+    chunks = list(h.app.world.home.segments.glob("*"))
+    assert chunks == []
+    h.app.world.log.complete_until(h.clock.now())
+    import tidemill.loop.engine as engine_module
+
+    def broken(turn: object) -> bool:
+        raise RuntimeError("the labels page burnt down")
+
+    original = engine_module.STANDING
+    engine_module.STANDING = {**original, "label": broken}
+    try:
+        h.until_closed()
+    finally:
+        engine_module.STANDING = original
+    assert h.outcomes() == ["promoted"]
+    trouble = h.app.status().trouble["label"]
+    assert "burnt down" in trouble["error"] and trouble["times"] >= 2
+
+
+def test_only_one_of_two_loops_turns_and_the_other_takes_over_when_it_lets_go(harness: Make) -> None:
+    h = harness()
+    first, second = h.app.engine(), h.app.engine()
+    first.turn()
+    h.app.ask("retrain", by="test")
+    second.turn()
+    assert h.app.world.journal.cycles(h.name) == []
+    first.drain()
+    second.turn()
+    assert len(h.app.world.journal.cycles(h.name)) == 1
+    second.drain()

@@ -1,0 +1,79 @@
+"""The databases that the suites of the stores run on: another one is a parameter of `database_url`, no more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tidemill.stores.database import Database
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """The URL of an empty database; other processes of the test may open it too."""
+    return f"sqlite:///{tmp_path / 'tidemill.db'}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open database with this program's tables."""
+    with Database.open(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def noon() -> datetime:
+    """A time to start from."""
+    return datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Child:
+    """A Python process of the test that answers lines with lines."""
+
+    def __init__(self, code: str, *args: str, source: Path = SOURCE) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env={**os.environ, "PYTHONPATH": str(source)},
+        )
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+
+    def hear(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """End the process and reap it, in whatever state it is."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def start_child() -> Iterator[Callable[..., Child]]:
+    """Start real processes, which end with the test."""
+    children: list[Child] = []
+
+    def start(code: str, *args: str, source: Path = SOURCE) -> Child:
+        children.append(Child(code, *args, source=source))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.end()

@@ -1,0 +1,190 @@
+"""A network trains the same from the same seed, goes out as ONNX, and goes on from an earlier version's weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+import modules  # noqa: E402
+
+from tidemill.errors import ProjectError, TrainingError  # noqa: E402
+from tidemill.runtime.artefact import read_artefact  # noqa: E402
+from tidemill.runtime.load import load  # noqa: E402
+from tidemill.training.export import export  # noqa: E402
+from tidemill.training.torch_trainer import TorchModel  # noqa: E402
+from tidemill.training.trainers import Torch  # noqa: E402
+from tidemill.transforms import HashedNgrams, ScaleImage, Standardise  # noqa: E402
+
+
+def trained(trainer, data, tmp_path, *, seed=1, start_from=None, reports=None):
+    report = (lambda p: None) if reports is None else reports.append
+    return trainer.train(data, start_from=start_from, seed=seed, workdir=tmp_path, progress=report)
+
+
+def accuracy(scores, data):
+    return float((scores.argmax(axis=1) == data.targets).mean())
+
+
+CASES = {
+    "mlp": (Torch(modules.Net, epochs=15), "digits"),
+    "cnn": (Torch(modules.Cnn, [ScaleImage("image", flatten=False)], epochs=6, lr=5e-3), "digits"),
+    "words": (Torch(modules.Words, [HashedNgrams("text", bits=10), Standardise("age")], epochs=15, lr=2e-2), "titles"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_network_is_served_as_one_onnx_file(case, request, tmp_path):
+    """Any batch size and any number of words; scores are probabilities, equal to torch's."""
+    trainer, rows = CASES[case]
+    data = request.getfixturevalue(rows)
+    reports = []
+    model = trained(trainer, data, tmp_path, reports=reports)
+    exported = export(model, data, tmp_path / "artefact")
+    assert (exported.format, exported.notes) == ("onnx", "")
+    names = {path.name for path in (tmp_path / "artefact").iterdir()}
+    assert names == {"artefact.json", "model.onnx", "transforms.npz", "example.npz", "weights.safetensors"}
+    loaded = load(tmp_path / "artefact")
+    for rows in ([0], list(range(300))):
+        columns = {name: column[rows] for name, column in data.columns.items()}
+        np.testing.assert_allclose(loaded.predict(columns), model.predict(columns), atol=1e-4)
+    assert accuracy(loaded.predict(data.columns), data) > 0.9
+    assert reports[-1].fraction == 1
+    assert reports[-1].numbers["loss"] < reports[0].numbers["loss"]
+
+
+def test_values_are_learnt_by_squared_error(prices, tmp_path):
+    model = trained(Torch(modules.Price, epochs=60, lr=1e-2), prices, tmp_path)
+    assert export(model, prices, tmp_path / "artefact").format == "onnx"
+    scores = load(tmp_path / "artefact").predict(prices.columns)
+    assert scores.shape == (300, 1)
+    assert np.abs(scores[:, 0] - prices.targets).mean() < 0.2
+
+
+def test_the_same_seed_gives_the_same_weights_in_another_process(digits, tmp_path):
+    program = (
+        "import sys; sys.path[:0] = ['tests/training'];"
+        "import modules; from conftest import digits as fixture; from pathlib import Path;"
+        "from tidemill.training.trainers import Torch; data = fixture.__wrapped__();"
+        "m = Torch(modules.Net, epochs=1).train(data, start_from=None, seed=5, workdir=Path('.'), progress=lambda p: None);"
+        "sys.stdout.buffer.write(m.predict(data.columns).tobytes())"
+    )
+    there = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
+    here = [trained(Torch(modules.Net, epochs=1), digits, tmp_path, seed=s).predict(digits.columns) for s in (5, 5, 6)]
+    assert here[0].tobytes() == here[1].tobytes() == there
+    assert here[2].tobytes() != there
+
+
+def test_training_leaves_torch_as_it_was(digits, tmp_path):
+    torch.manual_seed(11)
+    wanted = torch.rand(3)
+    torch.manual_seed(11)
+    trained(Torch(modules.Net, epochs=1), digits, tmp_path)
+    assert torch.equal(torch.rand(3), wanted)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.fixture(scope="module")
+def first(digits, tmp_path_factory):
+    """A version to start from."""
+    folder = tmp_path_factory.mktemp("first")
+    export(trained(Torch(modules.Net, epochs=15), digits, folder), digits, folder / "artefact")
+    return folder / "artefact"
+
+
+def test_fine_tuning_goes_on_from_the_weights(digits, first, tmp_path):
+    """One epoch at a tiny rate hardly moves: the model starts where the parent ended, not afresh."""
+    parent = load(first).predict(digits.columns)
+    tuned = trained(Torch(modules.Net, epochs=1, lr=1e-6), digits, tmp_path, start_from=first, seed=9)
+    np.testing.assert_allclose(tuned.predict(digits.columns), parent, atol=0.02)
+    afresh = trained(Torch(modules.Net, epochs=1, lr=1e-6), digits, tmp_path, seed=9)
+    assert accuracy(afresh.predict(digits.columns), digits) < 0.5
+
+
+def test_fine_tuning_keeps_what_the_parents_transforms_learnt(prices, tmp_path):
+    """Numbers centred anew would mean something else to the old weights."""
+    trainer = Torch(modules.Price, epochs=40, lr=1e-2)
+    parent = trained(trainer, prices, tmp_path)
+    export(parent, prices, tmp_path / "artefact")
+    larger = prices.take(np.flatnonzero(prices.columns["size"] > 150))
+    tuned = trained(Torch(modules.Price, epochs=1, lr=1e-6), larger, tmp_path, start_from=tmp_path / "artefact")
+    assert {k: v.tolist() for k, v in tuned.fitted.params.items()} == {
+        k: v.tolist() for k, v in parent.fitted.params.items()
+    }
+    np.testing.assert_allclose(tuned.predict(prices.columns), parent.predict(prices.columns), atol=0.05)
+
+
+def test_a_version_that_does_not_fit_is_no_start(digits, titles, first, tmp_path):
+    with pytest.raises(TrainingError, match=r"do not fit the module.*size mismatch"):
+        trained(Torch(modules.Wider), digits, tmp_path, start_from=first)
+    with pytest.raises(TrainingError, match="other transforms"):
+        trained(Torch(modules.Net, [ScaleImage("image"), ScaleImage("image")]), digits, tmp_path, start_from=first)
+    (tmp_path / "other").mkdir()
+    for name in ("artefact.json", "transforms.npz"):
+        (tmp_path / "other" / name).write_bytes((first / name).read_bytes())
+    with pytest.raises(TrainingError, match="another trainer made it"):
+        trained(Torch(modules.Net), digits, tmp_path, start_from=tmp_path / "other")
+
+
+def test_a_loss_that_is_not_finite_names_step_and_cause(digits, tmp_path):
+    with pytest.raises(
+        TrainingError, match=r"the (loss|gradient) is (nan|inf) at step \d+, in epoch \d+.*lr"
+    ) as caught:
+        trained(Torch(modules.Explodes, lr=1.0), digits, tmp_path)
+    assert "0.5" not in caught.value.message
+
+
+def test_features_of_wild_size_are_named_as_the_cause(prices, tmp_path):
+    from tidemill.transforms import Flatten
+
+    wild = prices.take(np.arange(len(prices)))
+    wild.columns["size"][:] = 1e30
+    with pytest.raises(TrainingError, match=r"features reach 1e\+30.*Standardise"):
+        trained(Torch(modules.Price, [Flatten("size", "rooms")]), wild, tmp_path)
+
+
+def test_a_module_that_no_graph_can_hold_is_served_by_torch(digits, tmp_path):
+    model = trained(Torch(modules.Branches, epochs=10), digits, tmp_path)
+    exported = export(model, digits, tmp_path / "artefact", project_file="tests/training/modules.py")
+    assert exported.format == "python"
+    assert "torch does not export it" in exported.notes
+    assert read_artefact(tmp_path / "artefact").loader == "tidemill.training.torch_trainer:TorchModel"
+    again = TorchModel.load(tmp_path / "artefact")  # export has loaded it in a worker already
+    np.testing.assert_array_equal(again.predict(digits.columns), model.predict(digits.columns))
+
+
+def test_a_module_that_gives_or_takes_something_else_is_refused(digits, titles, tmp_path):
+    with pytest.raises(TrainingError, match=r"\(2, 9\), not \(2, 10\)"):
+        trained(Torch(modules.Short), digits, tmp_path)
+    with pytest.raises(TrainingError, match=r"given image \(2, 1, 8, 8\), by name"):
+        trained(Torch(modules.Net, [ScaleImage("image", flatten=False)]), digits, tmp_path)
+    with pytest.raises(ProjectError, match=r"no nn\.Module"):
+        trained(Torch(modules.no_module), digits, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "params", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"weight_decay": -1}, {"clip": 0}, {"device": "tpu"}]
+)
+def test_parameters_that_make_no_sense_are_refused(params):
+    with pytest.raises(ProjectError, match=next(iter(params))):
+        Torch(modules.Net, **params)
+
+
+def test_a_module_without_a_name_is_refused():
+    class Local(torch.nn.Module):
+        pass
+
+    for wrong in (lambda: modules.Net(), Local, modules.Net()):  # noqa: PLW0108
+        with pytest.raises(ProjectError, match="found by its name"):
+            Torch(wrong)
+
+
+def test_equal_json_means_an_equal_trainer():
+    assert Torch(modules.Net, epochs=2).to_json() == Torch(modules.Net, epochs=2).to_json()
+    assert Torch(modules.Net, epochs=2).to_json() != Torch(modules.Net, epochs=3).to_json()
+    assert Torch(modules.Net).to_json() != Torch(modules.Wider).to_json()
