@@ -56,10 +56,9 @@ def graph(rng: np.random.Generator) -> bytes:
         helper.make_node("Gemm", ["r", "w2", "b2"], ["z"]),
         helper.make_node("Softmax", ["z"], ["scores"], axis=1),
     ]
-    ends = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])] for name, size in (("x", 64), ("scores", 10))
-    ]
-    made = helper.make_graph(nodes, "mlp", *ends, constants)
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])
+    made = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 10])
+    made = helper.make_graph(nodes, "mlp", [given], [made], constants)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
 
 
@@ -171,6 +170,24 @@ async def load_with_python(address: str, bodies: Path, connections: int, seconds
     return {"n": len(taken), "errors": num_errors, "rps": len(taken) / seconds, "p50_ms": p50, "p99_ms": p99}
 
 
+def measure(pid: int, address: str, binary: Path | None, bodies: Path, connections: list[int], seconds: float) -> None:
+    print(f"load: {'loadgen.c' if binary else 'python client'}; the first line warms up")
+    print(f"{'connections':>11} {'cpu us/req':>10} {'rps':>8} {'p50 ms':>7} {'p99 ms':>7} {'errors':>6}")
+    for num in (max(connections), *connections):
+        before = cpu_seconds(pid)
+        if binary:
+            said = load_with_c(binary, address, bodies, num, seconds)
+        else:
+            said = asyncio.run(load_with_python(address, bodies, num, seconds))
+        cpu_us = (cpu_seconds(pid) - before) / max(said["n"], 1) * 1e6
+        shown = f"{said['rps']:>8.0f} {said['p50_ms']:>7.2f} {said['p99_ms']:>7.2f} {said['errors']:>6}"
+        print(f"{num:>11} {cpu_us:>10.1f} {shown}")
+    page = httpx.get(f"{address}/metrics").text.splitlines()
+    answered = sum(float(line.split()[-1]) for line in page if line.startswith("tidemill_requests_total{"))
+    rss = psutil.Process(pid).memory_info().rss / 2**20
+    print(f"answered and logged {answered:.0f} requests; resident memory {rss:.0f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0)
@@ -184,23 +201,7 @@ def main() -> None:
         write_bodies(bodies)
         process, address = start(home, args.durability)
         try:
-            load = "loadgen.c" if binary else "python client"
-            print(f"{'connections':>11} {'cpu us/req':>10} {'rps':>8} {'p50 ms':>7} {'p99 ms':>7} {'errors':>6}  {load}")
-            for connections in (max(args.connections), *args.connections):  # the first one warms up
-                before = cpu_seconds(process.pid)
-                if binary:
-                    said = load_with_c(binary, address, bodies, connections, args.seconds)
-                else:
-                    said = asyncio.run(load_with_python(address, bodies, connections, args.seconds))
-                cpu_us = (cpu_seconds(process.pid) - before) / max(said["n"], 1) * 1e6
-                print(
-                    f"{connections:>11} {cpu_us:>10.1f} {said['rps']:>8.0f} {said['p50_ms']:>7.2f}"
-                    f" {said['p99_ms']:>7.2f} {said['errors']:>6}"
-                )
-            page = httpx.get(f"{address}/metrics").text
-            answered = sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("tidemill_requests_total{"))
-            rss = psutil.Process(process.pid).memory_info().rss / 2**20
-            print(f"answered and logged {answered:.0f} requests; resident memory {rss:.0f} MiB")
+            measure(process.pid, address, binary, bodies, args.connections, args.seconds)
         finally:
             process.terminate()
             status = process.wait(30)

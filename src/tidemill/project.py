@@ -12,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from tidemill.errors import ProjectError, TidemillError
 from tidemill.manifest import Limits, Manifest
 from tidemill.model import Trainer
 from tidemill.projections import Projection
 from tidemill.records import Trust
 from tidemill.schema import Classes, Input, Output, Schema
-from tidemill.stats.metrics import Accuracy, EventRate, MeanAbsoluteError, Metric, match
+from tidemill.stats.metrics import Accuracy, EventRate, Judged, MeanAbsoluteError, Metric, match
 from tidemill.strategy.strategy import Strategy
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -57,7 +59,9 @@ class Project:
                 f"trainer is {self.trainer!r}, which has no `train` and `to_json`.",
                 "use tm.trainers.Sklearn, tm.trainers.Torch or a class with these two methods",
             )
-        object.__setattr__(self, "strategy", self.strategy.resolved(self.metrics[0].name))
+        first = self.metrics[0]
+        resolved = self.strategy.resolved(first.name, binary=first.bounds == (0.0, 1.0))
+        object.__setattr__(self, "strategy", resolved)
         _ = self.schema
         self._check_metrics_are_declared()
 
@@ -75,13 +79,16 @@ class Project:
 
     def _check_metrics_are_declared(self) -> None:
         stages = self.strategy
-        wanted = [
-            *stages.trigger.needs().metrics,
-            *stages.online.needs().metrics,
-            *(name for member in stages.offline for name in member.needs().metrics),
-        ]
-        for name in wanted:
-            self.metric(name)
+        for member in stages.offline:
+            for name in member.needs().metrics:
+                self.metric(name)
+        for stage, needs in (("trigger", stages.trigger.needs()), ("online", stages.online.needs())):
+            for name in needs.metrics:
+                if self.metric(name).rows(_nothing_judged(self.output)) is None:
+                    raise ProjectError(
+                        f"strategy.{stage} watches {name!r}, which has no value for a single request.",
+                        "watch accuracy, log_loss, mean_absolute_error or an event rate there; the gate may read it",
+                    )
 
     @cached_property
     def schema(self) -> Schema:
@@ -110,6 +117,14 @@ class Project:
             limits=self.limits,
             strategy=self.strategy.digest(),
         )
+
+
+def _nothing_judged(output: Output) -> Judged:
+    none = np.zeros(0)
+    classes = tuple(output.names) if isinstance(output, Classes) else ()
+    return Judged(
+        decisions=none, labels=none, scores=np.zeros((0, output.num_scores)), targets=none.astype(np.int64), classes=classes
+    )
 
 
 def _default_metric(output: Output) -> Metric:
@@ -163,5 +178,5 @@ def _import(file: Path) -> ModuleType:
 def _where(file: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).name == file.name:
         return f"{file.name}, line {error.lineno}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == file.resolve()]
     return f"{file.name}, line {lines[-1]}" if lines else file.name

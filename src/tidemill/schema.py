@@ -35,7 +35,7 @@ Columns = Mapping[str, Array]
 RESERVED = frozenset(
     "request_id received_at role unit subject rollout share salt route_revision assigned_version answered_version "
     "fallback_reason error policy_version tags inputs scores decision abstained cached latency_ms keep_probability "
-    "label trust source kind value day example_id split".split()
+    "label label_trust label_at trust id split weight probability".split()
 )
 """Names of the log's own columns, which an input may not take."""
 

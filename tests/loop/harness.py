@@ -199,7 +199,7 @@ class Harness:
     # --- what came of it
 
     def verdicts(self, step: str) -> list[Verdict]:
-        given = sorted(self.app.world.journal.verdicts(self.name, limit=1000), key=lambda g: g.at)
+        given = self.app.world.journal.verdicts(self.name, limit=1000)[::-1]
         return [g.verdict for g in given if g.step == step]
 
     def outcomes(self) -> list[str | None]:

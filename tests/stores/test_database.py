@@ -175,7 +175,8 @@ def test_a_database_is_for_its_user_only(tmp_path: Path) -> None:
         ("sqlite://", "in memory"),
         ("sqlite:////no/such/folder/tidemill.db", "'/no/such/folder/tidemill.db' cannot be made"),
         ("nonsense", "'nonsense' is not a database URL"),
-        ("mysql+nodriver://host/db", "is not a database URL"),
+        ("mysql://host/db", "'mysql://host/db' is not a database URL"),
+        ("postgresql+nodriver://ann:pass@word@host/db", r"'postgresql\+nodriver://...@host/db' is not a database URL"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused_by_name(url: str, said: str) -> None:

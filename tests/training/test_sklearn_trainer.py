@@ -187,8 +187,8 @@ def test_the_same_seed_gives_the_same_predictions_in_another_process(digits, tmp
     program = (
         "import sys, numpy as np; sys.path[:0] = ['tests/training'];"
         "from test_sklearn_trainer import trained, Sklearn, make_pipeline, StandardScaler, MLPClassifier;"
-        "from conftest import digits as fixture; from pathlib import Path;"
-        "data = fixture.__wrapped__();"
+        "from learnable import digit_rows; from pathlib import Path;"
+        "data = digit_rows();"
         "e = make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=5));"
         "s = trained(Sklearn(e), data, Path('.'), seed=int(sys.argv[1])).predict(data.columns);"
         "sys.stdout.buffer.write(s.tobytes())"

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-import modules  # noqa: E402
+import networks  # noqa: E402
 
 from tidemill.errors import ProjectError, TrainingError  # noqa: E402
 from tidemill.runtime.artefact import read_artefact  # noqa: E402
@@ -32,9 +32,9 @@ def accuracy(scores, data):
 
 
 CASES = {
-    "mlp": (Torch(modules.Net, epochs=15), "digits"),
-    "cnn": (Torch(modules.Cnn, [ScaleImage("image", flatten=False)], epochs=6, lr=5e-3), "digits"),
-    "words": (Torch(modules.Words, [HashedNgrams("text", bits=10), Standardise("age")], epochs=15, lr=2e-2), "titles"),
+    "mlp": (Torch(networks.Net, epochs=30, lr=3e-3), "digits"),
+    "cnn": (Torch(networks.Cnn, [ScaleImage("image", flatten=False)], epochs=6, lr=5e-3), "digits"),
+    "words": (Torch(networks.Words, [HashedNgrams("text", bits=10), Standardise("age")], epochs=15, lr=2e-2), "titles"),
 }
 
 
@@ -59,7 +59,7 @@ def test_a_network_is_served_as_one_onnx_file(case, request, tmp_path):
 
 
 def test_values_are_learnt_by_squared_error(prices, tmp_path):
-    model = trained(Torch(modules.Price, epochs=60, lr=1e-2), prices, tmp_path)
+    model = trained(Torch(networks.Price, epochs=60, lr=1e-2), prices, tmp_path)
     assert export(model, prices, tmp_path / "artefact").format == "onnx"
     scores = load(tmp_path / "artefact").predict(prices.columns)
     assert scores.shape == (300, 1)
@@ -69,13 +69,14 @@ def test_values_are_learnt_by_squared_error(prices, tmp_path):
 def test_the_same_seed_gives_the_same_weights_in_another_process(digits, tmp_path):
     program = (
         "import sys; sys.path[:0] = ['tests/training'];"
-        "import modules; from conftest import digits as fixture; from pathlib import Path;"
-        "from tidemill.training.trainers import Torch; data = fixture.__wrapped__();"
-        "m = Torch(modules.Net, epochs=1).train(data, start_from=None, seed=5, workdir=Path('.'), progress=lambda p: None);"
+        "import networks; from learnable import digit_rows; from pathlib import Path;"
+        "from tidemill.training.trainers import Torch; data = digit_rows();"
+        "m = Torch(networks.Net, epochs=1);"
+        "m = m.train(data, start_from=None, seed=5, workdir=Path('.'), progress=lambda p: None);"
         "sys.stdout.buffer.write(m.predict(data.columns).tobytes())"
     )
     there = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
-    here = [trained(Torch(modules.Net, epochs=1), digits, tmp_path, seed=s).predict(digits.columns) for s in (5, 5, 6)]
+    here = [trained(Torch(networks.Net, epochs=1), digits, tmp_path, seed=s).predict(digits.columns) for s in (5, 5, 6)]
     assert here[0].tobytes() == here[1].tobytes() == there
     assert here[2].tobytes() != there
 
@@ -84,7 +85,7 @@ def test_training_leaves_torch_as_it_was(digits, tmp_path):
     torch.manual_seed(11)
     wanted = torch.rand(3)
     torch.manual_seed(11)
-    trained(Torch(modules.Net, epochs=1), digits, tmp_path)
+    trained(Torch(networks.Net, epochs=1), digits, tmp_path)
     assert torch.equal(torch.rand(3), wanted)
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -93,26 +94,26 @@ def test_training_leaves_torch_as_it_was(digits, tmp_path):
 def first(digits, tmp_path_factory):
     """A version to start from."""
     folder = tmp_path_factory.mktemp("first")
-    export(trained(Torch(modules.Net, epochs=15), digits, folder), digits, folder / "artefact")
+    export(trained(Torch(networks.Net, epochs=15), digits, folder), digits, folder / "artefact")
     return folder / "artefact"
 
 
 def test_fine_tuning_goes_on_from_the_weights(digits, first, tmp_path):
     """One epoch at a tiny rate hardly moves: the model starts where the parent ended, not afresh."""
     parent = load(first).predict(digits.columns)
-    tuned = trained(Torch(modules.Net, epochs=1, lr=1e-6), digits, tmp_path, start_from=first, seed=9)
+    tuned = trained(Torch(networks.Net, epochs=1, lr=1e-6), digits, tmp_path, start_from=first, seed=9)
     np.testing.assert_allclose(tuned.predict(digits.columns), parent, atol=0.02)
-    afresh = trained(Torch(modules.Net, epochs=1, lr=1e-6), digits, tmp_path, seed=9)
+    afresh = trained(Torch(networks.Net, epochs=1, lr=1e-6), digits, tmp_path, seed=9)
     assert accuracy(afresh.predict(digits.columns), digits) < 0.5
 
 
 def test_fine_tuning_keeps_what_the_parents_transforms_learnt(prices, tmp_path):
     """Numbers centred anew would mean something else to the old weights."""
-    trainer = Torch(modules.Price, epochs=40, lr=1e-2)
+    trainer = Torch(networks.Price, epochs=40, lr=1e-2)
     parent = trained(trainer, prices, tmp_path)
     export(parent, prices, tmp_path / "artefact")
     larger = prices.take(np.flatnonzero(prices.columns["size"] > 150))
-    tuned = trained(Torch(modules.Price, epochs=1, lr=1e-6), larger, tmp_path, start_from=tmp_path / "artefact")
+    tuned = trained(Torch(networks.Price, epochs=1, lr=1e-6), larger, tmp_path, start_from=tmp_path / "artefact")
     assert {k: v.tolist() for k, v in tuned.fitted.params.items()} == {
         k: v.tolist() for k, v in parent.fitted.params.items()
     }
@@ -121,21 +122,21 @@ def test_fine_tuning_keeps_what_the_parents_transforms_learnt(prices, tmp_path):
 
 def test_a_version_that_does_not_fit_is_no_start(digits, titles, first, tmp_path):
     with pytest.raises(TrainingError, match=r"do not fit the module.*size mismatch"):
-        trained(Torch(modules.Wider), digits, tmp_path, start_from=first)
+        trained(Torch(networks.Wider), digits, tmp_path, start_from=first)
     with pytest.raises(TrainingError, match="other transforms"):
-        trained(Torch(modules.Net, [ScaleImage("image"), ScaleImage("image")]), digits, tmp_path, start_from=first)
+        trained(Torch(networks.Net, [ScaleImage("image"), ScaleImage("image")]), digits, tmp_path, start_from=first)
     (tmp_path / "other").mkdir()
     for name in ("artefact.json", "transforms.npz"):
         (tmp_path / "other" / name).write_bytes((first / name).read_bytes())
     with pytest.raises(TrainingError, match="another trainer made it"):
-        trained(Torch(modules.Net), digits, tmp_path, start_from=tmp_path / "other")
+        trained(Torch(networks.Net), digits, tmp_path, start_from=tmp_path / "other")
 
 
 def test_a_loss_that_is_not_finite_names_step_and_cause(digits, tmp_path):
     with pytest.raises(
         TrainingError, match=r"the (loss|gradient) is (nan|inf) at step \d+, in epoch \d+.*lr"
     ) as caught:
-        trained(Torch(modules.Explodes, lr=1.0), digits, tmp_path)
+        trained(Torch(networks.Explodes, lr=1.0), digits, tmp_path)
     assert "0.5" not in caught.value.message
 
 
@@ -145,12 +146,12 @@ def test_features_of_wild_size_are_named_as_the_cause(prices, tmp_path):
     wild = prices.take(np.arange(len(prices)))
     wild.columns["size"][:] = 1e30
     with pytest.raises(TrainingError, match=r"features reach 1e\+30.*Standardise"):
-        trained(Torch(modules.Price, [Flatten("size", "rooms")]), wild, tmp_path)
+        trained(Torch(networks.Price, [Flatten("size", "rooms")]), wild, tmp_path)
 
 
 def test_a_module_that_no_graph_can_hold_is_served_by_torch(digits, tmp_path):
-    model = trained(Torch(modules.Branches, epochs=10), digits, tmp_path)
-    exported = export(model, digits, tmp_path / "artefact", project_file="tests/training/modules.py")
+    model = trained(Torch(networks.Branches, epochs=10), digits, tmp_path)
+    exported = export(model, digits, tmp_path / "artefact", project_file="tests/training/networks.py")
     assert exported.format == "python"
     assert "torch does not export it" in exported.notes
     assert read_artefact(tmp_path / "artefact").loader == "tidemill.training.torch_trainer:TorchModel"
@@ -160,11 +161,11 @@ def test_a_module_that_no_graph_can_hold_is_served_by_torch(digits, tmp_path):
 
 def test_a_module_that_gives_or_takes_something_else_is_refused(digits, titles, tmp_path):
     with pytest.raises(TrainingError, match=r"\(2, 9\), not \(2, 10\)"):
-        trained(Torch(modules.Short), digits, tmp_path)
+        trained(Torch(networks.Short), digits, tmp_path)
     with pytest.raises(TrainingError, match=r"given image \(2, 1, 8, 8\), by name"):
-        trained(Torch(modules.Net, [ScaleImage("image", flatten=False)]), digits, tmp_path)
+        trained(Torch(networks.Net, [ScaleImage("image", flatten=False)]), digits, tmp_path)
     with pytest.raises(ProjectError, match=r"no nn\.Module"):
-        trained(Torch(modules.no_module), digits, tmp_path)
+        trained(Torch(networks.no_module), digits, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -172,19 +173,19 @@ def test_a_module_that_gives_or_takes_something_else_is_refused(digits, titles, 
 )
 def test_parameters_that_make_no_sense_are_refused(params):
     with pytest.raises(ProjectError, match=next(iter(params))):
-        Torch(modules.Net, **params)
+        Torch(networks.Net, **params)
 
 
 def test_a_module_without_a_name_is_refused():
     class Local(torch.nn.Module):
         pass
 
-    for wrong in (lambda: modules.Net(), Local, modules.Net()):  # noqa: PLW0108
+    for wrong in (lambda: networks.Net(), Local, networks.Net()):  # noqa: PLW0108
         with pytest.raises(ProjectError, match="found by its name"):
             Torch(wrong)
 
 
 def test_equal_json_means_an_equal_trainer():
-    assert Torch(modules.Net, epochs=2).to_json() == Torch(modules.Net, epochs=2).to_json()
-    assert Torch(modules.Net, epochs=2).to_json() != Torch(modules.Net, epochs=3).to_json()
-    assert Torch(modules.Net).to_json() != Torch(modules.Wider).to_json()
+    assert Torch(networks.Net, epochs=2).to_json() == Torch(networks.Net, epochs=2).to_json()
+    assert Torch(networks.Net, epochs=2).to_json() != Torch(networks.Net, epochs=3).to_json()
+    assert Torch(networks.Net).to_json() != Torch(networks.Wider).to_json()

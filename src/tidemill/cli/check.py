@@ -22,7 +22,7 @@ from tidemill.stores.tabular import examples_from, read_table
 from tidemill.training import smoke
 from tidemill.training.made_up import made_up_data
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 _NUM_MADE_UP = 64
 
 

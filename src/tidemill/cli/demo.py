@@ -28,7 +28,7 @@ from tidemill.loop.first import train_first
 from tidemill.stores.tabular import examples_from
 from tidemill.testing.traffic import Users
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

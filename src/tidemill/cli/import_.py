@@ -9,7 +9,7 @@ from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, Pro
 from tidemill.cli.train import DataArgument, LabelColumnOption, TimeColumnOption, UnitColumnOption, read_examples
 from tidemill.loop.first import add_examples
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import typer
 from tidemill.cli.digits import digits_table
 from tidemill.errors import ProjectError
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

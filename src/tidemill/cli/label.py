@@ -15,7 +15,7 @@ from tidemill.errors import ProjectError
 from tidemill.records import Example, Json
 from tidemill.schema import Output, Schema, Value
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

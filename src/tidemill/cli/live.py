@@ -41,7 +41,7 @@ class Live(threading.Thread):
         return Text(f"{time.monotonic() - self._began:6.1f} s  ", style="dim")
 
     def _verdicts(self) -> None:
-        given = sorted(self._app.world.journal.verdicts(self._app.name, limit=1000), key=lambda v: v.at)
+        given = self._app.world.journal.verdicts(self._app.name, limit=1000)[::-1]
         for entry in given[self._shown :]:
             self._console.print(self._stamp() + verdict_line(entry.verdict, step=entry.step))
         self._shown = max(self._shown, len(given))

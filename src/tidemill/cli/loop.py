@@ -12,7 +12,7 @@ from tidemill.app import App
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
 from tidemill.clock import duration
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -61,13 +61,13 @@ class Labeller(threading.Thread):
 
     def __init__(self, app: App, digits: Digits) -> None:
         super().__init__(daemon=True)
-        self._app, self._stop, self.num_answered = app, threading.Event(), 0
+        self._app, self._leave, self.num_answered = app, threading.Event(), 0
         both = [*digits.pictures, *washed_out(digits.pictures)]
         self._truth = {p.tobytes(): label for p, label in zip(both, digits.labels * 2, strict=True)}
 
     def run(self) -> None:
         """Answer what waits, as it comes."""
-        while not self._stop.wait(0.5):
+        while not self._leave.wait(0.5):
             waiting = self._app.queue(limit=100)
             answers = [(e.id, self._truth[e.inputs["image"]]) for e in waiting if e.inputs["image"] in self._truth]
             if answers:
@@ -76,7 +76,7 @@ class Labeller(threading.Thread):
 
     def go_home(self) -> None:
         """Answer no more."""
-        self._stop.set()
+        self._leave.set()
         self.join()
 
 

@@ -17,7 +17,7 @@ from tidemill.cli.settings import (
     who,
 )
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

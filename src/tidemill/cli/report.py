@@ -15,7 +15,7 @@ from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, Jso
 from tidemill.errors import NotFound
 from tidemill.review.report import Report
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, Jso
 from tidemill.errors import NotFound
 from tidemill.records import Json
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -28,9 +28,9 @@ def verdict_line(verdict: Verdict, *, step: str = "") -> Text:
 
 
 def verdict_lines(given: Iterable[GivenVerdict]) -> list[Text]:
-    """Return a line per verdict, the newest last, with its time and cycle."""
+    """Return a line per verdict, given the newest first and shown the newest last."""
     lines = []
-    for entry in sorted(given, key=lambda g: g.at):
+    for entry in list(given)[::-1]:
         line = Text(f"{entry.at:%Y-%m-%d %H:%M:%S}  ", style="dim")
         line.append(f"#{entry.cycle or '-'} ", style="dim")
         line.append_text(verdict_line(entry.verdict, step=entry.step))

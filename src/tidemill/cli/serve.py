@@ -8,7 +8,7 @@ from tidemill.cli.settings import DEFAULT_HOME, DurabilityOption, HomeOption, Ho
 from tidemill.serving import serve as gateway
 from tidemill.stores.home import Home
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

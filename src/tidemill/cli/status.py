@@ -15,7 +15,7 @@ from tidemill.clock import duration
 from tidemill.monitor.status import Status
 from tidemill.records import Route, Verdict
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from tidemill.errors import NotFound
 from tidemill.monitor.ledger import StrategyPeriod, ledger
 from tidemill.strategy.strategy import diff_json
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -32,7 +32,7 @@ def summary(app: App, *, num_answered: int) -> dict[str, Any]:
 
 def verdicts_of(app: App) -> list[dict[str, Any]]:
     """Return every verdict that was given, the oldest first."""
-    given = sorted(app.world.journal.verdicts(app.name, limit=1000), key=lambda v: v.at)
+    given = app.world.journal.verdicts(app.name, limit=1000)[::-1]
     return [{"cycle": v.cycle, "step": v.step, "at": v.at.isoformat(), **v.verdict.to_json()} for v in given]
 
 

@@ -17,7 +17,7 @@ from tidemill.model import Progress
 from tidemill.records import Example
 from tidemill.stores.tabular import examples_from, read_table
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 
 DataArgument = Annotated[Path, typer.Argument(help="Labelled rows: a .parquet, .csv or .jsonl file.")]
 LabelColumnOption = Annotated[str, typer.Option("--label", help="The column that holds the label.")]

@@ -21,7 +21,7 @@ from tidemill.cli.settings import (
     ProjectOption,
 )
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 _STOP_S = 15.0
 
 

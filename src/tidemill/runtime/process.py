@@ -66,6 +66,8 @@ class WorkerProcess:
         """
         message = {"columns": {name: pack_array(column) for name, column in columns.items()}}
         with self._lock:
+            if self._ready and self._process.poll() is not None:
+                self._replace()  # it died while it had nothing to do: this batch need not suffer for it
             self._await_ready()
             reply = self._ask(message)
         if "error" in reply:

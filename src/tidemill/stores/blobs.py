@@ -103,7 +103,9 @@ class Blobs:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"blob {digest!r} cannot be read: {error}.", "check the disk and the permissions") from error
+            raise StoreError(
+                f"blob {digest!r} cannot be read: {error}.", "check the disk and the permissions"
+            ) from error
 
     def _check(self, digest: str, found: str) -> None:
         if found != digest:

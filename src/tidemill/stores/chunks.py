@@ -1,13 +1,12 @@
 """Arrow tables stored under the hash of their bytes, and read by memory-mapping them.
 
-A chunk is one file in the IPC stream format, uncompressed, `<digest>.arrow`: the form Hugging Face `datasets` opens as
-it is. It is written under a temporary name, synced and renamed, so what has a name is whole.
+A chunk is one file, `<digest>.arrow`, in the IPC stream format and uncompressed: the form that Hugging Face `datasets`
+opens as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,14 @@ from typing import Any
 import pyarrow as pa
 
 from tidemill.errors import Corrupt, StoreError
-from tidemill.stores.segments import sync_folder
+from tidemill.stores.folders import make_folder, whole_file
 
 _MAX_ROWS = 4096
 _MAX_BYTES = 32 << 20
 
-Row = Mapping[str, Any]
-
 
 class Chunks:
-    """A folder of chunks; processes may share it."""
+    """The chunks in one folder; processes may share it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +34,11 @@ class Chunks:
             writer.write_table(table)
         data = sink.getvalue()
         digest = hashlib.sha256(data).hexdigest()
-        write_whole(self.folder / f"{digest}.arrow", data)
+        path = self._path(digest)
+        if not path.exists():
+            make_folder(self.folder, self.folder.parent)
+            with whole_file(path) as file:
+                file.write(data)
         return digest
 
     def get(self, digest: str) -> pa.Table:
@@ -47,44 +48,24 @@ class Chunks:
             StoreError: there is no such chunk.
             Corrupt: its bytes are not those that were stored; they are checked once per process.
         """
-        path = self.folder / f"{digest}.arrow"
         try:
-            with pa.memory_map(str(path)) as file:
-                self._verify(digest, file)
-                return pa.ipc.open_stream(file).read_all()
+            file = pa.memory_map(str(self._path(digest)))
         except FileNotFoundError as error:
-            raise StoreError(f"chunk {str(path)!r} is missing.", "restore it from a backup") from error
-
-    def _verify(self, digest: str, file: pa.MemoryMappedFile) -> None:
-        if digest in self._verified:
-            return
-        if hashlib.sha256(file.read_buffer()).hexdigest() != digest:
+            raise StoreError(f"chunk {digest} is not in {str(self.folder)!r}.", "restore it from a backup") from error
+        with file:
+            data = file.read_buffer()
+        if digest not in self._verified and hashlib.sha256(data).hexdigest() != digest:
             raise Corrupt(f"chunk {digest} in {str(self.folder)!r} has changed.", "restore it from a backup")
-        file.seek(0)
         self._verified.add(digest)
+        return pa.ipc.open_stream(data).read_all()
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / f"{digest}.arrow"
 
 
-def write_whole(path: Path, data: Any) -> None:
-    """Write a file that appears under its name complete and on disk; one that is there already has this content."""
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.urandom(8).hex()}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    sync_folder(path.parent.parent)
-
-
-def portions(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Part rows of canonical inputs so that a portion makes a chunk of bounded size."""
-    portion: list[Row] = []
+def portions(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Part rows of canonical values so that each portion makes a chunk of bounded size."""
+    portion: list[Mapping[str, Any]] = []
     size = 0
     for row in rows:
         if portion and (len(portion) >= _MAX_ROWS or size >= _MAX_BYTES):

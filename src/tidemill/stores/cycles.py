@@ -95,9 +95,7 @@ class Cycles:
         """
         _change(conn, project, number, {"outcome": outcome, "reason": reason, "closed_at": micros(now)})
 
-    def record(  # noqa: PLR0917  one row, in the order of its columns
-        self, conn: Connection, project: str, number: int, name: str, body: Json, now: datetime
-    ) -> bool:
+    def record(self, conn: Connection, project: str, number: int, name: str, body: Json, now: datetime) -> bool:
         """Keep what the step `name` of a cycle did; return False, and keep the first, when it was done already.
 
         Raises:

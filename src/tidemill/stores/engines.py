@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,17 +24,23 @@ def engines(url: str, *, create: bool) -> tuple[Engine, Engine]:
     """
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
             return _sqlite(parsed, create=create)
-        writer = create_engine(parsed, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S)
-    except ArgumentError as error:
-        raise StoreError(
-            f"{url!r} is not a database URL.", "give sqlite:////path or postgresql+psycopg://..."
-        ) from error
+        if backend == "postgresql":
+            return _postgresql(parsed)
+    except ArgumentError:
+        pass  # not a URL at all, or of a driver that SQLAlchemy does not know
     except ModuleNotFoundError as error:
         raise StoreError(
             f"the database driver {error.name!r} is not installed.", f"pip install {error.name}"
         ) from error
+    shown = re.sub("//.*@", "//...@", url)  # no password in a message
+    raise StoreError(f"{shown!r} is not a database URL.", "give sqlite:////path or postgresql+psycopg://...")
+
+
+def _postgresql(url: URL) -> tuple[Engine, Engine]:
+    writer = create_engine(url, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S)
     return writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True), writer
 
 

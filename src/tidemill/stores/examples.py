@@ -42,8 +42,8 @@ def canonical(example: Example) -> dict[str, Any]:
 
 
 def duplicate_group(inputs: Mapping[str, Any], names: Collection[str] = ()) -> str:
-    """Return 32 hex digits that examples with the same inputs share; only `names` count where given."""
-    seen = [(name, value) for name, value in inputs.items() if not names or name in names]
+    """Return 32 hex digits that examples with the same inputs share; only `names` count where it has any of them."""
+    seen = [(name, value) for name, value in inputs.items() if name in names] or list(inputs.items())
     return hashlib.blake2b(msgspec.msgpack.encode(seen), digest_size=16).hexdigest()
 
 

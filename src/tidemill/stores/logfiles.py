@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,12 +21,12 @@ import pyarrow.parquet as pq
 from sqlalchemy import Connection, Select, delete, insert, select
 
 from tidemill.stores.database import Database
-from tidemill.stores.segments import sync_folder
+from tidemill.stores.folders import folder_name, make_folder, whole_file
 from tidemill.stores.tables import log_files
 
 _ROW_GROUP_BYTES = 32 << 20  # before compression
 _ROW_GROUP_ROWS = 1 << 16
-_NAME = re.compile(r"(\d{12,})-[0-9a-f]{16}\.parquet(\.part)?")
+_NAME = re.compile(r"(\d{12,})-[0-9a-f]{16}\.parquet(\.[0-9a-f]{8}\.part)?")
 _MAX_NAMES = 500  # in one SQL statement
 
 
@@ -54,11 +53,11 @@ class LogFiles:
 
     def write(self, tables: Iterable[pa.Table], *, project: str, kind: str, day: str, fence: int) -> LogFile:
         """Write tables of one schema as one file, on disk when this returns; `add_files` makes it part of the log."""
-        place = self.folder / quote(project, safe="").replace(".", "%2E") / kind / day
-        self._make(place)
+        place = self.folder / folder_name(project) / kind / day
+        make_folder(place, self.folder)
         path = place / f"{fence:012d}-{os.urandom(8).hex()}.parquet"
         num_rows, times = 0, []
-        with _whole(path) as file, _appending(file) as append:
+        with whole_file(path) as file, _appending(file) as append:
             for table in tables:
                 append(table)
                 num_rows += table.num_rows
@@ -95,15 +94,6 @@ class LogFiles:
             named = set(conn.execute(select(log_files.c.path)).scalars())
         self.remove(path for path in (str(path.relative_to(self.folder)) for path in left) if path not in named)
 
-    def _make(self, place: Path) -> None:
-        if place.is_dir():
-            return
-        place.mkdir(parents=True, exist_ok=True)
-        for made in (place, *place.parents):
-            sync_folder(made.parent)
-            if made.parent == self.folder:
-                break
-
 
 def add_files(conn: Connection, files: Sequence[LogFile], *, now: int) -> None:
     """Name files: from the commit on they are part of the log."""
@@ -120,18 +110,6 @@ def drop_files(conn: Connection, paths: Sequence[str]) -> None:
 def _is_older(name: str, fence: int) -> bool:
     ours = _NAME.fullmatch(name)
     return ours is not None and int(ours.group(1)) <= fence
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write: it appears under its name complete and on disk, or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("xb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
 
 
 @contextmanager

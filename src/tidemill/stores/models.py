@@ -92,16 +92,12 @@ class Models:
         if not conn.execute(update(models).where(*one).values(status=status)).rowcount:
             raise no_version(project, version)
 
-    def start_run(  # noqa: PLR0917  one row, in the order of its columns
-        self, conn: Connection, project: str, run: str, cycle: int | None, body: Json, now: datetime
-    ) -> None:
+    def start_run(self, conn: Connection, project: str, run: str, cycle: int | None, body: Json, now: datetime) -> None:
         """Note that a training began; a run that is known already is left as it is."""
         row = {"cycle": cycle, "started_at": micros(now), "status": "running", "body": dumps(body)}
         insert_once(conn, runs, {"project": project, "run": run}, row)
 
-    def end_run(  # noqa: PLR0917  one row, in the order of its columns
-        self, conn: Connection, project: str, run: str, status: str, body: Json, now: datetime
-    ) -> None:
+    def end_run(self, conn: Connection, project: str, run: str, status: str, body: Json, now: datetime) -> None:
         """Note how a training ended, `done` or `failed`; `body` adds to its start's. The first end counts.
 
         Raises:

@@ -1,59 +1,53 @@
 """The reservoir: curated examples, their metadata in SQL and their inputs in Arrow chunks of their own.
 
-Inputs are copied, so that the log's retention does not touch them. An example's split is fixed when it is inserted: that
-of its duplicates if there are any, else by a hash of its unit, else of its inputs. What is written on `conn` is read by
-others once it is committed.
+Inputs are copied, so that the retention of the log does not touch them. The split of an example is fixed when it is
+inserted: that of its duplicates if there are any, else by a hash of its unit, else of its inputs. What is written on
+`conn` is read by others once it is committed.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from tidemill.clock import micros
 from tidemill.errors import NotFound
 from tidemill.records import Example, Trust
-from tidemill.stores.chunks import Chunks, portions
-from tidemill.stores.columns import value_array
 from tidemill.stores.database import Database, dumps
 from tidemill.stores.examples import INDEX, canonical, duplicate_group, from_row, index_frame, split_of, to_row
-from tidemill.stores.rows import insert_once
-from tidemill.stores.tables import examples, projects, queue
+from tidemill.stores.inputs import InputStore, Place
+from tidemill.stores.queue import Queue
+from tidemill.stores.tables import examples, projects
 
 _MAX_NAMES = 500  # in one SQL statement
 _METADATA = [examples.c[name] for name in INDEX]
 
 
-class Reservoir:
+class Reservoir(Queue):
     """Keeps the examples of all projects, and the queue of those that people are asked to label.
 
     Args:
         db: the catalog.
-        folder: where the chunks lie, in a folder per project.
+        folder: where the inputs lie, in a folder per project.
     """
 
     def __init__(self, db: Database, folder: Path) -> None:
-        self._db = db
-        self._folder = folder
-        self._chunks: dict[str, Chunks] = {}
+        super().__init__(db)
+        self._store = InputStore(folder)
 
-    def add(
-        self, conn: Connection, project: str, new: Sequence[Example], *, group_by: Collection[str] = ()
-    ) -> int:
-        """Insert examples and return how many were new; one whose id is known stays as it is. `split` is set here.
+    def add(self, conn: Connection, project: str, new: Sequence[Example], *, group_by: Collection[str] = ()) -> int:
+        """Insert examples and return how many were new; one whose id is known stays as it is.
 
         Args:
             conn: a write transaction.
             project: whose they are.
-            new: the examples; inputs of one name may have different types in different examples.
+            new: the examples; their `split` is not looked at, it is fixed here.
             group_by: the inputs that make two examples duplicates of each other; all by default.
 
         Raises:
@@ -61,14 +55,16 @@ class Reservoir:
         """
         conn.execute(select(projects.c.project).where(projects.c.project == project).with_for_update())
         known = self._known(conn, project, [example.id for example in new])
-        added = {example.id: example for example in reversed(new) if example.id not in known}
-        inputs = {id_: canonical(example) for id_, example in reversed(added.items())}
+        first = {example.id: example for example in reversed(new) if example.id not in known}
+        inputs = {example.id: canonical(example) for example in reversed(first.values())}
         groups = {id_: duplicate_group(row, group_by) for id_, row in inputs.items()}
         splits = self._splits(conn, project, groups.values())
+        places = self._store.put(project, inputs)
         rows = []
-        for id_, place in self._store(project, inputs):
-            split = splits.setdefault(groups[id_], split_of(added[id_], groups[id_]))
-            rows.append(to_row(added[id_], project=project, split=split, duplicates=groups[id_], **place))
+        for id_, group in groups.items():
+            split = splits.setdefault(group, split_of(first[id_], group))
+            at = {"chunk": places[id_].chunk, "chunk_row": places[id_].row}
+            rows.append(to_row(first[id_], project=project, split=split, duplicates=group, **at))
         if rows:
             conn.execute(insert(examples), rows)
         return len(rows)
@@ -90,9 +86,7 @@ class Reservoir:
         Raises:
             NotFound: an id is not in the reservoir.
         """
-        with self._reading(conn) as reading:
-            rows = self._rows(reading, project, ids)
-        return self._inputs(project, [rows[id_] for id_ in ids])
+        return self._store.get(project, [_place(row) for row in self._rows(conn, project, ids)])
 
     def examples(self, project: str, ids: Sequence[str], *, conn: Connection | None = None) -> list[Example]:
         """Return whole examples, in the order of `ids`.
@@ -100,10 +94,9 @@ class Reservoir:
         Raises:
             NotFound: an id is not in the reservoir.
         """
-        with self._reading(conn) as reading:
-            rows = self._rows(reading, project, ids)
-        ordered = [rows[id_] for id_ in ids]
-        return [from_row(row, inputs) for row, inputs in zip(ordered, self._inputs(project, ordered), strict=True)]
+        rows = self._rows(conn, project, ids)
+        inputs = self._store.get(project, [_place(row) for row in rows])
+        return [from_row(row, of_row) for row, of_row in zip(rows, inputs, strict=True)]
 
     def present(self, project: str, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are in the reservoir."""
@@ -128,33 +121,20 @@ class Reservoir:
         """
         given = (trust.rank, micros(at), source, dumps(value))
         one = (examples.c.project == project, examples.c.id == id)
-        label = (examples.c.trust, examples.c.labelled_at, examples.c.source, examples.c.label)
-        row = conn.execute(select(*label).where(*one).with_for_update()).first()
+        known = select(examples.c.trust, examples.c.labelled_at, examples.c.source, examples.c.label)
+        row = conn.execute(known.where(*one).with_for_update()).first()
         if row is None:
-            raise _missing([id])
+            raise _missing(project, [id])
         if row.trust is not None and given <= (Trust(row.trust).rank, row.labelled_at, row.source, row.label):
             return False
         values = {"trust": str(trust), "labelled_at": given[1], "source": source, "label": given[3]}
         conn.execute(update(examples).where(*one).values(**values))
         return True
 
-    def ask(self, conn: Connection, project: str, ids: Iterable[str], *, priority: float, now: datetime) -> None:
-        """Put examples into the queue of those to be labelled; one that is or was there stays as it is."""
-        for id_ in ids:
-            values = {"asked_at": micros(now), "priority": priority}
-            insert_once(conn, queue, {"project": project, "example": id_}, values)
-
     def next_in_queue(self, project: str, limit: int) -> list[Example]:
-        """Return examples that wait for a label, highest priority first, then the longest waiting."""
-        order = (queue.c.priority.desc(), queue.c.asked_at, queue.c.example)
+        """Return examples that wait for a label: the highest priority first, then the longest waiting."""
         with self._db.read() as conn:
-            ids = conn.execute(_waiting(project, examples.c.id).order_by(*order).limit(limit)).scalars().all()
-            return self.examples(project, ids, conn=conn)
-
-    def num_waiting(self, project: str) -> int:
-        """Return how many examples wait for a label."""
-        with self._db.read() as conn:
-            return int(conn.execute(_waiting(project, func.count())).scalar_one())
+            return self.examples(project, self._next_ids(conn, project, limit), conn=conn)
 
     def answer(
         self, conn: Connection, project: str, id: str, *, value: str | float, by: str, now: datetime, trust: Trust
@@ -168,11 +148,6 @@ class Reservoir:
         self.skip(conn, project, id, by=by, now=now)
         return counts
 
-    def skip(self, conn: Connection, project: str, id: str, *, by: str, now: datetime) -> None:
-        """Take an example off the queue without a label."""
-        one = (queue.c.project == project, queue.c.example == id)
-        conn.execute(update(queue).where(*one).values(answered_at=micros(now), answered_by=by))
-
     @contextmanager
     def _reading(self, conn: Connection | None) -> Iterator[Connection]:
         if conn is not None:
@@ -181,56 +156,38 @@ class Reservoir:
             with self._db.read() as reading:
                 yield reading
 
+    def _rows(self, conn: Connection | None, project: str, ids: Sequence[str]) -> list[RowMapping]:
+        found: dict[str, RowMapping] = {}
+        query = select(*_METADATA, examples.c.chunk, examples.c.chunk_row).where(examples.c.project == project)
+        with self._reading(conn) as reading:
+            for some in _parts(ids):
+                rows = reading.execute(query.where(examples.c.id.in_(some))).mappings()
+                found.update((row["id"], row) for row in rows)
+        missing = [id_ for id_ in ids if id_ not in found]
+        if missing:
+            raise _missing(project, missing)
+        return [found[id_] for id_ in ids]
+
     def _known(self, conn: Connection, project: str, ids: Sequence[str]) -> set[str]:
-        found: set[str] = set()
-        for some in _parts(ids):
-            query = select(examples.c.id).where(examples.c.project == project, examples.c.id.in_(some))
-            found.update(conn.execute(query).scalars())
-        return found
+        query = select(examples.c.id).where(examples.c.project == project)
+        parts = (conn.execute(query.where(examples.c.id.in_(some))).scalars() for some in _parts(ids))
+        return {id_ for part in parts for id_ in part}
 
     def _splits(self, conn: Connection, project: str, groups: Iterable[str]) -> dict[str, str]:
         """Return the splits of those duplicate groups that have one."""
-        found: dict[str, str] = {}
-        for some in _parts(sorted(set(groups))):
-            query = select(examples.c.duplicates, examples.c.split).distinct()
-            query = query.where(examples.c.project == project, examples.c.duplicates.in_(some))
-            found.update((row.duplicates, row.split) for row in conn.execute(query))
-        return found
+        query = select(examples.c.duplicates, examples.c.split).distinct().where(examples.c.project == project)
+        parts = (conn.execute(query.where(examples.c.duplicates.in_(some))) for some in _parts(sorted(set(groups))))
+        return {row.duplicates: row.split for part in parts for row in part}
 
-    def _rows(self, conn: Connection, project: str, ids: Sequence[str]) -> dict[str, RowMapping]:
-        found: dict[str, RowMapping] = {}
-        for some in _parts(ids):
-            query = select(*_METADATA, examples.c.chunk, examples.c.chunk_row)
-            query = query.where(examples.c.project == project, examples.c.id.in_(some))
-            found.update((row["id"], row) for row in conn.execute(query).mappings())
-        missing = [id_ for id_ in ids if id_ not in found]
-        if missing:
-            raise _missing(missing)
-        return found
 
-    def _store(self, project: str, inputs: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Write inputs into chunks, each of rows with the same names and types; yield ids and where they lie."""
-        alike: dict[tuple[tuple[str, type], ...], list[str]] = defaultdict(list)
-        for id_, row in inputs.items():
-            alike[tuple((name, type(value)) for name, value in row.items())].append(id_)
-        for signature, ids in alike.items():
-            waiting = iter(ids)
-            for portion in portions(inputs[id_] for id_ in ids):
-                table = pa.table({name: value_array(row[name] for row in portion) for name, _ in signature})
-                chunk = self._of(project).put(table)
-                for at, id_ in zip(range(len(portion)), waiting, strict=False):
-                    yield id_, {"chunk": chunk, "chunk_row": at}
+def _place(row: RowMapping) -> Place:
+    return Place(row["chunk"], row["chunk_row"])
 
-    def _inputs(self, project: str, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
-        places: dict[str, set[int]] = defaultdict(set)
-        for row in rows:
-            places[row["chunk"]].add(row["chunk_row"])
-        found: dict[tuple[str, int], dict[str, Any]] = {}
-        for chunk, positions in places.items():
-            ordered = sorted(positions)
-            taken = self._of(project).get(chunk).take(pa.array(ordered, pa.int64())).to_pylist()
-            found.update(((chunk, at), inputs) for at, inputs in zip(ordered, taken, strict=True))
-        return [dict(found[row["chunk"], row["chunk_row"]]) for row in rows]
 
-    def _of(self, project: str) -> Chunks:
-        return self._chunks.setdefault(project, Chunks(self._folder / folder_name(project)))
+def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[at : at + _MAX_NAMES] for at in range(0, len(names), _MAX_NAMES))
+
+
+def _missing(project: str, ids: Sequence[str]) -> NotFound:
+    shown = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+    return NotFound(f"the reservoir of {project!r} has no example {shown}.", "give ids of its index")

@@ -30,6 +30,7 @@ import msgspec
 
 from tidemill.errors import Corrupt, NewerStore, ProjectError
 from tidemill.records import Feedback, Prediction
+from tidemill.stores.folders import sync_folder
 
 Durability = Literal["process", "power"]
 
@@ -323,15 +324,6 @@ def decode(payload: bytes, *, name: str) -> Batch:
             f"segment {name} holds a frame that is no batch: {error}.",
             "update this program, or move that file out of the folder to go on without its rows",
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and deletions in `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _has_header(data: bytes) -> bool:

@@ -68,7 +68,7 @@ def examples_from(
                 received_at=received_at,
                 picked_at=now,
                 reason=source,
-                probability=None,
+                probability=1.0,  # all of the imported population is here
                 split="",
                 inputs=inputs,
                 label=answer,

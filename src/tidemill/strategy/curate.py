@@ -248,8 +248,9 @@ class Mix(Curate):
     """Share a budget among `members`, in order; what one leaves goes to the next. Written `a + b`.
 
     Members without a share divide what the others leave. `Random` is always there, with a tenth unless told and all
-    that nobody else claims, and comes last; members that draw by chance come after those that choose, and draw from all
-    that is not yet a sure pick. A request that chance finds again is picked once, with the known probability.
+    that nobody else claims, and comes last. Members that draw by chance come after those that choose, and each draws
+    from all that is not a sure pick: draws that do not depend on each other give every request its exact probability.
+    A request found twice is picked once, and the budget it saves is not spent.
     """
 
     members: tuple[Curate, ...]
@@ -309,12 +310,13 @@ class _Tally:
 
     def __init__(self, size: int) -> None:
         self._missed = np.ones(size)  # the product of 1 - chance over the draws
+        self._sure = np.zeros(size, dtype=bool)  # chosen, with chance 1
         self._known = np.zeros(size, dtype=bool)  # taken, with a known chance
         self._reasons: dict[int, str] = {}  # by position, in order of picking
 
     def pool(self, *, by_chance: bool) -> Array:
-        """Return whom the next member may take; chance may find again what was taken with no known probability."""
-        free = ~self._known
+        """Return whom the next member may take: those that choose take nobody twice; chance draws from all not sure."""
+        free = ~self._sure
         if not by_chance and self._reasons:
             free[list(self._reasons)] = False
         return np.flatnonzero(free)
@@ -325,6 +327,7 @@ class _Tally:
         if drawn.chance is not None:
             self._missed[pool] *= 1.0 - drawn.chance
             self._known[taken] = True
+            self._sure[taken] |= not member.by_chance
         self._reasons.update(dict.fromkeys(taken.tolist(), member.reason))
 
     def picks(self, ids: Sequence[str]) -> Picks:

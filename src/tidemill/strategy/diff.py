@@ -1,4 +1,4 @@
-"""What changed from one strategy to another, in lines that a person can read. Works on JSON, so old versions compare."""
+"""What changed from one strategy to another, in lines that people read. Works on JSON, so old versions compare."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from tidemill.records import Json
 from tidemill.strategy.member import Member, plain, shown_duration
 
 _COMPOSED_OF = ("members", "parts")  # parameters that hold the members of `a + b`, `a | b`, `a & b`, `a >> b`
+_DURATIONS = ("curate_every", "train_timeout")  # of the strategy itself; a member names its own
 
 
 def diff_json(old: Json, new: Json) -> list[str]:
     """Return one line per changed parameter, added or removed member: `trigger.Degraded.drop: 0.03 -> 0.05`."""
     keys = dict.fromkeys([*old, *new])
-    return [line for key in keys for line in _changes(key, old.get(key), new.get(key), duration=key in _STRATEGY_DURATIONS)]
-
-
-_STRATEGY_DURATIONS = ("curate_every", "train_timeout")
+    return [line for key in keys for line in _changes(key, old.get(key), new.get(key), duration=key in _DURATIONS)]
 
 
 def _changes(path: str, old: Json, new: Json, *, duration: bool = False) -> Iterator[str]:

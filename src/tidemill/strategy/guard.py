@@ -40,7 +40,7 @@ from tidemill.strategy.member import Member
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
 from tidemill.strategy.wording import about, against, counted, evidence, percent, span, times
 
-_UNITS_BITS = 16  # the bitmap of units whose arm was counted
+_UNITS_BITS = 17  # the bitmap of units whose arm was counted
 
 
 class Guard(Member):
@@ -364,8 +364,8 @@ class SampleRatio(Guard):
             "wanted_evidence": wanted,
         }
         seen = (
-            f"the candidate met {units.num_candidate:,} of {units.num_candidate + units.num_stable:,} units, "
-            f"{expected:,.0f} expected"
+            f"the candidate met {units.num_candidate:,} of {units.num_candidate + units.num_stable:,} units "
+            f"counted, {expected:,.0f} expected"
         )
         if apart < np.log(wanted):
             return self._verdict(Outcome.PASS, seen, numbers)

@@ -58,7 +58,7 @@ class Member:
         return digest(self.to_json())
 
     def __str__(self) -> str:
-        shown = []
+        shown: list[str] = []
         for spec in fields(self):  # type: ignore[arg-type]
             value = getattr(self, spec.name)
             if value != spec.default:
@@ -92,6 +92,8 @@ def _text(value: Any) -> str:
         return f"{shown_duration(value)!r}"
     if isinstance(value, Member):
         return str(value)
+    if isinstance(value, str):
+        return repr(str(value))  # an enum as its text
     if isinstance(value, tuple):
         return "(" + ", ".join(_text(v) for v in value) + ("," if len(value) == 1 else "") + ")"
     return value.__qualname__ if callable(value) else repr(value)
@@ -112,10 +114,12 @@ def plain(value: Any, where: str) -> Json:
     Raises:
         ProjectError: it is a lambda, or something that has no canonical form.
     """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1 and 1.0 are equal, so their digests must be
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, timedelta):
-        return value.total_seconds()
     if isinstance(value, Mapping):
         return {str(k): plain(v, where) for k, v in value.items()}
     if isinstance(value, tuple | list):

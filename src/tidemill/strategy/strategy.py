@@ -1,5 +1,7 @@
 """The Strategy: six stages in loop order, as one frozen value that is hashed, versioned and compared."""
 
+# ruff: noqa: RUF009 (members are frozen, so a default may be shared)
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,7 @@ from tidemill.strategy.dataset import Dataset
 from tidemill.strategy.diff import diff_json
 from tidemill.strategy.label import Feedback, Label
 from tidemill.strategy.log import Log
-from tidemill.strategy.member import Member, digest
+from tidemill.strategy.member import Member, digest, plain, shown_duration
 from tidemill.strategy.offline import NoWorse, Offline
 from tidemill.strategy.online import Gradual, Online, Shadow
 from tidemill.strategy.span import Span
@@ -31,6 +33,21 @@ FAMILIES: Mapping[str, type[Member]] = {
 # The default labels are the crowd's, so the guard reads those: users are drawn for either arm alike, and so is what
 # they get wrong. A strategy with labels that can be trusted more says so.
 _ONLINE = Shadow() >> Gradual(guards=(guard.Errors(), guard.NoWorse(trust=Trust.CROWD)))
+
+
+class _Tests:
+    """A field that takes one offline member or several, and is a tuple of them."""
+
+    def __init__(self, *default: Offline) -> None:
+        self.default = default
+
+    def __get__(self, instance: Any, owner: type | None = None) -> tuple[Offline, ...]:
+        tests: tuple[Offline, ...] = self.default if instance is None else instance.__dict__["offline"]
+        return tests
+
+    def __set__(self, instance: Any, value: Offline | Sequence[Offline]) -> None:
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        instance.__dict__["offline"] = tuple(value) if several else (value,)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +71,13 @@ class Strategy:
     label: Label = Feedback()
     trigger: Trigger = Degraded(None, drop=0.03) | Every("30d")
     dataset: Dataset = dataset.Everything()
-    offline: Sequence[Offline] | Offline = (NoWorse(by="cohort"),)
+    offline: _Tests = _Tests(NoWorse(by="cohort"))
     online: Online = _ONLINE
     curate_every: Span = Span("1h")
     train_timeout: Span = Span("6h")
     start_from: str = "scratch"
 
     def __post_init__(self) -> None:
-        one = isinstance(self.offline, Member) or not isinstance(self.offline, Sequence)
-        object.__setattr__(self, "offline", (self.offline,) if one else tuple(self.offline))
         for stage, family in FAMILIES.items():
             value = getattr(self, stage)
             for member in value if stage == "offline" else (value,):
@@ -93,7 +108,7 @@ class Strategy:
 
     def to_json(self) -> Json:
         """Return the strategy as canonical JSON."""
-        return {spec.name: _plain(getattr(self, spec.name)) for spec in fields(self)}
+        return {spec.name: plain(getattr(self, spec.name), f"strategy.{spec.name}") for spec in fields(self)}
 
     def digest(self) -> str:
         """Return the hash of the canonical JSON: 16 hex digits."""
@@ -105,3 +120,19 @@ class Strategy:
 
     def __str__(self) -> str:
         return "\n".join(f"{spec.name:14}{_text(getattr(self, spec.name))}" for spec in fields(self))
+
+
+def _check_family(stage: str, member: object, family: type[Member]) -> None:
+    if isinstance(member, family):
+        return
+    given = f"a member of {member.stage}" if isinstance(member, Member) else f"of type {type(member).__name__}"
+    shown = str(member) if isinstance(member, Member) else repr(member)
+    raise ProjectError(
+        f"strategy.{stage} is {shown}, {given}, and not of {family.stage}.", f"give a member of tm.{family.stage}"
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, timedelta):
+        return shown_duration(value)
+    return "; ".join(str(v) for v in value) if isinstance(value, tuple) else str(value)

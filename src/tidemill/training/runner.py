@@ -37,6 +37,7 @@ LOCK, RESULT, ERROR = "lock", "result.json", "error.json"
 _TAIL_BYTES = 4_096
 _GRACE_S = 2.0
 _KILL_S = 10.0
+_LOOK_S = 0.02
 _MAX_THREADS = 8
 _started: dict[int, subprocess.Popen[bytes]] = {}
 """Our own children, which must be reaped; a job of an earlier process is nobody's child and is found by its pid."""
@@ -90,7 +91,7 @@ def launch(job: Job) -> Status:
     A failed or dead job is started again in the same folder.
 
     Raises:
-        TrainingError: the process cannot be started.
+        TrainingError: the process cannot be started, or what a dead one started does not end.
     """
     workdir = Path(job.workdir)
     status = poll(workdir)
@@ -99,12 +100,26 @@ def launch(job: Job) -> Status:
     workdir.mkdir(parents=True, exist_ok=True)
     _sweep(workdir)
     with (workdir / LOCK).open("ab") as lock:
-        try:
+        if _locked(lock.fileno(), patience_s=_KILL_S if status.state == "dead" else 0.0):
+            _start(job, workdir, lock.fileno())
+            return poll(workdir)
+    if status.state == "dead":
+        raise TrainingError(
+            f"what the dead training in {workdir} started does not end.", "find it with `ps`, and stop it"
+        )
+    return Status(state="running")  # just started by another loop, which was killed before it wrote so
+
+
+def _locked(lock: int, *, patience_s: float) -> bool:
+    """Take the lock; a process that was just swept away needs a moment to let go of it."""
+    ends_at = time.monotonic() + patience_s
+    while True:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return Status(state="running")  # just started by another loop, which was killed before it wrote so
-        _start(job, workdir, lock.fileno())
-    return poll(workdir)
+            return True
+        if time.monotonic() >= ends_at:
+            return False
+        time.sleep(_LOOK_S)
 
 
 def _start(job: Job, workdir: Path, lock: int) -> None:
@@ -256,7 +271,7 @@ def _ended(workdir: Path, patience_s: float) -> bool:
     while _is_alive(workdir):
         if time.monotonic() > ends_at:
             return False
-        time.sleep(0.02)
+        time.sleep(_LOOK_S)
     return True
 
 

@@ -178,7 +178,7 @@ class _Run:
     def _batches(self, order: torch.Tensor) -> list[Array]:
         """Cut the rows into batches; a last one of a single row is left out, since batch norm cannot learn from it."""
         parts = [part.numpy() for part in order.split(self._how.batch_size)]
-        return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 else parts
+        return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 < self._how.batch_size else parts
 
     def _learn(self, rows: Array, epoch: int) -> float:
         columns = {name: column[rows] for name, column in self._data.columns.items()}

@@ -1,0 +1,52 @@
+"""Files that appear whole under their names, and stay: what every store does before it trusts the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write: it is on disk under its name when the block ends, or not there at all if it raises.
+
+    A process that is killed may leave `<name>.<random>.part` behind.
+    """
+    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def make_folder(place: Path, within: Path) -> None:
+    """Create `place` and what lies between it and the existing folder `within`, so that they survive a power cut."""
+    if place.is_dir():
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    while place != within:
+        place = place.parent
+        sync_folder(place)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in `folder` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def folder_name(project: str) -> str:
+    """Return a name for a project's folder: its own where it is plain, escaped where it is not."""
+    return quote(project, safe="").replace(".", "%2E")

@@ -1,0 +1,45 @@
+"""The queue of examples that people are asked to label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select, update
+
+from tidemill.clock import micros
+from tidemill.stores.database import Database
+from tidemill.stores.rows import insert_once
+from tidemill.stores.tables import queue
+
+
+class Queue:
+    """Keeps which examples wait for a label, by project."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def ask(self, conn: Connection, project: str, ids: Iterable[str], *, priority: float, now: datetime) -> None:
+        """Put examples into the queue; one that waits, or was answered or skipped, stays as it is."""
+        for id_ in ids:
+            values = {"asked_at": micros(now), "priority": priority}
+            insert_once(conn, queue, {"project": project, "example": id_}, values)
+
+    def skip(self, conn: Connection, project: str, id: str, *, by: str, now: datetime) -> None:
+        """Take an example off the queue."""
+        one = (queue.c.project == project, queue.c.example == id)
+        conn.execute(update(queue).where(*one).values(answered_at=micros(now), answered_by=by))
+
+    def num_waiting(self, project: str) -> int:
+        """Return how many examples wait for a label."""
+        with self._db.read() as conn:
+            return int(conn.execute(select(func.count()).select_from(_waiting(project).subquery())).scalar_one())
+
+    def _next_ids(self, conn: Connection, project: str, limit: int) -> list[str]:
+        order = (queue.c.priority.desc(), queue.c.asked_at, queue.c.example)
+        return list(conn.execute(_waiting(project).order_by(*order).limit(limit)).scalars())
+
+
+def _waiting(project: str) -> Select[Any]:
+    return select(queue.c.example).where(queue.c.project == project, queue.c.answered_at.is_(None))

@@ -1,0 +1,124 @@
+"""Drawn facts of every kind that a stage may be asked about: small, varied, the same for the same generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from tidemill.clock import micros
+from tidemill.strategy.curate import Candidates, CurateContext
+from tidemill.strategy.dataset import ExampleIndex
+from tidemill.strategy.log import Request
+from tidemill.strategy.offline import ALL, Cell, Evidence
+from tidemill.strategy.online import RolloutFacts, Shadows
+from tidemill.strategy.outcomes import Outcomes
+from tidemill.strategy.trigger import WatchFacts
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def requests(rng: np.random.Generator, num: int, tags: Sequence[str] = ()) -> list[Request]:
+    """Return `num` answered requests with a value a, b or c for each tag; some of them went wrong."""
+    rows = rng.random((num, 3)) < 0.2
+    return [
+        Request(tags={tag: str(rng.choice(["a", "b", "c"])) for tag in tags}, error=e, abstained=a, fallback=f)
+        for e, a, f in rows.tolist()
+    ]
+
+
+def candidates(rng: np.random.Generator, num: int, columns: Sequence[str] = ()) -> Candidates:
+    """Return `num` requests to pick from: three classes, one answer in ten missing, a fifth with bad feedback."""
+    scores = rng.dirichlet([1.0, 1.0, 1.0], size=num)
+    scores[rng.random(num) < 0.1] = np.nan
+    return Candidates(
+        ids=tuple(f"r{i}" for i in range(num)),
+        scores=scores,
+        decisions=tuple(rng.choice(["a", "b", "c"], size=num).tolist()),
+        columns={name: rng.choice(["x", "y", "z"], size=num, p=[0.8, 0.15, 0.05]).astype(object) for name in columns},
+        negative=rng.random(num) < 0.2,
+    )
+
+
+def context(rng: np.random.Generator, num: int) -> CurateContext:
+    """Return the context of `num` candidates, with one cohort."""
+    return CurateContext(now=NOW, cohorts={"new": rng.random(num) < 0.3})
+
+
+def examples(rng: np.random.Generator, num: int) -> ExampleIndex:
+    """Return `num` labelled examples of the 200 days before `NOW`, a fifth of them for testing."""
+    received = np.sort(micros(NOW) - rng.integers(0, micros(NOW) - micros(NOW - timedelta(days=200)), size=num))
+    return ExampleIndex(
+        ids=np.array([f"e{i}" for i in range(num)], dtype=object),
+        received_at=received,
+        labelled_at=np.minimum(received + 3_600_000_000, micros(NOW)),
+        split=rng.choice(["train", "test"], size=num, p=[0.8, 0.2]).astype(object),
+        label=rng.choice(["a", "b"], size=num).astype(object),
+        trust=rng.integers(0, 4, size=num),
+        decision=rng.choice(["a", "b"], size=num).astype(object),
+        cohorts={"new": rng.random(num) < 0.3},
+    )
+
+
+def outcomes(
+    rng: np.random.Generator, num: int, metrics: Sequence[str], *, since: datetime = NOW, share: float = 0.25
+) -> Outcomes:
+    """Return `num` requests received in the hour from `since`, each loss 0 or 1, a fifth of them not known."""
+    losses = {name: np.where(rng.random(num) < 0.2, np.nan, rng.random(num) < 0.1) for name in metrics}
+    mine = rng.random(num) < share
+    return Outcomes(
+        received_at=np.sort(micros(since) + rng.integers(0, 3_600_000_000, size=num)),
+        unit=np.array([f"u{i}" for i in rng.integers(0, max(1, 2 * num), size=num)], dtype=object),
+        version=np.where(mine, 2, 1).astype(np.int64),
+        candidate=mine,
+        share=np.full(num, share),
+        failed=rng.random(num) < 0.02,
+        latency_ms=rng.lognormal(1.5, 0.3, size=num),
+        values=losses,
+        cohorts={"new": rng.random(num) < 0.3},
+    )
+
+
+def watch_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) -> WatchFacts:
+    """Return what a trigger sees `hour` hours after `NOW`: 400 outcomes of the live version, some new labels."""
+    since = NOW + timedelta(hours=hour)
+    return WatchFacts(
+        now=since + timedelta(hours=1),
+        outcomes=outcomes(rng, 400, metrics, since=since, share=0.0),
+        num_labels=1000 + 40 * hour,
+        trained_labels=1000,
+        last_trained_at=NOW - timedelta(days=20),
+        live_version=1,
+    )
+
+
+def rollout_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) -> RolloutFacts:
+    """Return what a rollout sees `hour` hours after `NOW`: 400 requests, a quarter of them of the candidate."""
+    since = NOW + timedelta(hours=hour)
+    rows = outcomes(rng, 400, metrics, since=since)
+    shadows = Shadows(num=300, num_failed=1, num_disagree=20, latency_ms=rng.lognormal(1.5, 0.3, size=300))
+    return RolloutFacts(now=since + timedelta(hours=1), requests=rows, outcomes=rows, shadows=shadows)
+
+
+def report_evidence(rng: np.random.Generator, metrics: Sequence[str], cohorts: Sequence[str] = ()) -> Evidence:
+    """Return what a gate sees: a candidate that is better, worse or the same, on all rows and on each cohort."""
+    cells = [_cell(rng, metric, cohort) for metric in metrics for cohort in (ALL, *cohorts)]
+    approval = rng.choice(np.array([None, "approved", "rejected: too slow"], dtype=object))
+    return Evidence(
+        cells=tuple(cells),
+        candidate=2,
+        live=1 if rng.random() < 0.8 else None,
+        now=NOW,
+        latency_ms_p50=3.0,
+        latency_ms_p99=float(rng.uniform(5, 50)) if rng.random() < 0.8 else None,
+        approval=approval,
+    )
+
+
+def _cell(rng: np.random.Generator, metric: str, cohort: str) -> Cell:
+    live, gain, half = rng.uniform(0.3, 0.7), rng.normal(0, 0.1), rng.uniform(0.01, 0.1)
+    return Cell(
+        metric=metric, cohort=cohort, n=int(rng.integers(0, 300)), live=live, candidate=live + gain,
+        baseline=0.4, gain=gain, low=gain - half, high=gain + half,
+    )  # fmt: skip

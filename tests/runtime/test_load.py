@@ -1,0 +1,140 @@
+"""A version is loaded only when its stored bytes give the scores that were stored with them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from artefacts import EXAMPLE, NAN, RAISES, SCHEMA, expected, graph, onnx_artefact, python_artefact
+from onnx import helper, numpy_helper
+
+from tidemill.errors import ModelError
+from tidemill.runtime.load import load
+
+
+def columns(rows):
+    return SCHEMA.columns([{"x": np.array(row, "<f4").tobytes(), "age": 1.0, "country": "nl"} for row in rows])
+
+
+def test_a_loaded_version_gives_the_scores_of_onnx_runtime_itself(tmp_path):
+    raw, rows = graph(1), np.random.default_rng(0).normal(size=(50, 4))
+    loaded = load(onnx_artefact(tmp_path / "a", raw))
+    scores = loaded.predict(columns(rows))
+    assert scores.dtype == np.float32
+    np.testing.assert_array_equal(scores, expected(raw, rows))
+    assert (loaded.is_python, loaded.inputs) == (False, ("x",))
+
+
+def test_warming_runs_a_batch_of_the_size_asked_and_says_how_long_it_takes(tmp_path):
+    loaded = load(onnx_artefact(tmp_path / "a", graph(1)))
+    assert 0 < loaded.warm(64) < 5
+
+
+def test_a_version_that_does_not_reproduce_its_example_is_refused(tmp_path):
+    folder = onnx_artefact(tmp_path / "a", graph(1), scores=expected(graph(2), [[0.1, 0.2, 0.3, 0.4], [-1, 0, 1, 0]]))
+    with pytest.raises(ModelError, match="does not reproduce its example: a score is off by 0"):
+        load(folder)
+
+
+def test_an_example_of_another_shape_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"scores of shape \(2, 2\), the model gives \(2, 3\)"):
+        load(onnx_artefact(tmp_path / "a", graph(1), scores=np.zeros((2, 2), np.float32)))
+
+
+def test_an_artefact_without_an_example_is_refused(tmp_path):
+    folder = onnx_artefact(tmp_path / "a", graph(1))
+    data = json.loads((folder / "artefact.json").read_text())
+    (folder / "artefact.json").write_text(json.dumps(data | {"example": []}))
+    with pytest.raises(ModelError, match="no example"):
+        load(folder)
+
+
+def test_an_example_that_does_not_fit_the_schema_is_refused(tmp_path):
+    folder = onnx_artefact(tmp_path / "a", graph(1))
+    data = json.loads((folder / "artefact.json").read_text())
+    (folder / "artefact.json").write_text(json.dumps(data | {"example": [{"y": 1.0}]}))
+    with pytest.raises(ModelError, match="does not fit its schema"):
+        load(folder)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a model", graph(1)[:-40]])
+def test_a_damaged_model_file_is_refused_with_its_name(tmp_path, damage):
+    folder = onnx_artefact(tmp_path / "a", graph(1))
+    (folder / "model.onnx").write_bytes(damage)
+    with pytest.raises(ModelError, match=r"model\.onnx does not load"):
+        load(folder)
+
+
+def test_a_missing_model_file_is_refused(tmp_path):
+    folder = onnx_artefact(tmp_path / "a", graph(1))
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ModelError, match=r"model\.onnx does not load"):
+        load(folder)
+
+
+def _outside(tensor: onnx.TensorProto) -> None:
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/hostname")
+
+
+def _external_initializer(model: onnx.ModelProto) -> None:
+    _outside(model.graph.initializer[0])
+
+
+def _external_attribute(model: onnx.ModelProto) -> None:
+    value = numpy_helper.from_array(np.zeros(1, np.float32), "v")
+    _outside(value)
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=value))
+
+
+def _external_in_a_branch(model: onnx.ModelProto) -> None:
+    value = numpy_helper.from_array(np.zeros(1, np.float32), "v")
+    _outside(value)
+    branch = helper.make_graph([], "branch", [], [], [value])
+    model.graph.node.append(helper.make_node("If", ["c"], ["o"], then_branch=branch, else_branch=branch))
+
+
+@pytest.mark.parametrize("hide", [_external_initializer, _external_attribute, _external_in_a_branch])
+def test_data_outside_the_model_file_is_never_read(tmp_path, hide):
+    folder = onnx_artefact(tmp_path / "a", graph(1))
+    model = onnx.load_model_from_string(graph(1))
+    hide(model)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="keeps data outside its file"):
+        load(folder)
+
+
+def test_a_model_that_raises_or_gives_nan_says_so(tmp_path):
+    loaded = load(onnx_artefact(tmp_path / "a", graph(1, touchy=True)))
+    with pytest.raises(ModelError, match="scores that are NaN or infinite"):
+        loaded.predict(columns([[NAN + 0.1, 0, 0, 0]]))
+    assert np.isnan(loaded.predict(columns([[NAN + 0.1, 0, 0, 0], [0, 0, 0, 0]]), finite=False)).any(
+        axis=1
+    ).tolist() == [
+        True,
+        False,
+    ]
+    with pytest.raises(ModelError, match="the model raised"):
+        loaded.predict(columns([[RAISES + 0.1, 0, 0, 0]]))
+
+
+def test_a_python_model_answers_from_a_process_of_its_own(tmp_path, python_models):
+    loaded = load(python_artefact(tmp_path / "a", "Fickle"), project_file=python_models)
+    try:
+        assert loaded.is_python
+        np.testing.assert_allclose(loaded.predict(SCHEMA.columns(EXAMPLE)), 1 / 3, rtol=1e-6)
+    finally:
+        loaded.close()
+
+
+def test_a_python_model_that_does_not_load_is_refused_with_its_own_words(tmp_path, python_models):
+    with pytest.raises(ModelError, match="does not load: RuntimeError: no such weights"):
+        load(python_artefact(tmp_path / "a", "Unloadable"), project_file=python_models)
+
+
+def test_a_python_model_whose_class_is_gone_is_refused(tmp_path, python_models):
+    with pytest.raises(ModelError, match="does not load: AttributeError"):
+        load(python_artefact(tmp_path / "a", "Gone"), project_file=python_models)
