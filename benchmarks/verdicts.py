@@ -35,7 +35,7 @@ PLAN = Gradual(guards=(Errors(), NoWorse("accuracy")))
 
 @dataclass(frozen=True)
 class Claim:
-    """`happened(rng)` returns the number of requests, outcomes or events after which it happened, None if it never did."""
+    """`happened(rng)` returns after how many requests, outcomes or events it happened, None if it never did."""
 
     text: str
     happened: Callable[[np.random.Generator], float | None]
@@ -75,10 +75,10 @@ def rollout(wanted: str, *, step: str | None = None, plan: Gradual = PLAN, **how
 
 def rollouts() -> Iterable[Claim]:
     equal, failing = Arm(error=0.05), Arm(error=0.2, failed=0.02)
-    looks = {"look_every": 100, "most": 12_000}
+    looks = {"look_every": 100, "most": 10_000}
     yield Claim(
-        "an equal candidate (.05 errors) is rolled back within 12,000 requests",
-        rollout("rollback", live=equal, candidate=equal, **looks), 150, at_most=0.05,
+        "an equal candidate (.05 errors) is rolled back within 10,000 requests",
+        rollout("rollback", live=equal, candidate=equal, **looks), 120, at_most=0.05,
     )  # fmt: skip
     yield Claim(
         "an equal candidate (.2 errors, .02 failures, three guards) is rolled back",
@@ -87,7 +87,7 @@ def rollouts() -> Iterable[Claim]:
     )  # fmt: skip
     yield Claim(
         "a candidate at the margin (x1.25 of .2 errors) is rolled back",
-        rollout("rollback", live=Arm(error=0.2), candidate=Arm(error=0.25), **looks), 100, at_most=0.05,
+        rollout("rollback", live=Arm(error=0.2), candidate=Arm(error=0.25), **looks), 60, at_most=0.05,
     )  # fmt: skip
     for text, live, candidate in (
         (".95 -> .60", 0.05, 0.40),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -51,9 +52,7 @@ def test_an_equal_candidate_is_almost_never_called_worse_than_the_margin():
 @pytest.mark.parametrize(("ratio", "worse"), [(4.0, True), (0.2, False)])
 def test_a_clear_difference_is_found(ratio, worse):
     rng = np.random.default_rng(13)
-    found = sum(
-        ever(rng, share=0.25, ratio=ratio, margin=1.25, alpha=0.05, worse=worse, num=100) for _ in range(50)
-    )
+    found = sum(ever(rng, share=0.25, ratio=ratio, margin=1.25, alpha=0.05, worse=worse, num=100) for _ in range(50))
     assert found >= 48
 
 
@@ -84,7 +83,7 @@ def test_batches_of_any_size_give_the_state_that_row_by_row_gives(cuts, seed):
             test = test.add(share=share[a:b], candidate=candidate[a:b], event=event[a:b])
         return test
 
-    in_batches = fed(zip(edges, edges[1:], strict=False))
+    in_batches = fed(itertools.pairwise(edges))
     one_by_one = fed((i, i + 1) for i in range(120))
     assert in_batches == one_by_one == EventRatio.from_json(json.loads(json.dumps(in_batches.to_json())))
 

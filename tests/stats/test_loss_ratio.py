@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -67,7 +68,7 @@ def test_batches_of_any_size_give_the_evidence_of_one(cuts, seed):
     whole = LossRatio().add(**new)
     parts = LossRatio()
     edges = [0, *sorted(cuts), 300]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         parts = parts.add(**{name: column[a:b] for name, column in new.items()})
         parts = LossRatio.from_json(json.loads(json.dumps(parts.to_json(), allow_nan=False)))
     assert parts.num_candidate == whole.num_candidate

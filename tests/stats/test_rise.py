@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -86,7 +87,7 @@ def test_batches_of_any_size_give_the_evidence_that_row_by_row_gives(cuts, seed,
     edges = [0, *sorted(cuts), 150]
     whole, parts, rows = (Rise(bar=0.7, floor=floor) for _ in range(3))
     whole = whole.add(losses)
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         parts = parts.add(losses[a:b])
         parts = Rise.from_json(json.loads(json.dumps(parts.to_json(), allow_nan=False)))
     for loss in losses:

@@ -1,4 +1,4 @@
-"""Every member of every family keeps the promises of `tidemill.testing.checks`, and the checks catch those who do not."""
+"""Every member of every family keeps the promises of `tidemill.testing.checks`; the checks catch those that do not."""
 
 from __future__ import annotations
 

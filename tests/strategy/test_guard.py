@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -66,7 +67,7 @@ def test_facts_in_batches_of_any_size_give_the_same_verdict_through_json(guard, 
     people = np.array([f"u{i % 400}" for i in range(1500)], dtype=object)
     whole = replace(whole, unit=people, share=np.where(np.arange(1500) < 700, 0.05, 0.25))
     edges = [0, *sorted(cuts), 1500]
-    parts = [whole.take(np.arange(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [whole.take(np.arange(a, b)) for a, b in itertools.pairwise(edges)]
     one, many = judged(guard, whole), judged(guard, *parts)
     assert (one.outcome, one.reason) == (many.outcome, many.reason)
     assert dict(one.numbers) == pytest.approx(dict(many.numbers))
@@ -144,9 +145,10 @@ def test_evidence_is_carried_over_steps_each_outcome_at_its_own_share():
     first, second = rows(9, 500, share=0.05, **arms), rows(10, 100, share=0.25, **arms)
     both = judged(NoWorse("accuracy"), first, second, margin=2.0)
     for one in (first, second):
-        assert both.numbers["evidence_no_worse"] > judged(NoWorse("accuracy"), one, margin=2.0).numbers[
-            "evidence_no_worse"
-        ]
+        assert (
+            both.numbers["evidence_no_worse"]
+            > judged(NoWorse("accuracy"), one, margin=2.0).numbers["evidence_no_worse"]
+        )
     assert both.numbers["candidate_outcomes"] == first.candidate.sum() + second.candidate.sum()
 
 

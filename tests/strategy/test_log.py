@@ -63,6 +63,7 @@ def test_a_manifest_with_an_unknown_log_stage_is_refused(data: dict[str, object]
 
 
 def test_the_log_stage_brings_no_scientific_package_into_the_gateway():
-    code = "import sys, tidemill.strategy.log; print(sorted({'numpy','scipy','polars','duckdb','pyarrow'} & set(sys.modules)))"
+    heavy = "{'numpy', 'scipy', 'polars', 'duckdb', 'pyarrow'}"
+    code = f"import sys, tidemill.strategy.log; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

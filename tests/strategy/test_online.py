@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -29,9 +30,7 @@ BETTER = {"live": Arm(error=0.228), "candidate": Arm(error=0.034)}
 
 
 def met(seed: int, num: int, share: float, *, at: datetime = NOW, known: float = 1.0, **arms: Arm) -> RolloutFacts:
-    rows = draw(
-        np.random.default_rng(seed), num, share=share, traffic=Traffic(feedback=known), **(arms or EQUAL)
-    )
+    rows = draw(np.random.default_rng(seed), num, share=share, traffic=Traffic(feedback=known), **(arms or EQUAL))
     rows = replace(rows, received_at=rows.received_at - micros(BEGIN) + micros(at))
     return RolloutFacts(now=at, requests=rows, outcomes=rows)
 
@@ -271,7 +270,7 @@ def test_facts_in_batches_of_any_size_give_the_same_action_through_json(cuts, se
             state = json.loads(json.dumps(plan.update(state, RolloutFacts(now=NOW, requests=rows, outcomes=rows))))
         return plan.decide(state, NOW + timedelta(seconds=9))
 
-    one, many = fed([(0, 900)]), fed(zip(edges, edges[1:], strict=False))
+    one, many = fed([(0, 900)]), fed(itertools.pairwise(edges))
     assert (one.kind, one.share, one.step) == (many.kind, many.share, many.step)
     assert one.verdict.reason == many.verdict.reason
 

@@ -49,5 +49,7 @@ def evidence(log_evidence: float) -> float:
 def against(log_evidence: float, wanted: float) -> str:
     """Return evidence beside what is wanted: `4.1 of 20`."""
     shown = evidence(log_evidence)
-    text = f"over {MOST_EVIDENCE:,.0f}" if shown >= MOST_EVIDENCE else f"{shown:,.3g}" if shown < 100 else f"{shown:,.0f}"
+    text = (
+        f"over {MOST_EVIDENCE:,.0f}" if shown >= MOST_EVIDENCE else f"{shown:,.3g}" if shown < 100 else f"{shown:,.0f}"
+    )
     return f"{text} of {wanted:,.0f}"

@@ -85,6 +85,7 @@ def simulate(
     traffic = traffic or Traffic()
     state, now, waiting = online.start(BEGIN), BEGIN, deque[Outcomes]()
     action = online.decide(state, now)
+    step = action.step
     for looks in range(most // look_every):
         if action.kind in ("promote", "rollback"):
             return End(kind=action.kind, step=step, requests=looks * look_every, action=action)

@@ -10,7 +10,7 @@ import functools
 import importlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +25,6 @@ from tidemill.model import Progress, Report, TrainingData
 from tidemill.schema import Array, Columns
 from tidemill.training.fitted import Fitted
 from tidemill.training.torch_onnx import convert
-from tidemill.training.trainers import Torch
 from tidemill.transforms import Pipeline
 
 WEIGHTS = "weights.safetensors"
@@ -33,10 +32,29 @@ _ABOUT = "torch.json"
 _REPORT_STEPS = 50
 
 
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """The parameters of `tm.trainers.Torch` that say how its module is trained."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    clip: float | None
+    device: str
+
+
 def fit(
-    how: Torch, pipeline: Pipeline, data: TrainingData, *, start_from: Path | None, seed: int, progress: Report
+    make: Callable[[], Any],
+    pipeline: Pipeline,
+    data: TrainingData,
+    *,
+    how: How,
+    start_from: Path | None,
+    seed: int,
+    progress: Report,
 ) -> TorchModel:
-    """Train a module as `how` says, on the features of `data`.
+    """Train what `make` makes, as `how` says, on the features of `data`.
 
     Raises:
         TrainingError: the module does not take the features or gives another shape, the loss or its gradient is not
@@ -44,13 +62,13 @@ def fit(
     """
     fitted = Fitted.fit(pipeline, data.columns) if start_from is None else _parents(start_from, pipeline)
     with _deterministic(seed):
-        module = _made(how)
+        module = _made(make)
         model = TorchModel(
             module=module,
             fitted=fitted,
             num_scores=data.schema.output.num_scores,
             classes=bool(np.issubdtype(data.targets.dtype, np.integer)),
-            factory=f"{how.module.__module__}:{how.module.__qualname__}",
+            factory=f"{make.__module__}:{make.__qualname__}",
         )
         _check_forward(model, data)
         if start_from is not None:
@@ -144,7 +162,7 @@ class TorchModel:
 class _Run:
     """One training: optimiser, order of the rows, and the step."""
 
-    def __init__(self, how: Torch, model: TorchModel, data: TrainingData, seed: int, progress: Report) -> None:
+    def __init__(self, how: How, model: TorchModel, data: TrainingData, seed: int, progress: Report) -> None:
         self._how, self._model, self._data, self._progress = how, model, data, progress
         cuda = how.device == "cuda" or (how.device == "auto" and torch.cuda.is_available())
         self._device = torch.device("cuda" if cuda else "cpu")
@@ -212,10 +230,10 @@ class _Run:
         raise TrainingError(f"the {what} is {value} at step {self._step + 1}, in epoch {epoch + 1}.", cause)
 
 
-def _made(how: Torch) -> Any:
-    module = how.module()
+def _made(make: Callable[[], Any]) -> Any:
+    module = make()
     if not isinstance(module, nn.Module):
-        raise ProjectError(f"{how.module.__qualname__}() gives a {type(module).__name__}, no nn.Module.", "return one")
+        raise ProjectError(f"{make.__qualname__}() gives a {type(module).__name__}, no nn.Module.", "return one")
     return module
 
 

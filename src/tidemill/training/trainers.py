@@ -137,12 +137,16 @@ class Torch(_WithTransforms):
     ) -> Model:
         """Train a module, or go on training the one in `start_from`."""
         try:
-            from tidemill.training.torch_trainer import fit  # noqa: PLC0415 - an optional extra
+            from tidemill.training.torch_trainer import How, fit  # noqa: PLC0415 - an optional extra
         except ModuleNotFoundError as error:
             if error.name and error.name.partition(".")[0] in ("torch", "safetensors", "onnxscript"):
                 raise MissingExtra("tm.trainers.Torch", "torch") from error
             raise
-        return fit(self, self.pipeline(data.schema), data, start_from=start_from, seed=seed, progress=progress)
+        pipeline, how = self.pipeline(data.schema), How(**self._how())
+        return fit(self.module, pipeline, data, how=how, start_from=start_from, seed=seed, progress=progress)
+
+    def _how(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("module", "transforms")}
 
     def for_smoke(self, num_rows: int) -> Self:
         """Return a copy that takes enough steps to memorise `num_rows` rows."""
@@ -151,12 +155,11 @@ class Torch(_WithTransforms):
 
     def to_json(self) -> Json:
         """Return the parameters, and the module by name and source."""
-        params = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("module", "transforms")}
         return {
             "trainer": "Torch",
             "module": callable_json(self.module, "Torch.module"),
             "transforms": self._transforms_json(),
-            **params,
+            **self._how(),
         }
 
 

@@ -1,0 +1,215 @@
+"""The gate before traffic: what its tests say of a report, and how they count together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.errors import ProjectError
+from tidemill.records import Outcome, Verdict
+from tidemill.strategy.offline import (
+    Approval,
+    AtLeast,
+    BeatsBaseline,
+    Cell,
+    Evidence,
+    Latency,
+    Majority,
+    NoWorse,
+    Offline,
+    gate,
+    needs,
+)
+
+PASS, FAIL, INCONCLUSIVE, UNKNOWN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.UNKNOWN
+GOOD = Cell(
+    metric="accuracy", cohort="all", n=1000, live=0.9, candidate=0.92, baseline=0.6, gain=0.02, low=0.01, high=0.03
+)
+WORSE = replace(GOOD, cohort="new_app", n=120, candidate=0.75, gain=-0.15, low=-0.22, high=-0.08)
+OPEN = replace(GOOD, cohort="old_app", n=60, candidate=0.89, gain=-0.01, low=-0.08, high=0.06)
+THIN = replace(WORSE, cohort="rare", n=7)
+
+
+def seen(*cells: Cell, live: int | None = 1, p99: float | None = 10.0, approval: str | None = None) -> Evidence:
+    return Evidence(
+        cells=cells, candidate=2, live=live, now=datetime(2026, 1, 1, tzinfo=UTC),
+        latency_ms_p50=2.0, latency_ms_p99=p99, approval=approval,
+    )  # fmt: skip
+
+
+def test_a_cell_reads_as_a_sentence():
+    cell = Cell(metric="accuracy", cohort="new_app", n=120, live=0.66, candidate=0.96, gain=0.3, low=0.24, high=0.36)
+    assert str(cell) == "accuracy on new_app: .66 -> .96 (+.30, .24 to .36, n 120)"
+    loss = Cell(
+        metric="mean_absolute_error", cohort="all", n=9, live=12.5, candidate=12.504, gain=-0.004, low=-1, high=1
+    )
+    assert str(loss) == "mean_absolute_error on all: 12.50 -> 12.50 (-.004, -1.00 to 1.00, n 9)"
+    assert str(Cell(metric="f1_toxic", cohort="all", n=9, candidate=0.5)) == "f1_toxic on all: .50 (n 9)"
+    assert str(replace(cell, low=None, high=None, n=1)) == "accuracy on new_app: .66 -> .96 (+.30, n 1)"
+
+
+@pytest.mark.parametrize(
+    ("low", "gain", "high", "outcome"),
+    [
+        (-0.02, 0.0, 0.02, PASS),  # a loss beyond the margin is excluded
+        (-0.015, -0.01, -0.005, PASS),  # surely worse, and surely by less than is tolerated
+        (-0.12, -0.08, -0.04, FAIL),  # surely worse, and by more than is tolerated
+        (-0.03, -0.015, -0.001, INCONCLUSIVE),  # surely worse, perhaps by less than is tolerated
+        (-0.10, -0.04, 0.02, INCONCLUSIVE),  # may be worse, may be better
+        (None, -0.04, None, INCONCLUSIVE),  # a single row has no interval
+    ],
+)
+def test_no_worse_fails_on_evidence_passes_on_evidence_and_else_does_not_know(
+    low: float | None, gain: float, high: float | None, outcome: Outcome
+):
+    verdict = NoWorse("accuracy", margin=0.02).judge(seen(replace(GOOD, low=low, gain=gain, high=high)))
+    assert verdict.outcome is outcome
+
+
+@given(st.floats(-0.5, 0.5), st.floats(0, 0.2), st.floats(0, 0.2), st.floats(0, 0.1))
+def test_a_candidate_that_gains_never_fails(gain: float, below: float, above: float, margin: float):
+    cell = replace(GOOD, gain=gain, low=gain - below, high=gain + above)
+    verdict = NoWorse("accuracy", margin=margin).judge(seen(cell))
+    assert verdict.outcome is not FAIL or (gain < -margin and gain + above < 0)
+
+
+def test_one_cohort_that_is_worse_blocks_a_candidate_that_is_better_overall():
+    evidence = seen(GOOD, WORSE, OPEN)
+    assert NoWorse("accuracy").judge(evidence).outcome is PASS
+    verdict = NoWorse("accuracy", by="cohort").judge(evidence)
+    assert verdict.outcome is FAIL
+    assert verdict.reason == "worse: accuracy on new_app: .90 -> .75 (-.15, -.22 to -.08, n 120)"
+    assert verdict.back_to == "data"
+    assert verdict.numbers["cohort"] == "new_app"
+    assert NoWorse("accuracy").judge(seen(replace(WORSE, cohort="all"))).back_to == "training"
+
+
+def test_cohorts_with_too_few_rows_do_not_block_and_are_named():
+    verdict = NoWorse("accuracy", by="cohort").judge(seen(GOOD, THIN))
+    assert verdict.outcome is PASS
+    assert "too few rows to judge rare (n 7)" in verdict.reason
+    only = NoWorse("accuracy", by="cohort").judge(seen(replace(THIN, cohort="all")))
+    assert only.outcome is INCONCLUSIVE
+    assert "all (n 7)" in only.reason
+
+
+def test_what_an_inconclusive_cohort_means_is_for_the_strategy_to_say():
+    evidence = seen(GOOD, OPEN)
+    for inconclusive, outcome in (("pass", PASS), ("fail", FAIL)):
+        member = NoWorse("accuracy", by="cohort", inconclusive=inconclusive)
+        assert member.judge(evidence).outcome is INCONCLUSIVE
+        verdict = gate([member], evidence)
+        assert verdict.outcome is outcome
+        assert verdict.parts[0].outcome is INCONCLUSIVE  # what was found is not lost
+        assert "old_app: .90 -> .89" in verdict.reason
+
+
+def test_before_there_is_a_live_version_nothing_can_be_worse():
+    assert NoWorse("accuracy", by="cohort").judge(seen(live=None)).outcome is PASS
+
+
+def test_a_metric_is_found_by_its_first_word_when_there_is_one():
+    f1 = replace(GOOD, metric="f1_toxic")
+    assert NoWorse("f1").judge(seen(GOOD, f1)).numbers["metric"] == "f1_toxic"
+    assert NoWorse().judge(seen(GOOD, f1)).numbers["metric"] == "accuracy"  # the first
+    with pytest.raises(ProjectError, match="'f1' means several metrics"):
+        NoWorse("f1").judge(seen(f1, replace(GOOD, metric="f1_ok")))
+
+
+def test_at_least_compares_the_estimate_the_way_the_metric_points():
+    loss = replace(GOOD, metric="log_loss", candidate=0.4, higher_is_better=False)
+    evidence = seen(GOOD, WORSE, loss)
+    assert AtLeast("accuracy", 0.92).judge(evidence).outcome is PASS
+    assert AtLeast("accuracy", 0.93).judge(evidence).outcome is FAIL
+    assert AtLeast("log_loss", 0.4).judge(evidence).outcome is PASS
+    assert AtLeast("log_loss", 0.39).judge(evidence).reason == "log_loss on all is .40, wanted at most .39 (n 1000)"
+    cohort = AtLeast("accuracy", 0.8, cohort="new_app").judge(evidence)
+    assert cohort.reason == "accuracy on new_app is .75, wanted at least .80 (n 120)"
+    assert cohort.outcome is FAIL
+
+
+def test_a_bar_that_cannot_be_measured_is_not_met():
+    member = AtLeast("accuracy", 0.5, cohort="nobody")
+    assert member.judge(seen(GOOD)).outcome is INCONCLUSIVE
+    assert gate([member], seen(GOOD)).outcome is FAIL
+
+
+def test_a_candidate_must_beat_the_constant_answer():
+    assert BeatsBaseline().judge(seen(GOOD)).outcome is PASS
+    verdict = BeatsBaseline(Majority()).judge(seen(replace(GOOD, candidate=0.6)))
+    assert (verdict.outcome, verdict.reason) == (FAIL, "accuracy is .60, Majority() has .60 (n 1000)")
+    assert BeatsBaseline().judge(seen(replace(GOOD, baseline=None))).outcome is INCONCLUSIVE
+    worse = replace(GOOD, metric="log_loss", candidate=0.7, baseline=0.6, higher_is_better=False)
+    assert BeatsBaseline().judge(seen(worse)).outcome is FAIL
+
+
+def test_latency_is_compared_at_the_99th_percentile():
+    assert Latency(10).judge(seen(p99=10.0)).outcome is PASS
+    verdict = Latency(10).judge(seen(p99=34.2))
+    assert (verdict.outcome, verdict.reason) == (FAIL, "p99 latency is 34.2 ms, wanted at most 10 ms")
+    assert Latency(10).judge(seen(p99=None)).outcome is INCONCLUSIVE
+
+
+def test_an_approval_waits_for_a_person_and_keeps_their_words():
+    assert Approval().judge(seen(GOOD)).outcome is UNKNOWN
+    assert Approval().judge(seen(GOOD, approval="approved")).outcome is PASS
+    no = Approval().judge(seen(GOOD, approval="rejected: not on a Friday"))
+    assert (no.outcome, no.reason) == (FAIL, "version 2 was rejected: not on a Friday")
+
+
+def test_nobody_is_asked_to_approve_what_the_tests_refuse():
+    evidence = seen(replace(WORSE, cohort="all"))
+    verdict = gate([NoWorse("accuracy"), Approval()], evidence)
+    assert verdict.outcome is FAIL
+    assert verdict.back_to == "training"
+    assert gate([NoWorse("accuracy"), Approval()], seen(GOOD)).outcome is UNKNOWN
+
+
+outcomes = st.sampled_from([PASS, FAIL, INCONCLUSIVE, UNKNOWN])
+
+
+class Says(Offline):
+    def __init__(self, outcome: Outcome, inconclusive: str) -> None:
+        object.__setattr__(self, "outcome", outcome)
+        object.__setattr__(self, "inconclusive", inconclusive)
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        return Verdict(outcome=self.outcome, by="says", reason="so")  # type: ignore[attr-defined]
+
+
+@given(st.lists(st.tuples(outcomes, st.sampled_from(["pass", "fail"])), max_size=5))
+def test_any_failure_fails_any_waiting_waits_and_only_passes_pass(said: list[tuple[Outcome, str]]):
+    verdict = gate([Says(outcome, rule) for outcome, rule in said], seen(GOOD))
+    counted = [Outcome(rule) if outcome is INCONCLUSIVE else outcome for outcome, rule in said]
+    expected = FAIL if FAIL in counted else UNKNOWN if UNKNOWN in counted else PASS
+    assert verdict.outcome is expected
+    assert len(verdict.parts) == len(said)
+    assert verdict.reason
+
+
+def test_needs_are_what_all_members_need():
+    wanted = needs([NoWorse("accuracy", by="cohort"), AtLeast("f1", 0.8), NoWorse("f1"), BeatsBaseline(), Latency(5)])
+    assert wanted.metrics == ("accuracy", "f1")
+    assert wanted.compared == ("accuracy", "f1")
+    assert wanted.by_cohort == ("accuracy",)
+    assert (wanted.cohorts, wanted.baseline, wanted.latency) == (True, "Majority", True)
+    assert needs([Approval()]) == needs([])
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: NoWorse(by="user"), "by is 'user'"),
+        (lambda: NoWorse(margin=-0.1), "margin is -0.1"),
+        (lambda: NoWorse(min_rows=0), "min_rows is 0"),
+        (lambda: NoWorse(inconclusive="shrug"), "inconclusive is 'shrug'"),
+        (lambda: BeatsBaseline("majority"), "'majority' is no baseline"),  # type: ignore[arg-type]
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused_by_name(make: object, problem: str):
+    with pytest.raises(ProjectError, match=problem):
+        make()  # type: ignore[operator]
