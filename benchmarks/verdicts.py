@@ -83,7 +83,7 @@ def rollouts() -> Iterable[Claim]:
     yield Claim(
         "an equal candidate (.2 errors, .02 failures, three guards) is rolled back",
         rollout("rollback", live=failing, candidate=failing, **looks,
-                plan=Gradual(guards=(Errors(), Latency(), NoWorse("accuracy")))), 100, at_most=0.15,
+                plan=Gradual(guards=(Errors(), Latency(), NoWorse("accuracy")))), 60, at_most=0.15,
     )  # fmt: skip
     yield Claim(
         "a candidate at the margin (x1.25 of .2 errors) is rolled back",
@@ -107,6 +107,12 @@ def rollouts() -> Iterable[Claim]:
         "a good candidate (errors 0.228 -> 0.034) is promoted, feedback at once, looked at every 25",
         rollout("promote", live=Arm(error=0.228), candidate=Arm(error=0.034), traffic=Traffic(delay=0), look_every=25),
         100, at_least=0.97,
+    )  # fmt: skip
+    watched = Gradual(guards=(Errors(), Latency()), shares=(0.05, 1.0), min_requests=8000)
+    yield Claim(
+        "a candidate that takes 30 % longer is rolled back in the 5 % step within 8,000 requests",
+        rollout("rollback", plan=watched, live=equal, candidate=Arm(error=0.05, latency_ms=6.5), look_every=200),
+        40, at_least=0.9,
     )  # fmt: skip
 
 

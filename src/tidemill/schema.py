@@ -28,6 +28,8 @@ import numpy.typing as npt
 from tidemill.errors import InvalidInput, ProjectError
 from tidemill.records import Json
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 Array = npt.NDArray[Any]
 Columns = Mapping[str, Array]
 """A batch: one array per input, all of the same length."""
@@ -246,12 +248,15 @@ def _base64(text: str, name: str, num_bytes: int) -> bytes:
 
 def _nested(value: object, name: str, shape: Sequence[int]) -> npt.NDArray[np.float64]:
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidInput(f"{name!r} is {_shown(value)}, not a regular array of numbers.", "send nested lists", name) from None
+        array = np.array(None)
+    if array.dtype.kind not in "iuf":  # asking for float64 at once would read the text "1" as a number
+        raise InvalidInput(f"{name!r} is {_shown(value)}, not a regular array of numbers.", "send nested lists", name)
+    array = array.astype(np.float64, copy=False)
     if array.shape != tuple(shape):
         raise InvalidInput(f"{name!r} has shape {list(array.shape)}, not {list(shape)}.", "send the declared shape", name)
-    if not np.isfinite(array).all() or np.abs(array).max(initial=0.0) > np.finfo(np.float32).max:
+    if not np.abs(array).max(initial=0.0) <= _FLOAT32_MAX:  # nor is NaN
         raise InvalidInput(f"{name!r} holds NaN, infinity or a number beyond float32.", "send finite numbers", name)
     return array
 

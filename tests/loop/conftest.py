@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from harness import Harness
+from harness import START, Harness
+
+CALM_S = 15
 
 
 @pytest.fixture(scope="session")
@@ -17,18 +20,48 @@ def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def calm(first_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after some seconds of users whom version 1 serves well."""
+    folder = tmp_path_factory.mktemp("calm") / "now"
+    shutil.copytree(first_version, folder)
+    harness = Harness.open(folder)
+    harness.seconds(CALM_S)
+    harness.app.close()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tried(calm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The same when version 1 has fallen on the new app and version 2 is trained, but not yet tested; and the second."""
+    folder = tmp_path_factory.mktemp("tried") / "now"
+    shutil.copytree(calm, folder)
+    harness = Harness.open(folder, now=START + timedelta(seconds=CALM_S))
+    harness.accuracy, harness.new_share = {(1, "v2"): 0.55}, 0.6
+    second = CALM_S + harness.until_tested()
+    harness.app.close()
+    return folder, second
+
+
 @pytest.fixture
-def harness(first_version: Path, tmp_path: Path) -> Iterator[Callable[..., Harness]]:
-    """Return a factory of deployments that serve version 1; `offline` is the gate."""
+def harness(
+    calm: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[..., Harness]]:
+    """Return a factory of deployments: `calm`, or `tried` with a candidate that awaits its test; `edit` changes its project."""
     opened: list[Harness] = []
 
-    def make(offline: str | None = None) -> Harness:
+    def make(stage: str = "calm", *, edit: Mapping[str, str] | None = None) -> Harness:
+        start, second = (calm, CALM_S) if stage == "calm" else request.getfixturevalue("tried")
         folder = tmp_path / f"deployment-{len(opened)}"
-        shutil.copytree(first_version, folder)
-        if offline is not None:
-            file = folder / "waves_project.py"
-            file.write_text(file.read_text().replace("offline=[tm.offline.NoWorse('accuracy', by='cohort')]", f"offline=[{offline}]"))
-        opened.append(Harness.open(folder))
+        shutil.copytree(start, folder)
+        file = folder / "waves_project.py"
+        for old, new in (edit or {}).items():
+            assert old in file.read_text()
+            file.write_text(file.read_text().replace(old, new))
+        opened.append(Harness.open(folder, now=START + timedelta(seconds=second)))
+        if stage == "tried":
+            opened[-1].accuracy = {(1, "v2"): 0.55, (2, "v1"): 0.97, (2, "v2"): 0.97}
+            opened[-1].new_share = 0.6
         return opened[-1]
 
     yield make

@@ -139,6 +139,22 @@ class Harness:
             raise AssertionError("the loop never came to rest")
         engine.drain()
 
+    def until_tested(self) -> int:
+        """Let time pass until a candidate is trained and awaits its test; return how many seconds that took."""
+        for second in range(1, 200):
+            self.clock.sleep(1)
+            self.users()
+            self.people()
+            engine = self.app.engine()
+            while engine.turn() or self._is_training():
+                cycle = self.app.world.journal.cycle(self.name)
+                if cycle is not None and cycle.step == "test":
+                    engine.drain()
+                    return second
+                _real_pause()
+            engine.drain()
+        raise AssertionError("no candidate came")
+
     def _is_training(self) -> bool:
         cycle = self.app.world.journal.cycle(self.name)
         return cycle is not None and cycle.step == "train"
@@ -151,9 +167,9 @@ class Harness:
             return
         rng = np.random.default_rng(micros(now) // 1_000_000)
         ids = IdMaker(self.app.world.catalog.secret(self.name), nonce=1, counter=int(rng.integers(1 << 20)))
-        predictions, feedback = [], []
+        predictions, feedback, route = [], [], self.route
         for i in range(self.rate):
-            rows, told = self._user(rng, micros(now) - 1_000_000 + i * (1_000_000 // self.rate), ids)
+            rows, told = self._user(rng, micros(now) - 1_000_000 + i * (1_000_000 // self.rate), ids, route)
             predictions += rows
             feedback += told
         batch = Batch(project=self.name, predictions=predictions, feedback=feedback)
@@ -162,11 +178,12 @@ class Harness:
         writer.close()
         mark.touch()
 
-    def _user(self, rng: np.random.Generator, at: int, ids: IdMaker) -> tuple[list[Prediction], list[Feedback]]:
+    def _user(
+        self, rng: np.random.Generator, at: int, ids: IdMaker, route: Route
+    ) -> tuple[list[Prediction], list[Feedback]]:
         x, y = (float(v) for v in rng.normal(size=2))
         app = "v2" if rng.random() < self.new_share else "v1"
         unit, right = f"user-{rng.integers(10**9)}", truth(x, y)
-        route = self.route
         assigned = assign(route, unit, at)
         draw, says = rng.random(), rng.random() < self.feedback_share
         request_id = ids.new(at)

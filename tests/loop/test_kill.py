@@ -15,15 +15,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import CALM_S
 from harness import START, Harness
 from sqlalchemy import Connection
 
+from tidemill.loop import train
 from tidemill.stores.database import Database
+from tidemill.training import runner
 
-CALM_S, LONGEST_S = 14, 120
+LONGEST_S = 120
 KILLED = 77
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["harness", "tidemill.app", "tidemill.loop.engine"])
@@ -34,7 +38,7 @@ def world_at(second: int, folder: Path) -> Harness:
     h = Harness.open(folder, now=START + timedelta(seconds=second))
     h.rate, h.feedback_share = 80, 0.6
     h.accuracy = {(1, "v2"): 0.4, (2, "v1"): 0.98, (2, "v2"): 0.98}
-    h.new_share = 0.6 if second > CALM_S else 0.0
+    h.new_share = 0.6
     return h
 
 
@@ -51,8 +55,21 @@ def take_second(second: int, folder: Path) -> Harness:
     return h
 
 
-def take_second_and_die(second: int, folder: Path, kill_at: int, when: str) -> None:
+def lend_training(end: Path) -> None:
+    """Let a launched training be done at once, with what the unkilled run's left: it is the same training."""
+
+    def launch(job: runner.Job) -> runner.Status:
+        workdir, home = Path(job.workdir), Path(job.home)
+        shutil.copytree(end / "home" / workdir.relative_to(home), workdir, dirs_exist_ok=True)
+        shutil.copytree(end / "home" / "blobs", home / "blobs", dirs_exist_ok=True)
+        return runner.poll(workdir)
+
+    train.runner = SimpleNamespace(Job=runner.Job, launch=launch, poll=runner.poll, kill=runner.kill)  # type: ignore[assignment]
+
+
+def take_second_and_die(second: int, folder: Path, kill_at: int, when: str, end: Path) -> None:
     """In a child: end this process at the given write of the loop."""
+    lend_training(end)
     count = [0]
     begin = Database.begin
 
@@ -88,14 +105,14 @@ class Unkilled:
 
 
 @pytest.fixture(scope="module")
-def unkilled(first_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Unkilled:
+def unkilled(calm: Path, tmp_path_factory: pytest.TempPathFactory) -> Unkilled:
     root = tmp_path_factory.mktemp("unkilled")
     folder = root / "now"
-    shutil.copytree(first_version, folder)
+    shutil.copytree(calm, folder)
     before: dict[int, Path] = {}
     after = {}
     outcomes: list[str | None] = []
-    for second in range(1, LONGEST_S):
+    for second in range(CALM_S + 1, LONGEST_S):
         keep = root / f"before-{second}"
         shutil.copytree(folder, keep)
         h = take_second(second, folder)
@@ -118,8 +135,7 @@ def test_the_unkilled_run_is_a_full_cycle(unkilled: Unkilled) -> None:
 def killed_once(unkilled: Unkilled, second: int, kill_at: int, when: str, folder: Path) -> bool:
     """Die at a write of this second, take it again, and compare; False when there is no such write."""
     shutil.copytree(unkilled.before[second], folder)
-    _lend_training(unkilled, folder)
-    child = _CONTEXT.Process(target=take_second_and_die, args=(second, folder, kill_at, when))
+    child = _CONTEXT.Process(target=take_second_and_die, args=(second, folder, kill_at, when, unkilled.end))
     child.start()
     child.join(60)
     assert child.exitcode in (0, KILLED), f"second {second}, {when} write {kill_at}: exit {child.exitcode}"
@@ -134,16 +150,12 @@ def killed_once(unkilled: Unkilled, second: int, kill_at: int, when: str, folder
     return True
 
 
-def _lend_training(unkilled: Unkilled, folder: Path) -> None:
-    """Put the finished training in place: it is the same training, and one takes seconds."""
-    for place in ("runs", "blobs"):
-        shutil.copytree(unkilled.end / "home" / place, folder / "home" / place, dirs_exist_ok=True)
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_write_of_a_full_cycle_the_loop_ends_as_if_nothing_had_happened(
-    unkilled: Unkilled, tmp_path: Path, when: str
+    unkilled: Unkilled, tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(train, "runner", runner)
+    lend_training(unkilled.end)
     kills = 0
     for second in unkilled.before:
         kill_at = 1

@@ -201,7 +201,7 @@ def test_above_the_floor_it_goes_back_even_if_the_live_model_fails_as_often():
     both = Arm(error=0.0, failed=0.5)
     verdict = judged(Errors(), rows(15, 1500, live=both, candidate=both))
     assert verdict.outcome is FAIL
-    assert "more than the 20 % allowed" in verdict.reason
+    assert "latest answers fail than the 20 % allowed" in verdict.reason
 
 
 def test_an_outage_after_ten_thousand_good_answers_is_seen_at_once():
@@ -239,6 +239,17 @@ def test_load_that_slows_both_arms_is_no_fault_of_the_candidate():
     calm, busy = Arm(error=0.0, latency_ms=5.0), Arm(error=0.0, latency_ms=50.0)
     batches = [rows(21 + i, 1500, share=0.5, live=arm, candidate=arm) for i, arm in enumerate((calm, busy, busy))]
     assert judged(Latency(), *batches).outcome is PASS
+
+
+def test_the_cut_moves_with_the_load_so_that_a_candidate_slow_under_load_is_found():
+    calm, busy, slower = (Arm(error=0.0, latency_ms=ms) for ms in (5.0, 50.0, 90.0))
+    batches = [
+        rows(22, 1500, share=0.5, live=calm, candidate=calm),
+        rows(23, 1500, share=0.5, live=busy, candidate=busy),
+    ]
+    verdict = judged(Latency(), *batches, rows(24, 1500, share=0.5, live=busy, candidate=slower))
+    assert verdict.outcome is FAIL
+    assert verdict.numbers["slow_above_ms"] > 60
 
 
 def test_before_the_cut_is_set_it_says_what_is_missing():

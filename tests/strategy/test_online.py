@@ -59,7 +59,7 @@ def test_a_shadow_answers_nobody_and_is_left_after_enough_predictions():
     half = RolloutFacts(now=NOW + timedelta(minutes=5), shadows=Shadows(num=100, num_disagree=7))
     waiting = after(plan, half)
     assert waiting.kind == "stay"
-    assert "100 of 200 shadow predictions, about 5 min to go" in waiting.verdict.reason
+    assert "200 wanted, about 5 min to go" in waiting.verdict.reason
     left = after(plan, half, replace(half, shadows=Shadows(num=100, num_disagree=3)))
     assert left.kind == "promote"
     assert left.verdict.numbers["disagreement_share"] == 0.05

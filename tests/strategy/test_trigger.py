@@ -247,7 +247,7 @@ def test_degraded_tells_how_many_more_outcomes_would_make_it_fire():
     trigger = Degraded("accuracy", by_cohort=False)
     verdict = asked(trigger, facts(outcomes(np.zeros(300))), facts(outcomes(np.resize([1, 0, 0, 0], 24))))
     assert verdict.outcome is Q
-    assert "more outcomes are enough to fire" in verdict.reason
+    assert "should it stay so, it fires after about" in verdict.reason
     assert verdict.numbers["more_outcomes"] > 0
 
 

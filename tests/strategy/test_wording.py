@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tidemill.strategy.wording import about, against, counted, evidence, percent, span, times
+from tidemill.strategy.wording import about, against, counted, evidence, more, percent, span, times
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,14 @@ def test_about_keeps_two_figures(num, text):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.3, "a moment"), (42, "42 s"), (150, "2.5 min"), (5400, "90 min"), (9000, "2.5 h"), (864_000, "10 days")],
+    [(0.3, "1 s"), (42, "42 s"), (150, "2.5 min"), (5400, "90 min"), (9000, "2.5 h"), (864_000, "10 days")],
 )
 def test_a_span_is_told_in_the_unit_people_would_use(seconds, text):
     assert span(seconds) == text
+
+
+def test_more_of_one_thing_is_not_plural():
+    assert (more(0.4, "error"), more(14.2, "error")) == ("about 1 more error", "about 14 more errors")
 
 
 def test_counts_shares_and_ratios():

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from tidemill.clock import Clock, micros
-from tidemill.errors import Conflict, Fenced, TidemillError
+from tidemill.clock import Clock
+from tidemill.errors import Fenced
 from tidemill.loop.steps import CYCLE, STANDING
+from tidemill.loop.trouble import Trouble
 from tidemill.loop.world import Turn, World
-from tidemill.records import Json
 from tidemill.stores.journal import Journal, Lease
 
 LEASE_TTL = timedelta(seconds=10)
@@ -102,51 +102,12 @@ class Engine:
             return False  # somebody took over: ask for the lease again at the next turn
 
     def _take_steps(self, turn: Turn) -> bool:
-        did = [self._take(turn, name, partial(step, turn)) for name, step in STANDING.items()]
+        trouble = Trouble(turn)
+        did = [trouble.take(name, partial(step, turn)) for name, step in STANDING.items()]
         cycle = turn.world.journal.cycle(turn.name)
         if cycle is not None:
-            did.append(self._take(turn, cycle.step, partial(CYCLE[cycle.step], turn, cycle)))
+            did.append(trouble.take(cycle.step, partial(CYCLE[cycle.step], turn, cycle)))
         return any(did)
-
-    def _take(self, turn: Turn, name: str, step: Callable[[], bool]) -> bool:
-        """Take one step. What it raises is written down and shown; the other steps go on, and it is tried again."""
-        if self._resting(turn, name):
-            return False
-        try:
-            did = step()
-        except Fenced:
-            raise
-        except Conflict:
-            return True  # somebody moved the route in between: look again
-        except Exception as error:
-            self._note_trouble(turn, name, error)
-            return False
-        self._clear_trouble(turn, name)
-        return did
-
-    # --- trouble: kept in the journal, so that `status` shows it and a restart does not forget the back-off
-
-    def _resting(self, turn: Turn, name: str) -> bool:
-        trouble = turn.state("trouble").get(name)
-        return trouble is not None and micros(turn.now) < trouble["again_at"]
-
-    def _note_trouble(self, turn: Turn, name: str, error: Exception) -> None:
-        trouble = turn.state("trouble")
-        times = trouble.get(name, {}).get("times", 0) + 1
-        rest = timedelta(seconds=min(2.0**times, 300.0))
-        text = str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
-        trouble[name] = {"error": text, "times": times, "since": trouble.get(name, {}).get("since", micros(turn.now)),
-                         "again_at": micros(turn.now + rest)}  # fmt: skip
-        self._put_trouble(turn, trouble)
-
-    def _clear_trouble(self, turn: Turn, name: str) -> None:
-        trouble = turn.state("trouble")
-        if trouble.pop(name, None) is not None:
-            self._put_trouble(turn, trouble)
-
-    def _put_trouble(self, turn: Turn, trouble: Json) -> None:
-        with turn.write() as conn:
-            turn.world.journal.put_state(conn, turn.name, "trouble", trouble, turn.now)
 
     # --- leases
 

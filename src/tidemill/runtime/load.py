@@ -173,7 +173,7 @@ def _session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and told once
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle gateway uses no CPU
     try:
         raw = path.read_bytes()

@@ -36,12 +36,14 @@ class Failure(NamedTuple):
 class Row:
     """A request that waits for a version: canonical `inputs`, and until when (`time.monotonic`) it waits there.
 
-    `waits_in` is the queue it is in; a batcher passes over rows that wait elsewhere by now, or nowhere.
+    `waits_in` is the queue it is in, or whose batch it is in (`is_running`); a batcher passes over rows that wait
+    elsewhere by now, or nowhere, or whose time is up.
     """
 
-    inputs: Mapping[str, Any]
+    inputs: dict[str, Any]
     deadline: float
     waits_in: Batcher | None = None
+    is_running: bool = False
 
 
 @dataclass(slots=True)
@@ -140,7 +142,7 @@ class Batcher:
 
     def put(self, row: Row) -> None:
         """Queue a row for the next batch."""
-        row.waits_in = self
+        row.waits_in, row.is_running = self, False
         self._rows.append(row)
         self._wake()
 
@@ -182,9 +184,11 @@ class Batcher:
 
     def _take(self, waiting: deque[Row]) -> list[Row]:
         rows: list[Row] = []
+        now = time.monotonic()
         while waiting and len(rows) < self.max_batch:
             row = waiting.popleft()
-            if row.waits_in is self:
+            if row.waits_in is self and row.deadline > now:
+                row.is_running = True
                 rows.append(row)
         return rows
 
@@ -192,11 +196,13 @@ class Batcher:
         self._overdue_at = float("inf")
         if scored.seconds > _TOO_SLOW_INLINE_S:
             self.inline = False  # its rows are larger than the examples it was measured with: do not hold up the others
-        done(rows, scored)
-        if self._rows or self._shadows:
-            self._loop.call_soon(self._next)
-        else:
-            self._busy = False
+        try:
+            done(rows, scored)
+        finally:
+            if self._rows or self._shadows:
+                self._loop.call_soon(self._next)
+            else:
+                self._busy = False
 
     def _in_thread(self, batch: tuple[list[Row], Done]) -> None:
         if self._work is None:

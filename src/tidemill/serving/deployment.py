@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from tidemill.errors import Unavailable
 from tidemill.records import Prediction
 from tidemill.runtime.ids import IdMaker
 from tidemill.runtime.routing import assign
 from tidemill.schema import Array
-from tidemill.serving.batching import INLINE_BELOW_S, NOT_LOADED, OVERLOADED, TIMEOUT, Batcher, Failure, Scored
+from tidemill.serving.batching import NOT_LOADED, OVERLOADED, RAISED, TIMEOUT, Failure, Scored
+from tidemill.serving.fleet import Fleet
 from tidemill.serving.metrics import Metrics
-from tidemill.serving.protocol import Answer, PredictRequest
+from tidemill.serving.protocol import Answer, PredictRequest, Unanswered
 from tidemill.serving.recorder import Recorder
 from tidemill.serving.rows import InFlight, prediction
-from tidemill.serving.table import Plan, Table, Unloaded, Version, Warm
+from tidemill.serving.table import Plan, Table, Version
 from tidemill.stores.segments import Batch
-
-_logger = logging.getLogger(__name__)
 
 
 class Deployment:
@@ -39,9 +38,12 @@ class Deployment:
         self._secret = plan.secret
         self.ids = IdMaker(plan.secret)
         self._rows: set[InFlight] = set()
-        self._open: set[Version] = set()
-        self._retired: list[Table] = []
-        self.table = self._switch(plan)
+        self.fleet = Fleet(plan, done=self._done, shadowed=self._shadowed)
+
+    @property
+    def table(self) -> Table:
+        """The route in force, with its versions."""
+        return self.fleet.table
 
     # ---- the way in
 
@@ -60,8 +62,7 @@ class Deployment:
             raise Unavailable(
                 f"{table.manifest.limits.max_waiting} requests wait for {self.name!r} already.", "try again in a second"
             )
-        self._rows.add(row)
-        table.num_rows += 1
+        self._enter(row)
         if problem is not None:
             self._unanswered(row)
         assert row.reply is not None
@@ -70,7 +71,7 @@ class Deployment:
             raise reply
         return reply
 
-    def _row(self, table: Table, inputs: dict[str, object], request: PredictRequest) -> InFlight:
+    def _row(self, table: Table, inputs: dict[str, Any], request: PredictRequest) -> InFlight:
         received_at, begun = self._now(), time.monotonic()
         request_id = self.ids.new(received_at)
         unit = request_id if request.unit is None else request.unit
@@ -119,7 +120,11 @@ class Deployment:
 
     def _done(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> None:
         for table, part, scores in _by_table(*self._sort_out(version, rows, scored)):
-            self._answered(table, version, part, scores)
+            try:
+                self._answered(table, version, part, scores)
+            except Exception as error:  # an output's own code, which must not leave callers waiting
+                for row in part:
+                    self._failed(row, version, Failure(RAISED, f"deciding raised {type(error).__name__}: {error}"))
 
     def _sort_out(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> tuple[Sequence[InFlight], Array]:
         """Send the rows that failed on, and return the others, without those that were given up meanwhile."""
@@ -174,9 +179,7 @@ class Deployment:
         ]
 
     def _failed(self, row: InFlight, version: Version, failure: Failure) -> None:
-        if version.last_error != failure.detail:
-            _logger.warning("version %s of %s failed: %s", version.number, self.name, failure.detail)
-        version.last_error = failure.detail
+        version.note(self.name, failure.detail)
         if row.reason is None:
             row.reason, row.detail = failure
         if row.reply is None:
@@ -187,8 +190,8 @@ class Deployment:
     def _unanswered(self, row: InFlight) -> None:
         """Log that nobody could answer, and say so."""
         latency_ms = (time.monotonic() - row.begun) * 1e3
-        refusal = Unavailable(
-            f"no version of {self.name!r} can answer: {row.reason}.", f"try again; the log has it as {row.request_id}"
+        refusal = Unanswered(
+            f"no version of {self.name!r} can answer: {row.reason}.", "see why at /v1/models", row.request_id
         )
         self._record([prediction(row, answered=0, latency_ms=latency_ms)], partial(self._reply, [row], [refusal]))
 
@@ -209,6 +212,10 @@ class Deployment:
             if refusal is None and row.table.route.shadows and isinstance(answer, Answer):
                 self._shadow(row, answer.version)
         self._leave(rows)
+
+    def _enter(self, row: InFlight) -> None:
+        self._rows.add(row)
+        row.table.num_rows += 1
 
     def _leave(self, rows: Sequence[InFlight], _: str | None = None) -> None:
         for row in rows:
@@ -245,14 +252,15 @@ class Deployment:
             if version.batcher is None:
                 self._enter(shadow)
                 self._failed(shadow, version, Failure(NOT_LOADED, version.problem))
-            elif version.batcher.put_shadow(shadow):
-                self._enter(shadow)
             else:
-                self._metrics.shadows_dropped[self.name, str(number)] += 1
+                self._enter(shadow)
+                if not version.batcher.put_shadow(shadow):
+                    self._drop(shadow)
 
-    def _enter(self, row: InFlight) -> None:
-        self._rows.add(row)
-        row.table.num_rows += 1
+    def _drop(self, shadow: InFlight) -> None:
+        """Forget a shadow that did not get its turn: that says nothing about its version."""
+        self._metrics.shadows_dropped[self.name, str(shadow.assigned)] += 1
+        self._leave([shadow])
 
     def _shadowed(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> None:
         for table, part, scores in _by_table(*self._sort_out(version, rows, scored)):
@@ -265,17 +273,19 @@ class Deployment:
         """Send rows on that waited too long for a version, and close versions that nobody needs any more."""
         now = time.monotonic()
         late = [row for row in self._rows if row.waits_in is not None and row.deadline <= now]
-        for version in self._open if late else ():
+        for version in list(self.fleet.versions) if late else ():
             self._give_up(version, [row for row in late if row.waits_in is version.batcher])
-        if self._retired:
-            self._close_unused()
+        self.fleet.close_unused()
 
     def _give_up(self, version: Version, rows: list[InFlight]) -> None:
         if version.batcher is None or not rows:
             return
         for row in rows:
             row.waits_in = None
-            self._failed(row, version, Failure(TIMEOUT, f"version {version.number} did not answer in time"))
+            if row.reply is None and not row.is_running:
+                self._drop(row)
+            else:
+                self._failed(row, version, Failure(TIMEOUT, f"version {version.number} did not answer in time"))
         version.batcher.purge()
 
     def low_at(self, now: int) -> int:
@@ -286,48 +296,6 @@ class Deployment:
     def num_waiting(self) -> int:
         """Requests and shadows that are not logged yet."""
         return len(self._rows)
-
-    def install(self, plan: Plan) -> None:
-        """Answer by this plan from now on; what was assigned before is answered by the plan it came under."""
-        self._retired.append(self.table)
-        self.table = self._switch(plan)
-        self._close_unused()
-
-    async def close(self) -> None:
-        """Let go of all versions."""
-        closing = [version.close() for version in self._open]
-        self._open.clear()
-        await asyncio.gather(*(wait for wait in closing if wait is not None))
-
-    def _switch(self, plan: Plan) -> Table:
-        versions = {number: self._version(number, state, plan) for number, state in plan.versions.items()}
-        self._open.update(versions.values())
-        self._metrics.route_revision[self.name,] = plan.route.revision
-        return Table(plan.manifest, plan.route, versions, plan.spare)
-
-    def _version(self, number: int, state: Warm | Unloaded, plan: Plan) -> Version:
-        for version in self._open:
-            if version.state is state:
-                if version.batcher is not None:
-                    version.batcher.max_batch = plan.manifest.limits.max_batch
-                return version
-        version = Version(number, state)
-        if isinstance(state, Warm):
-            version.batcher = Batcher(
-                state.loaded,
-                done=partial(self._done, version),
-                shadowed=partial(self._shadowed, version),
-                max_batch=plan.manifest.limits.max_batch,
-                inline=state.batch_s < INLINE_BELOW_S,
-            )
-        return version
-
-    def _close_unused(self) -> None:
-        self._retired = [table for table in self._retired if table.num_rows]
-        needed = {version for table in (self.table, *self._retired) for version in table.versions.values()}
-        for version in self._open - needed:
-            version.close()
-        self._open &= needed
 
 
 def _by_table(rows: Sequence[InFlight], scores: Array) -> Iterator[tuple[Table, Sequence[InFlight], Array]]:

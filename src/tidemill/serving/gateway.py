@@ -141,11 +141,12 @@ class Gateway:
         """Serve a project by this plan from now on."""
         name = plan.manifest.project
         if name in self.deployments:
-            self.deployments[name].install(plan)
+            self.deployments[name].fleet.switch(plan)
         else:
             self.deployments[name] = Deployment(
                 plan, recorder=self._recorder, metrics=self._metrics, now=self.now, refuse=self._refuse
             )
+        self._metrics.route_revision[name,] = plan.route.revision
 
     def note_routes(self, problem: str, published: Collection[str]) -> None:
         """Remember what keeps the routes from being read (empty when they can be), and which projects there are."""
@@ -182,7 +183,7 @@ class Gateway:
         """Write and seal what there is, then let go of all versions."""
         self._recorder.close()
         for deployment in self.deployments.values():
-            await deployment.close()
+            await deployment.fleet.close()
 
     def problems(self) -> list[str]:
         """Return why this gateway is not ready; an empty list when it is."""
@@ -194,7 +195,7 @@ class Gateway:
         ]
         if not self.deployments:
             found.append("no project has a live version yet")
-        if self._recorder.failure is not None:
+        if self._refuse and self._recorder.failure is not None:
             found.append(self._recorder.failure)
         return found
 
@@ -206,7 +207,8 @@ class Gateway:
             for number, version in deployment.table.versions.items()
             if version.problem
         ]
-        return found + ([self.routes_problem] if self.routes_problem else [])
+        unlogged = "" if self._refuse else self._recorder.failure
+        return [*found, *filter(None, (self.routes_problem, unlogged))]
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return the route of a project and the state of its versions."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from tidemill.errors import InvalidInput, InvalidRequest, Malformed
+from tidemill.errors import InvalidInput, InvalidRequest, Malformed, Unavailable
 
 MAX_FEEDBACK_ITEMS = 1_000
 MAX_NAME_CHARS = 256
@@ -60,6 +61,14 @@ class Problem(Struct, omit_defaults=True):
     request_id: str = ""
 
 
+class Unanswered(Unavailable):
+    """No version could answer; the log has the request as `request_id`."""
+
+    def __init__(self, message: str, hint: str, request_id: str) -> None:
+        super().__init__(message, hint)
+        self.request_id = request_id
+
+
 encode = msgspec.json.Encoder().encode
 _predict = msgspec.json.Decoder(PredictRequest)
 _feedback = msgspec.json.Decoder(FeedbackItem | list[FeedbackItem])
@@ -79,15 +88,23 @@ def read_predict(body: bytes) -> PredictRequest:
 
 
 def read_lenient(body: bytes) -> dict[str, Any] | None:
-    """Return an object that is JSON but for NaN and infinity, None where something else is wrong.
+    """Return an object that is JSON but for NaN and infinity, None where that is not what is wrong.
 
     `json.dumps` writes NaN, which is no JSON: a caller who sent one wants to hear which field it is in.
     """
+    strange: list[str] = []
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            strange.append(text)
+        return value
+
     try:
-        data = json.loads(body)
+        data = json.loads(body, parse_float=number, parse_constant=number)
     except (ValueError, RecursionError):
         return None
-    return data if isinstance(data, dict) else None
+    return data if strange and isinstance(data, dict) else None
 
 
 def read_feedback(body: bytes) -> tuple[list[FeedbackItem], bool]:
@@ -117,7 +134,7 @@ def _malformed(error: Exception, hint: str) -> InvalidRequest:
     return Malformed(f"the body is not JSON: {error}.", hint)
 
 
-def problem(error: InvalidRequest, *, request_id: str = "") -> bytes:
+def problem(error: InvalidRequest) -> bytes:
     """Return the body that tells a caller of an error."""
     return encode(
         Problem(
@@ -127,6 +144,6 @@ def problem(error: InvalidRequest, *, request_id: str = "") -> bytes:
             detail=error.message,
             hint=error.hint,
             field=getattr(error, "field", ""),
-            request_id=request_id,
+            request_id=getattr(error, "request_id", ""),
         )
     )

@@ -35,10 +35,14 @@ class Recorder:
         self._opened = time.monotonic()
         self._probed = 0.0
         self._lost = Batch(project="")
+        self._closed = False
         self.failure: str | None = None
 
     def add(self, batch: Batch, release: Release) -> None:
         """Write a batch in this turn of the event loop, and call `release` after it."""
+        if self._closed:  # a shadow that came in late
+            release("the log is closed")
+            return
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self.commit)
         self._waiting.append((batch, release))
@@ -73,6 +77,7 @@ class Recorder:
     def close(self) -> None:
         """Write what waits and seal the segment."""
         self.commit()
+        self._closed = True
         self._writer.close()
 
     def _append(self, batches: list[Batch]) -> str | None:

@@ -71,7 +71,7 @@ def prediction(
         error=f"{row.reason}: {row.detail}" if failed else None,
         policy_version=route.policy_version,
         tags=tags,
-        inputs=dict(inputs) if kept else None,
+        inputs=inputs if kept else None,
         scores=scores,
         decision=decision,
         abstained=abstained,

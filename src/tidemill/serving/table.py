@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +15,10 @@ from tidemill.records import Route
 from tidemill.runtime.load import Loaded
 from tidemill.runtime.policy import Policy
 from tidemill.serving.batching import Batcher
+
+_TELL_EVERY_S = 5.0
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +59,20 @@ class Version:
     state: Warm | Unloaded
     batcher: Batcher | None = None
     last_error: str = ""
+    _told_at: float = float("-inf")
 
     @property
     def problem(self) -> str:
         """Why it cannot answer, empty when it can."""
         return self.state.problem if isinstance(self.state, Unloaded) else ""
+
+    def note(self, project: str, error: str) -> None:
+        """Remember why it failed last, and tell it in the log, but not once for every request."""
+        self.last_error = error
+        now = time.monotonic()
+        if now - self._told_at > _TELL_EVERY_S:
+            self._told_at = now
+            _logger.warning("version %s of %s failed: %s", self.number, project, error)
 
     def describe(self) -> dict[str, Any]:
         """Return its state, for people."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from tidemill.schema import Array
 
@@ -39,7 +39,7 @@ def wilson(successes: float, n: float, *, alpha: float = 0.05) -> Interval:
     """
     if n <= 0:
         return Interval(math.nan, 0.0, 1.0, 0)
-    z = float(stats.norm.isf(alpha / 2))
+    z = _normal(alpha / 2)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -70,8 +70,8 @@ def mean(
         return Interval(estimate, -math.inf, math.inf, len(values))
     error = _linearised(values, weights, estimate) * math.sqrt(size / (size - 1))
     below, above = tails or (alpha / 2, alpha / 2)
-    low = estimate - float(stats.t.isf(below, size - 1)) * error
-    return Interval(estimate, low, estimate + float(stats.t.isf(above, size - 1)) * error, len(values))
+    low, high = estimate - _student(below, size - 1) * error, estimate + _student(above, size - 1) * error
+    return Interval(estimate, low, high, len(values))
 
 
 def paired_mean(
@@ -104,7 +104,7 @@ def _paired_shares(gains: Array, weights: Array, tails: tuple[float, float]) -> 
 
     def reach(added: float, tail: float) -> float:
         spread = (discordant * size + 2 * added) / (size + 2) - centre**2
-        return float(stats.norm.isf(tail)) * max(math.sqrt(spread / (size + 2)), least)
+        return _normal(tail) * max(math.sqrt(spread / (size + 2)), least)
 
     low = min(estimate, centre - reach(1.0, tails[0]))
     high = max(estimate, centre + reach(0.5, tails[1]))
@@ -138,7 +138,7 @@ def paired_bootstrap(
     spread = float(gains.std(ddof=1)) if len(gains) > 1 else math.inf
     floor = span * math.sqrt(2.0) / (effective_size(weights) + 2) if math.isfinite(span) else 0.0
     error = max(spread, floor)
-    below, above = (float(stats.norm.isf(tail)) * error for tail in tails)
+    below, above = (_normal(tail) * error for tail in tails)
     return Interval(estimate, max(-span, estimate - below), min(span, estimate + above), n)
 
 
@@ -152,3 +152,11 @@ def _known(values: Array, weights: Array | None) -> tuple[Array, Array]:
 def _linearised(values: Array, weights: Array, estimate: float) -> float:
     """Standard error of a self-normalised weighted mean. Sarndal et al. (1992), section 5.7."""
     return float(np.linalg.norm(weights * (values - estimate)) / weights.sum())
+
+
+def _normal(tail: float) -> float:
+    return -float(ndtri(tail))
+
+
+def _student(tail: float, freedom: float) -> float:
+    return -float(stdtrit(freedom, tail))

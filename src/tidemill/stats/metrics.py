@@ -250,7 +250,8 @@ def _given(values: Array) -> Array:
     """Mask of what is neither None nor NaN (the only value that differs from itself)."""
     if values.dtype != object:
         return ~np.isnan(values) if np.issubdtype(values.dtype, np.floating) else np.ones(len(values), dtype=bool)
-    return np.fromiter((v is not None and v == v for v in values), dtype=bool, count=len(values))  # noqa: PLR0124
+    there = np.not_equal(values, np.array(None, dtype=object)).astype(bool)
+    return np.asarray(there & np.equal(values, values).astype(bool))
 
 
 def _where(known: Array, values: Array) -> Array:

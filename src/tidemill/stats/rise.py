@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 _BETS = np.geomspace(0.01, 0.9, 24)
 _SETTLING = 100.0  # rows within which a change at once is still as likely as later
-_RECENT = 100  # rows that `recent` looks back on
+_RECENT = 50  # rows that `recent` looks back on
 _BLOCK = 4096  # rows worked on at a time, for memory's sake
 _FLOOR_SD = 4.0  # a loss without a known floor is taken to lie above mean - 4 standard deviations
 
@@ -81,7 +81,7 @@ class Reference:
 class Rise:
     """The evidence, so far, that the mean loss is above `bar`, from some row on.
 
-    `recent` is the mean loss of about the last 100 rows. `logs` holds, per bet, the log of the sum over starts; it is
+    `recent` is the mean loss of about the last 50 rows. `logs` holds, per bet, the log of the sum over starts; it is
     empty before the first row.
     """
 
@@ -149,14 +149,21 @@ class Rise:
         begun = weight - np.concatenate([np.zeros((len(_BETS), 1)), run[:, :-1]], axis=1)
         if self.logs:
             begun = np.concatenate([np.array(self.logs)[:, None], begun], axis=1)
-        fade = (1 - 1 / _RECENT) ** np.arange(num, -1, -1.0)
         return replace(
             self,
-            recent=float(self.recent * fade[0] + (losses * fade[1:]).sum() / _RECENT),
+            recent=self._recent(losses),
             num=self.num + num,
             total=self.total + float(losses.sum()),
             logs=tuple((np.logaddexp.reduce(begun, axis=1) + run[:, -1]).tolist()),
         )
+
+    def _recent(self, losses: Array) -> float:
+        """Return the plain mean of the first rows, from then on one that forgets."""
+        first = losses[: max(_RECENT - self.num, 0)]
+        recent = (self.total + first.sum()) / (self.num + len(first)) if len(first) else self.recent
+        later = losses[len(first) :]
+        fade = (1 - 1 / _RECENT) ** np.arange(len(later), -1, -1.0)
+        return float(recent * fade[0] + (later * fade[1:]).sum() / _RECENT)
 
 
 def log_rate_above(bar: float, *, num: int, events: int) -> float:

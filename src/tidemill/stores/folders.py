@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
+
+_MAX_CHARS = 100
 
 
 @contextmanager
@@ -48,5 +51,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def folder_name(project: str) -> str:
-    """Return a name for a project's folder: its own where it is plain, escaped where it is not."""
-    return quote(project, safe="").replace(".", "%2E")
+    """Return a name for a project's folder: its own where it is plain and short, escaped or cut where it is not."""
+    name = quote(project, safe="").replace(".", "%2E")
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return name if len(name) <= _MAX_CHARS else f"{name[:_MAX_CHARS]}-{digest}"

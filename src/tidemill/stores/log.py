@@ -111,7 +111,7 @@ class Log:
         """Return the predictions with these ids, whenever they were received."""
         ids = pl.col("request_id")
         # The bounds let Parquet skip row groups by their statistics: ids are UUIDv7, so they lie in order of time.
-        near = ids.is_between(min(request_ids, default=""), max(request_ids, default=""))
+        near = ids.is_between(pl.lit(min(request_ids, default="")), pl.lit(max(request_ids, default="")))
         where = (pl.col("role") == role) & near & ids.is_in(list(request_ids))
         return self._predictions(project, None if request_ids else _NEVER, where, columns)
 
@@ -126,8 +126,8 @@ class Log:
     def _feedback(self, project: str, span: _Span, kinds: Sequence[str] | None) -> pl.DataFrame:
         where = pl.lit(value=True) if kinds is None else pl.col("kind").is_in(list(kinds))
         facts = self._read(project, "feedback", span, where, list(FEEDBACK_FIELDS))
-        key = ["received_at", "request_id", "kind", "source", "text", "number"]
-        return facts.sort([*key, "trust"]).unique(key, keep="first", maintain_order=True)
+        order = ["received_at", "request_id", "kind", "source", "text", "number", "trust"]
+        return facts.sort(order).unique(maintain_order=True)
 
     def _read(
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None

@@ -13,6 +13,7 @@ from tidemill.strategy.outcomes import Outcomes
 from tidemill.strategy.wording import counted
 
 LATENCY_WINDOW = 500  # answers of the live model that set the latency's cut for the next ones
+_MOST_OVER = 15  # of a window; 5 are expected above the 99th percentile of the one before
 _EVENT_BITS = 16  # the bitmap of units that had an event; evidence is there long before it is full
 
 ArmRatio = EventRatio | LossRatio
@@ -41,7 +42,12 @@ def repeated_events(rows: Outcomes, event: Array, last: int | None) -> tuple[Arr
 
 
 def exceedances(rows: Outcomes, cut: float | None, window: list[float]) -> tuple[Array, float | None, list[float]]:
-    """Return 1 where an answer was above the cut in force, 0 where not, NaN before there was one; and the new cut."""
+    """Return 1 where an answer was above the cut in force, 0 where not, NaN where that says nothing; and the new cut.
+
+    Nothing is said before there is a cut, nor while the load has left it behind: when many answers of the live model
+    are above it, those of both arms are, and would only water the evidence down.
+    """
+    latency = np.round(rows.latency_ms, 3)
     slow = np.full(len(rows), np.nan)
     stable = np.flatnonzero(~rows.candidate)
     begin = 0
@@ -50,12 +56,19 @@ def exceedances(rows: Outcomes, cut: float | None, window: list[float]) -> tuple
         used, stable = stable[:room], stable[room:]
         end = int(used[-1]) + 1 if len(used) == room else len(rows)
         if cut is not None:
-            slow[begin:end] = rows.latency_ms[begin:end] > cut
-        window = [*window, *np.round(rows.latency_ms[used], 3).tolist()]
+            slow[begin:end] = _judged(latency[begin:end], rows.candidate[begin:end], cut, window)
+        window = [*window, *latency[used].tolist()]
         if len(window) == LATENCY_WINDOW:
             cut, window = float(np.quantile(window, 0.99)), []
         begin = end
     return slow, cut, window
+
+
+def _judged(latency: Array, candidate: Array, cut: float, window: list[float]) -> Array:
+    """Return whether each answer is above the cut, NaN where too many of the window's were before it."""
+    over = latency > cut
+    before = np.cumsum(over & ~candidate) - (over & ~candidate) + sum(value > cut for value in window)
+    return np.where(before <= _MOST_OVER, over, np.nan)
 
 
 def latest_share(requests: Outcomes, share: float) -> float:

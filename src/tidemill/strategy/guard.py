@@ -38,7 +38,7 @@ from tidemill.strategy.arms import (
 )
 from tidemill.strategy.member import Member
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
-from tidemill.strategy.wording import about, against, counted, evidence, percent, span, times
+from tidemill.strategy.wording import against, counted, evidence, more, percent, span, times
 
 _UNITS_BITS = 17  # the bitmap of units whose arm was counted
 
@@ -131,8 +131,8 @@ class Errors(Guard):
         seen = seen_events(failures, "failure", "answer")
         if above >= np.log(wanted):
             reason = (
-                f"the candidate failed {percent(floor.recent)} of its last answers, more than the "
-                f"{percent(self.max_share)} allowed (evidence {against(above, wanted)}): {seen}"
+                f"more of the candidate's latest answers fail than the {percent(self.max_share)} allowed "
+                f"(evidence {against(above, wanted)}): {seen}"
             )
             return self._verdict(Outcome.FAIL, reason, numbers, "training")
         if worse >= np.log(wanted):
@@ -186,7 +186,7 @@ class Latency(Guard):
         }
         if cut is None:
             missing = LATENCY_WINDOW - len(state["window"])
-            return self._verdict(Outcome.PASS, f"{about(missing)} more answers of the live model set the cut", numbers)
+            return self._verdict(Outcome.PASS, f"{more(missing, 'answer')} of the live model set the cut", numbers)
         seen = f"{seen_events(slow, 'slow answer', 'answer')} (above {cut:,.3g} ms)"
         if worse >= np.log(wanted):
             reason = (
@@ -266,12 +266,12 @@ class NoWorse(Guard):
         if no_worse >= np.log(wanted):
             reason = f"{self.metric}: no worse than {times(margin)} (evidence {against(no_worse, wanted)}): {seen}"
             return self._verdict(Outcome.PASS, reason, numbers)
-        missing, more = self._missing(test, state, margin)
+        missing, told = self._missing(test, state, margin)
         reason = (
             f"{self.metric}: {seen}; evidence that it is no worse than {times(margin)}: {against(no_worse, wanted)}, "
             f"worse than {times(self.margin)}: {against(worse, wanted)}; {missing}"
         )
-        return self._verdict(Outcome.INCONCLUSIVE, reason, {**numbers, **more})
+        return self._verdict(Outcome.INCONCLUSIVE, reason, {**numbers, **told})
 
     def _metric(self) -> str:
         if self.metric is None:
@@ -309,13 +309,15 @@ class NoWorse(Guard):
         outcomes = test.more_outcomes(share=share, margin=at, alpha=self.alpha, worse=worse)
         if outcomes is None:
             return f"at the ratio seen so far ({times(test.ratio)}) no number of outcomes will tell", {}
-        numbers: dict[str, Scalar] = {"more_outcomes": round(outcomes)}
+        numbers: dict[str, Scalar] = {}
         parts = []
         if isinstance(test, EventRatio):
             events = test.more_events(share=share, margin=at, alpha=self.alpha, worse=worse) or 0.0
             numbers["more_errors"] = round(events)
-            parts.append(f"{about(events)} more errors")
-        parts.append(f"{about(outcomes)} more outcomes")
+            parts.append(more(events, "error"))
+        if test.num_candidate + test.num_stable > 0:  # else nobody knows how rare errors are
+            numbers["more_outcomes"] = round(outcomes)
+            parts.append(more(outcomes, "outcome"))
         seconds = seconds_for(outcomes, test, state["span"])
         if seconds is not None:
             numbers["more_seconds"] = round(seconds)

@@ -141,7 +141,7 @@ class Shadow(Online):
         """Roll back on failures, leave after enough predictions, else wait."""
         num, failed = state["num"], state["failed"]
         failing = log_rate_above(self.max_failed, num=num, events=failed)
-        seen = _seen_shadows(num, failed, state["disagree"])
+        seen = self._seen(state)
         if failing >= -np.log(_SHADOW_ALPHA):
             reason = (
                 f"more than {percent(self.max_failed)} of shadow predictions fail "
@@ -150,16 +150,23 @@ class Shadow(Online):
             return self._say("rollback", state, Outcome.FAIL, reason, "training")
         if num >= self.requests and failed <= self.max_failed * num:
             return self._say("promote", state, Outcome.PASS, seen)
-        missing = self._missing(state, now)
+        why = f"{seen}; {self._missing(state, now)}"
         if now < from_micros(state["began"]) + self.max_duration:
-            return self._say("stay", state, Outcome.INCONCLUSIVE, f"{seen}; {missing}")
-        reason = f"inconclusive after {shown_duration(self.max_duration)}: {seen}; {missing}"
+            return self._say("stay", state, Outcome.INCONCLUSIVE, why)
+        reason = f"inconclusive after {shown_duration(self.max_duration)}: {why}"
         back_to = "strategy" if self.on_inconclusive == "rollback" else ""
         return self._say(self.on_inconclusive, state, Outcome.INCONCLUSIVE, reason, back_to)
 
+    def _seen(self, state: Json) -> str:
+        differ = state["disagree"] / max(state["num"], 1)
+        return (
+            f"{counted(state['num'], 'shadow prediction')}, {state['failed']:,} failed, "
+            f"{percent(differ)} differ from what was answered"
+        )
+
     def _missing(self, state: Json, now: datetime) -> str:
         if state["num"] < self.requests:
-            return _more_requests(state["num"], self.requests, "shadow prediction", now - from_micros(state["began"]))
+            return f"{self.requests:,} wanted{_to_go(state['num'], self.requests, now - from_micros(state['began']))}"
         return f"at most {percent(self.max_failed)} may have failed to go on"
 
     def _say(self, kind: Kind, state: Json, outcome: Outcome, reason: str, back_to: str = "") -> Action:
@@ -258,8 +265,9 @@ class Gradual(Online):
         missing = [v for v in verdicts if v.outcome is not Outcome.PASS]
         if state["requests"] < self.min_requests:
             waited = now - from_micros(state["step_began"])
-            more = _more_requests(state["requests"], self.min_requests, "request", waited)
-            return self._undecided(state, now, "; ".join([more, *(v.reason for v in missing)]), parts)
+            few = f"{state['requests']:,} of {self.min_requests:,} requests"
+            few += _to_go(state["requests"], self.min_requests, waited)
+            return self._undecided(state, now, "; ".join([few, *(v.reason for v in missing)]), parts)
         if missing:
             return self._undecided(state, now, _reasons(missing), parts)
         return self._leave(state, now, parts)
@@ -367,16 +375,8 @@ def _reasons(verdicts: Sequence[Verdict]) -> str:
     return "; ".join(v.reason for v in verdicts)
 
 
-def _seen_shadows(num: int, failed: int, disagree: int) -> str:
-    return (
-        f"{counted(num, 'shadow prediction')}, {failed:,} failed, "
-        f"{percent(disagree / max(num, 1))} differ from what was answered"
-    )
-
-
-def _more_requests(num: int, wanted: int, one: str, waited: timedelta) -> str:
-    """Say how many more are wanted, and how long that takes at the rate they came so far."""
-    text = f"{num:,} of {wanted:,} {one}s"
-    if num and waited > timedelta(0):
-        text += f", about {span((wanted - num) * waited.total_seconds() / num)} to go"
-    return text
+def _to_go(num: int, wanted: int, waited: timedelta) -> str:
+    """Say how long the missing ones take at the rate they came so far, if that is known."""
+    if not num or waited <= timedelta(0):
+        return ""
+    return f", about {span((wanted - num) * waited.total_seconds() / num)} to go"

@@ -21,7 +21,7 @@ from tidemill.strategy.member import Member, shown_duration
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
 from tidemill.strategy.span import Span
 from tidemill.strategy.stream import Stream
-from tidemill.strategy.wording import about, against, counted, evidence, span
+from tidemill.strategy.wording import against, counted, evidence, more, span
 
 FIRE, QUIET, UNKNOWN = Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN
 EVERYONE = "all"  # the stream of all outcomes, beside those of cohorts
@@ -273,11 +273,11 @@ class Degraded(Trigger):
         )
         if log_evidence >= np.log(wanted):
             return self._say(FIRE, told, numbers)
-        more = test.more_outcomes(1 / wanted) if self.binary else None
-        if more is None:
+        left = test.more_outcomes(1 / wanted) if self.binary else None
+        if left is None:
             return self._say(QUIET, told, numbers)
-        numbers["more_outcomes"] = round(more)
-        return self._say(QUIET, f"{told}; should it stay so, {about(more)} more outcomes are enough to fire", numbers)
+        numbers["more_outcomes"] = round(left)
+        return self._say(QUIET, f"{told}; should it stay so, it fires after {more(left, 'outcome')}", numbers)
 
     def _composed(self, outcome: Outcome, told: Sequence[Verdict], parts: tuple[Verdict, ...]) -> Verdict:
         """Return the verdict of the stream with most evidence, and all streams as its parts."""

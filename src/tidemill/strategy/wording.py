@@ -17,6 +17,12 @@ def about(num: float) -> str:
     return f"about {round(num / size) * size:,.0f}"
 
 
+def more(num: float, one: str) -> str:
+    """Return how many more it takes: `about 1 more error`, `about 1,200 more errors`."""
+    shown = about(num)
+    return f"{shown} more {one}" if shown == "about 1" else f"{shown} more {one}s"
+
+
 def counted(num: float, one: str) -> str:
     """Return a count with its noun: `1 error`, `1,024 errors`."""
     return f"{num:,.0f} {one}" if num == 1 else f"{num:,.0f} {one}s"
@@ -38,7 +44,7 @@ def span(seconds: float) -> str:
         if seconds >= 2 * size:
             shown = seconds / size
             return f"{shown:.2g} {unit}" if shown < 10 else f"{shown:,.0f} {unit}"
-    return "a moment"
+    return "1 s"
 
 
 def evidence(log_evidence: float) -> float:

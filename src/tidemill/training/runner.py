@@ -34,6 +34,7 @@ from tidemill.records import Json
 JOB, PROCESS, LOG, PROGRESS = "job.json", "process.json", "log.txt", "progress.jsonl"
 LOCK, RESULT, ERROR = "lock", "result.json", "error.json"
 
+_MARK = "TIDEMILL_TRAINING"  # names the work folder in the environment of all that a training starts
 _TAIL_BYTES = 4_096
 _GRACE_S = 2.0
 _KILL_S = 10.0
@@ -98,16 +99,18 @@ def launch(job: Job) -> Status:
     if status.state in ("running", "done"):
         return status
     workdir.mkdir(parents=True, exist_ok=True)
-    _sweep(workdir)
     with (workdir / LOCK).open("ab") as lock:
-        if _locked(lock.fileno(), patience_s=_KILL_S if status.state == "dead" else 0.0):
-            _start(job, workdir, lock.fileno())
-            return poll(workdir)
-    if status.state == "dead":
-        raise TrainingError(
-            f"what the dead training in {workdir} started does not end.", "find it with `ps`, and stop it"
-        )
-    return Status(state="running")  # just started by another loop, which was killed before it wrote so
+        if not _locked(lock.fileno(), patience_s=0):
+            if status.state == "absent":
+                return Status(state="running")  # by a loop that was killed before it wrote so
+            _sweep(workdir)
+            if not _locked(lock.fileno(), patience_s=_KILL_S):
+                what = f"something that an earlier training in {workdir} started does not end."
+                raise TrainingError(what, "find it with `ps`, and stop it by hand")
+        if status.state != "absent":
+            _sweep(workdir)
+        _start(job, workdir, lock.fileno())
+    return poll(workdir)
 
 
 def _locked(lock: int, *, patience_s: float) -> bool:
@@ -135,7 +138,7 @@ def _start(job: Job, workdir: Path, lock: int) -> None:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the loop, and `kill` reaches whatever the training starts
                 pass_fds=(lock,),  # the lock is the child's from its first moment
-                env=_environment(os.environ),
+                env=_environment(os.environ, workdir),
             )
     except OSError as error:
         raise TrainingError(f"the training process cannot be started: {error}", f"look at {workdir}") from error
@@ -191,11 +194,15 @@ def kill(workdir: Path, reason: str = "it was stopped") -> None:
 
 
 def _sweep(workdir: Path) -> None:
-    """Kill what a dead job has left behind. Its group keeps the pid from being given to anybody else."""
-    pid = _process(workdir).get("pid")
-    if pid is not None and started_at(pid) is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+    """Kill what a dead job has left behind, known by its environment: pids and groups may be others' by now.
+
+    Only Linux tells the environment; elsewhere what a killed training started must end by itself.
+    """
+    mark = f"{_MARK}={workdir}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def error_json(error: BaseException, traceback: str = "") -> Json:
@@ -238,7 +245,7 @@ def started_at(pid: int) -> str | None:
     return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
 
 
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
+def _environment(own: Mapping[str, str], workdir: Path) -> dict[str, str]:
     """Return the variables of the training process: some of the cores, and what makes it repeatable."""
     threads = str(max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // 2)))
     usual = {
@@ -249,20 +256,25 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's matrix products are not deterministic
     }
-    return {**usual, **own}
+    return {**usual, **own, _MARK: str(workdir)}
 
 
 def _process(workdir: Path) -> Json:
     return _read_json(workdir / PROCESS) or {}
 
 
+def _reap() -> None:
+    """Let go of our children that have ended, whoever they were; else they stay as zombies."""
+    for pid, child in list(_started.items()):
+        if child.poll() is not None:
+            del _started[pid]
+
+
 def _is_alive(workdir: Path) -> bool:
+    _reap()
     process = _process(workdir)
     if not process or process["started"] is None:
         return False
-    child = _started.get(process["pid"])
-    if child is not None and child.poll() is not None:
-        del _started[process["pid"]]
     return bool(started_at(process["pid"]) == process["started"])
 
 

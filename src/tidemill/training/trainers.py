@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from tidemill.strategy.member import callable_json, plain
 from tidemill.transforms import Pipeline, Transform, default_transforms
 
 _SMOKE_STEPS = 60
+_TORCH = ("torch", "safetensors", "onnxscript")
 
 
 class _WithTransforms:
@@ -135,13 +137,15 @@ class Torch(_WithTransforms):
     def train(
         self, data: TrainingData, *, start_from: Path | None, seed: int, workdir: Path, progress: Report
     ) -> Model:
-        """Train a module, or go on training the one in `start_from`."""
-        try:
-            from tidemill.training.torch_trainer import How, fit  # noqa: PLC0415 - an optional extra
-        except ModuleNotFoundError as error:
-            if error.name and error.name.partition(".")[0] in ("torch", "safetensors", "onnxscript"):
-                raise MissingExtra("tm.trainers.Torch", "torch") from error
-            raise
+        """Train a module, or go on training the one in `start_from`.
+
+        Raises:
+            MissingExtra: torch, or what it takes to store and export a module, is not installed.
+        """
+        if any(find_spec(name) is None for name in _TORCH):
+            raise MissingExtra("tm.trainers.Torch", "torch")
+        from tidemill.training.torch_trainer import How, fit  # noqa: PLC0415 - an optional extra
+
         pipeline, how = self.pipeline(data.schema), How(**self._how())
         return fit(self.module, pipeline, data, how=how, start_from=start_from, seed=seed, progress=progress)
 

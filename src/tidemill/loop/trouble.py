@@ -1,0 +1,57 @@
+"""What steps raise: written down, shown by `status`, and tried again after a growing rest while the other steps go on.
+
+It is kept in the journal, so that a restart does not forget the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from tidemill.clock import micros
+from tidemill.errors import Conflict, Fenced, TidemillError
+from tidemill.loop.world import Turn
+
+_STATE = "trouble"
+_LONGEST_REST_S = 300.0
+
+
+class Trouble:
+    """The steps that failed before this turn."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._known = turn.state(_STATE)
+
+    def take(self, name: str, step: Callable[[], bool]) -> bool:
+        """Take a step unless it rests; return whether it did something."""
+        if name in self._known and micros(self._turn.now) < self._known[name]["again_at"]:
+            return False
+        try:
+            did = step()
+        except Fenced:
+            raise
+        except Conflict:
+            return True  # somebody moved the route in between: look again
+        except Exception as error:
+            self._note(name, error)
+            return False
+        if self._known.pop(name, None) is not None:
+            self._write()
+        return did
+
+    def _note(self, name: str, error: Exception) -> None:
+        before = self._known.get(name, {})
+        times = before.get("times", 0) + 1
+        rest = timedelta(seconds=min(2.0**times, _LONGEST_REST_S))
+        self._known[name] = {
+            "error": str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}",
+            "times": times,
+            "since": before.get("since", micros(self._turn.now)),
+            "again_at": micros(self._turn.now + rest),
+        }
+        self._write()
+
+    def _write(self) -> None:
+        with self._turn.write() as conn:
+            self._turn.world.journal.put_state(conn, self._turn.name, _STATE, self._known, self._turn.now)
