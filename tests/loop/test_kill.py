@@ -30,7 +30,7 @@ from tidemill.training import runner
 LONGEST_S = 120
 KILLED = 77
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["harness", "tidemill.app", "tidemill.loop.engine"])
+_CONTEXT.set_forkserver_preload(["tidemill.app", "sklearn.linear_model", "tidemill.training.trainers"])
 
 
 def world_at(second: int, folder: Path) -> Harness:
@@ -161,4 +161,5 @@ def test_killed_at_any_write_of_a_full_cycle_the_loop_ends_as_if_nothing_had_hap
         kill_at = 1
         while killed_once(unkilled, second, kill_at, when, tmp_path / f"{second}-{kill_at}"):
             kills, kill_at = kills + 1, kill_at + 1
+    print(f"{kills} kills in {len(unkilled.before)} seconds")
     assert kills >= 30, f"only {kills} writes were found to be killed at"

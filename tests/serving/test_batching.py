@@ -100,7 +100,7 @@ def test_rows_that_gave_up_waiting_are_passed_over(loaded):
 
 
 def test_a_version_that_turns_out_slow_leaves_the_loop_for_a_thread(tmp_path):
-    slow = load(onnx_artefact(tmp_path / "slow", graph(1, width=1024)))
+    slow = load(onnx_artefact(tmp_path / "slow", graph(1, width=2048)))
 
     async def main() -> tuple[bool, bool]:
         bench = Bench(slow)

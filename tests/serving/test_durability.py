@@ -120,10 +120,10 @@ def test_segments_are_sealed_within_their_age_and_an_idle_gateway_says_how_far_t
     segments = Segments(pets.home.segments)
     with running(pets) as client:
         predict(client)
-        until(lambda: [s.sealed for s in segments.present()].count(True) == 1, seconds=3)
+        until(lambda: [s.sealed for s in segments.present()].count(True) == 1, seconds=10)
         for _ in range(3):
             asked = micros(SystemClock().now())
-            until(lambda asked=asked: min(s.low_at for s in segments.present() if not s.sealed) > asked, seconds=2)
+            until(lambda asked=asked: min(s.low_at for s in segments.present() if not s.sealed) > asked, seconds=10)
         predict(client)
         predict(client)
         lows = {s.name: s.low_at for s in segments.present()}

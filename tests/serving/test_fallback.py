@@ -110,9 +110,9 @@ def test_a_project_without_a_route_is_unavailable_until_it_has_one(place):
 
 @pytest.fixture
 def fickle(place, tmp_path):
-    """A Python model as candidate for everybody, with two seconds to answer, and another project beside it."""
+    """A Python model as candidate for everybody, with three seconds to answer, and another project beside it."""
     for name in ("pets", "other"):
-        place.publish(name, limits=Limits(timeout_s=2.0))
+        place.publish(name, limits=Limits(timeout_s=3.0))
     place.add(graph(1))
     place.add(python_artefact(tmp_path / "fickle", "Fickle"))
     place.route(stable=1, candidate=2, share=1.0)
@@ -144,8 +144,8 @@ def test_while_a_worker_hangs_other_requests_go_on_and_afterwards_it_is_replaced
         for _ in range(20):
             at = time.monotonic()
             assert ask(fickle, [0, 0, 0, 0], model="other").json()["version"] == 1
-            assert time.monotonic() - at < 0.9
+            assert time.monotonic() - at < 1.2
         reply = hanging.result().json()
-        assert time.monotonic() - begun < 2.0, "half of the time is kept for the version that stands in"
+        assert time.monotonic() - begun < 3.0, "half of the time is kept for the version that stands in"
     assert (reply["version"], reply["fallback"]) == (1, "timeout")
     until(lambda: ask(fickle, [0, 0, 0, 0], model="pets").json()["version"] == 2)

@@ -53,7 +53,7 @@ def test_a_shadow_that_raises_is_logged_as_failed_and_the_answer_is_untouched(pl
 
 
 def test_a_shadow_that_hangs_delays_nobody_and_is_dropped(place, tmp_path):
-    place.publish(limits=Limits(timeout_s=1.0, max_batch=2))
+    place.publish(limits=Limits(timeout_s=2.0, max_batch=2))
     place.route(stable=place.add(graph(1)), shadows=(place.add(python_artefact(tmp_path / "a", "Fickle")),))
     with running(place) as client:
         slowest = 0.0
@@ -62,7 +62,7 @@ def test_a_shadow_that_hangs_delays_nobody_and_is_dropped(place, tmp_path):
             reply = predict(client, inputs=inputs([HANGS if i == 0 else 0, 0, 0, 0]))
             slowest = max(slowest, time.monotonic() - begun)
             assert (reply.status_code, reply.json()["fallback"]) == (200, None)
-        assert slowest < 0.9
+        assert slowest < 1.8
         page = client.get("/metrics").text
         dropped = next(line for line in page.splitlines() if line.startswith("tidemill_shadows_dropped_total{"))
         assert float(dropped.split()[-1]) >= 30 - 2 - 8 - 1  # a batch of 2 at work, 4 batches waiting

@@ -92,15 +92,19 @@ def test_a_version_that_stays_in_the_route_keeps_its_process(place, tmp_path):
 
 
 def test_a_candidate_whose_watcher_is_gone_loses_its_share(place):
+    def renew(seconds: float) -> None:
+        with place.database.begin() as conn:
+            place.catalog.renew(conn, "pets", "r", SystemClock().now() + timedelta(seconds=seconds))
+
     place.publish()
     place.add(graph(1))
-    lapses_at = SystemClock().now() + timedelta(seconds=1)
+    lapses_at = SystemClock().now() + timedelta(seconds=60)
     place.route(stable=1, candidate=place.add(graph(2)), share=1.0, lapses_at=lapses_at, rollout="r")
     with running(place) as client:
         assert predict(client).json()["version"] == 2
+        renew(0.2)
         until(lambda: predict(client).json()["version"] == 1)
-        with place.database.begin() as conn:  # the loop is back
-            place.catalog.renew(conn, "pets", "r", SystemClock().now() + timedelta(seconds=60))
+        renew(60)  # the loop is back
         until(lambda: predict(client).json()["version"] == 2)
     rows, _ = place.rows()
     assert {(row.assigned_version, row.share) for row in rows} == {(2, 1.0), (1, 0.0)}

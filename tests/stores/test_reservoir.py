@@ -97,7 +97,8 @@ def test_inputs_of_any_names_and_types_come_back_in_any_order(
     reservoir: Reservoir, example: Example, data: st.DataObject
 ) -> None:
     project = f"p{next(NUMBERS)}"
-    rows = data.draw(st.lists(st.dictionaries(st.sampled_from(["a", "b", "c"]), VALUES), min_size=1, max_size=8))
+    row = st.dictionaries(st.sampled_from(["a", "b", "c"]), VALUES, min_size=1)
+    rows = data.draw(st.lists(row, min_size=1, max_size=8))
     examples = [replace(example, id=str(i), inputs=row) for i, row in enumerate(rows)]
     half = data.draw(st.integers(0, len(rows)))
     add(reservoir, *examples[:half], project=project)
@@ -105,8 +106,8 @@ def test_inputs_of_any_names_and_types_come_back_in_any_order(
     wanted = data.draw(st.lists(st.sampled_from(range(len(rows))), max_size=10))
     found = reservoir.inputs(project, [str(i) for i in wanted])
     assert found == [rows[i] for i in wanted]
-    assert [[type(v) for v in row.values()] for row in found] == [
-        [type(rows[i][n]) for n in row] for i, row in zip(wanted, found, strict=True)
+    assert [{n: type(v) for n, v in row.items()} for row in found] == [
+        {n: type(v) for n, v in rows[i].items()} for i in wanted
     ]
 
 
@@ -137,6 +138,11 @@ def test_a_chunk_that_changed_on_the_disk_is_not_believed(
 def test_an_input_that_is_not_canonical_is_refused_by_name(reservoir: Reservoir, example: Example, bad: Any) -> None:
     with pytest.raises(StoreError, match="'age' of example 'e1'"):
         add(reservoir, replace(example, inputs={"age": bad}))
+
+
+def test_an_example_without_inputs_is_refused(reservoir: Reservoir, example: Example) -> None:
+    with pytest.raises(StoreError, match="e1"):
+        add(reservoir, replace(example, inputs={}))
 
 
 def test_a_label_without_its_source_is_refused(reservoir: Reservoir, example: Example) -> None:

@@ -96,6 +96,10 @@ def _examples(turn: Turn, frame: pl.DataFrame, picks: Picks) -> list[Example]:
 
 def _example(turn: Turn, row: Mapping[str, Json], reason: str, probability: float | None) -> Example:
     labelled = row["label"] is not None
+    if turn.strategy.label.queue is None:
+        probability = None  # only who gave feedback could be picked, and that is nobody's design
+    elif probability is not None:
+        probability *= row["keep_probability"]  # a request whose inputs were not kept could not be picked
     return Example(
         id=row["request_id"],
         request_id=row["request_id"],

@@ -20,7 +20,7 @@ from tidemill.strategy.outcomes import Outcomes
 
 _FACTS = [
     "request_id", "received_at", "unit", "rollout", "share", "assigned_version", "answered_version",
-    "error", "fallback_reason", "latency_ms", "decision", "scores",
+    "error", "fallback_reason", "latency_ms", "decision", "scores", "keep_probability",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tidemill.records import Prediction
 from tidemill.runtime.ids import IdMaker
 from tidemill.runtime.routing import assign
 from tidemill.schema import Array
-from tidemill.serving.batching import NOT_LOADED, OVERLOADED, RAISED, TIMEOUT, Failure, Scored
+from tidemill.serving.batching import NOT_LOADED, OVERLOADED, RAISED, TIMEOUT, Batcher, Failure, Scored
 from tidemill.serving.fleet import Fleet
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.protocol import Answer, PredictRequest, Unanswered
@@ -272,21 +272,24 @@ class Deployment:
     def sweep(self) -> None:
         """Send rows on that waited too long for a version, and close versions that nobody needs any more."""
         now = time.monotonic()
-        late = [row for row in self._rows if row.waits_in is not None and row.deadline <= now]
-        for version in list(self.fleet.versions) if late else ():
-            self._give_up(version, [row for row in late if row.waits_in is version.batcher])
+        late: dict[Batcher, list[InFlight]] = {}
+        for row in self._rows:
+            if row.waits_in is not None and row.deadline <= now:
+                late.setdefault(row.waits_in, []).append(row)
+        for version in self.fleet.versions if late else ():
+            if version.batcher in late:
+                self._give_up(version, late[version.batcher])
         self.fleet.close_unused()
 
     def _give_up(self, version: Version, rows: list[InFlight]) -> None:
-        if version.batcher is None or not rows:
-            return
         for row in rows:
             row.waits_in = None
             if row.reply is None and not row.is_running:
                 self._drop(row)
             else:
                 self._failed(row, version, Failure(TIMEOUT, f"version {version.number} did not answer in time"))
-        version.batcher.purge()
+        if version.batcher is not None:
+            version.batcher.purge()
 
     def low_at(self, now: int) -> int:
         """Return the earliest `received_at` that is still to be logged, `now` when there is none."""

@@ -29,8 +29,10 @@ def canonical(example: Example) -> dict[str, Any]:
     """Return the inputs in the form they are stored in, by name.
 
     Raises:
-        StoreError: a value is not canonical, so that it could not be given back as it is.
+        StoreError: there is none, or one is not canonical, so that it could not be given back as it is.
     """
+    if not example.inputs:
+        raise StoreError(f"example {example.id!r} has no inputs.", "add only requests whose inputs were kept")
     inputs = {}
     for name, value in sorted(example.inputs.items()):
         if isinstance(value, bool) or not isinstance(value, str | float | int | bytes):

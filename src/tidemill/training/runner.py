@@ -198,7 +198,7 @@ def _sweep(workdir: Path) -> None:
 
     Only Linux tells the environment; elsewhere what a killed training started must end by itself.
     """
-    mark = f"{_MARK}={workdir}".encode()
+    mark = f"{_MARK}={workdir.absolute()}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             if mark in (process / "environ").read_bytes().split(b"\0"):
@@ -256,7 +256,7 @@ def _environment(own: Mapping[str, str], workdir: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's matrix products are not deterministic
     }
-    return {**usual, **own, _MARK: str(workdir)}
+    return {**usual, **own, _MARK: str(workdir.absolute())}
 
 
 def _process(workdir: Path) -> Json:
