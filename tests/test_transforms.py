@@ -187,6 +187,11 @@ def test_the_usual_transforms_read_every_input_that_is_no_tag():
     assert usual.inputs == ("text", "country", "age", "photo", "vector", "user")
 
 
+def test_a_schema_without_anything_to_learn_from_has_no_usual_transforms():
+    with pytest.raises(ProjectError, match="every input is a tag"):
+        default_transforms(Schema({"plan": Category(tag=True)}, Classes(("a", "b"))))
+
+
 @pytest.mark.parametrize(
     ("transforms", "message"),
     [

@@ -19,8 +19,8 @@ project = tm.Project(
     strategy=tm.Strategy(
         curate=tm.curate.Random(1.0),
         curate_every="1s",
-        label=tm.label.Feedback(trust="truth", horizon="2s", daily_budget=100_000),
-        trigger=tm.trigger.Degraded("accuracy", drop=0.02, by_cohort=False, trust="truth") | tm.trigger.Amount(2_500),
+        label=tm.label.Feedback(trust="truth", horizon="2s", daily_budget=None),
+        trigger=tm.trigger.Degraded("accuracy", drop=0.02, by_cohort=False, trust="truth") | tm.trigger.Amount(1_500),
         dataset=tm.dataset.Everything(),
         offline=[tm.offline.NoWorse("accuracy"), tm.offline.BeatsBaseline(tm.offline.Majority())],
         online=tm.online.Gradual(

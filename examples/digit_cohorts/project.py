@@ -16,12 +16,12 @@ project = tm.Project(
     output=tm.Classes([str(digit) for digit in range(10)]),
     unit="picture",
     cohorts={source: f"source = '{source}'" for source in SOURCES},
-    trainer=tm.trainers.Sklearn(MLPClassifier((128,), max_iter=60)),
+    trainer=tm.trainers.Sklearn(MLPClassifier((128,), max_iter=30)),
     strategy=tm.Strategy(
         curate=tm.curate.FeedbackDriven(0.3) + tm.curate.Random(0.7),
         curate_every="1s",
-        label=tm.label.Feedback(trust="truth", horizon="2s", daily_budget=50_000),
-        trigger=tm.trigger.Degraded("accuracy", drop=0.03, by_cohort=False, trust="truth") & tm.trigger.Amount(300),
+        label=tm.label.Feedback(trust="truth", horizon="2s", daily_budget=None),
+        trigger=tm.trigger.Degraded("accuracy", drop=0.05, by_cohort=False, trust="truth") | tm.trigger.Amount(800),
         dataset=tm.dataset.Everything(),
         offline=[tm.offline.NoWorse("accuracy"), tm.offline.BeatsBaseline(tm.offline.Majority())],
         online=tm.online.Gradual(

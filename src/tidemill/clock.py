@@ -51,6 +51,8 @@ class ManualClock:
 
     def sleep(self, seconds: float) -> None:
         """Move on by that much."""
+        if seconds < 0:
+            raise ValueError(f"a clock does not run backwards: sleep({seconds})")
         self._now += timedelta(seconds=seconds)
 
     def set(self, now: datetime) -> None:
@@ -64,7 +66,7 @@ def duration(value: timedelta | str, *, name: str = "duration") -> timedelta:
     """Read a duration such as `"30d"`, `"2h"`, `"1d 12h"` or a `timedelta`.
 
     Raises:
-        ProjectError: it is neither, or negative.
+        ProjectError: it is neither, or negative, or too long.
     """
     if isinstance(value, timedelta):
         if value < timedelta(0):
@@ -73,7 +75,10 @@ def duration(value: timedelta | str, *, name: str = "duration") -> timedelta:
     parts = list(_DURATION.finditer(value)) if isinstance(value, str) else []
     if not parts or "".join(p.group(0) for p in parts) != value:
         raise ProjectError(f"{name} is {value!r}, which is not a duration.", f"give {_WANTED}")
-    return timedelta(seconds=sum(float(p.group(1)) * _UNITS[p.group(2)] for p in parts))
+    try:
+        return timedelta(seconds=sum(float(p.group(1)) * _UNITS[p.group(2)] for p in parts))
+    except OverflowError:
+        raise ProjectError(f"{name} is {value!r}, longer than any calendar.", f"give {_WANTED}") from None
 
 
 def micros(at: datetime) -> int:

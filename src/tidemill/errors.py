@@ -24,6 +24,9 @@ TidemillError                 message = what is wrong, with the value; hint = th
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class TidemillError(Exception):
     """Base of all errors raised on purpose: what is wrong, and what to do next."""
@@ -36,8 +39,9 @@ class TidemillError(Exception):
     def __str__(self) -> str:
         return f"{self.message} Next: {self.hint}" if self.hint else self.message
 
-    def __reduce__(self) -> tuple[type[TidemillError], tuple[str, str]]:
-        return type(self), (self.message, self.hint)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class again: each has a signature of its own, and what it knows is in its attributes.
+        return copyreg.__newobj__, (type(self), self.message), self.__dict__  # type: ignore[attr-defined]
 
 
 class ProjectError(TidemillError):
@@ -50,9 +54,6 @@ class MissingExtra(TidemillError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra {extra!r}.", f"pip install 'tidemill[{extra}]'")
         self.what, self.extra = what, extra
-
-    def __reduce__(self) -> tuple[type[TidemillError], tuple[str, str]]:
-        return type(self), (self.what, self.extra)
 
 
 class InvalidRequest(TidemillError):

@@ -178,12 +178,12 @@ class HashedNgrams(_Single):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.words))
-        self._require(1 <= self.bits <= 24, f"bits is {self.bits}", "give 1 to 24; 18 is usual")
         ordered = len(self.words) == 2 and 1 <= self.words[0] <= self.words[1] <= 8
+        self._require(1 <= self.bits <= 24, f"bits is {self.bits}", "give 1 to 24; 18 is usual")
         self._require(ordered, f"words is {self.words}", "give the shortest and longest n-gram, such as (1, 2)")
         self._require(self.max_terms >= 1, f"max_terms is {self.max_terms}", "keep at least one term")
-        known = ("l2", "counts", "binary")
-        self._require(self.weights in known, f"weights is {self.weights!r}", f"give one of {', '.join(known)}")
+        known = self.weights in ("l2", "counts", "binary")
+        self._require(known, f"weights is {self.weights!r}", "give 'l2', 'counts' or 'binary'")
 
     @property
     def size(self) -> int:
@@ -395,14 +395,8 @@ def _check_input(transform: Transform, name: str, schema: Schema) -> None:
         raise ProjectError(f"transforms.{what} cannot read {name!r}, a {type(kind).__name__}.", f"it reads {fitting}")
 
 
-_USUAL: Mapping[type[Any], type[Any]] = {
-    Number: Standardise,
-    Category: OneHot,
-    Sensitive: OneHot,
-    Image: ScaleImage,
-    Tensor: Flatten,
-    Text: HashedNgrams,
-}
+_USUAL: Mapping[type[Any], type[Any]] = {Number: Standardise, Category: OneHot, Sensitive: OneHot}
+_USUAL = {**_USUAL, Image: ScaleImage, Tensor: Flatten, Text: HashedNgrams}
 
 
 def default_transforms(schema: Schema) -> tuple[Transform, ...]:
@@ -411,13 +405,9 @@ def default_transforms(schema: Schema) -> tuple[Transform, ...]:
     Raises:
         ProjectError: every input is a tag, or one is of a type that has no usual transform.
     """
-    kinds = {name: _USUAL.get(type(schema.inputs[name])) for name in schema.features}
-    strange = [name for name, kind in kinds.items() if kind is None]
-    if strange:
-        kind = type(schema.inputs[strange[0]]).__name__
-        raise ProjectError(
-            f"input {strange[0]!r} is a {kind}, which has no usual transform.", "give the trainer transforms=[...]"
-        )
-    if not kinds:
-        raise ProjectError("every input is a tag, so the model would see nothing.", "give the trainer transforms=[...]")
-    return tuple(kind(name) for name, kind in kinds.items() if kind)
+    kinds = {name: type(schema.inputs[name]) for name in schema.features}
+    strange = [f"{name!r} is a {kind.__name__}" for name, kind in kinds.items() if kind not in _USUAL]
+    if strange or not kinds:
+        problem = f"input {strange[0]}, which has no usual transform" if strange else "every input is a tag"
+        raise ProjectError(f"{problem}.", "give the trainer transforms=[...] of what the model shall see")
+    return tuple(_USUAL[kind](name) for name, kind in kinds.items())

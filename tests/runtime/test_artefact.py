@@ -71,6 +71,11 @@ def test_a_pickle_in_an_array_file_is_never_loaded(tmp_path):
         read_params(tmp_path)
 
 
+def test_an_array_that_would_need_a_pickle_is_not_written(tmp_path):
+    with pytest.raises(ModelError, match=r"'0\.words' holds Python objects"):
+        write_artefact(tmp_path, ARTEFACT, params={"0.words": np.array(["a"], dtype=object)}, scores=SCORES)
+
+
 @pytest.mark.parametrize("num_rows", [0, 9])
 def test_an_artefact_without_an_example_or_with_too_large_a_one_is_not_written(tmp_path, num_rows):
     artefact = replace(ARTEFACT, example=[encode_row(EXAMPLE[0])] * num_rows)

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psutil
 import pytest
-from artefacts import graph
+from artefacts import graph, inputs, python_artefact
+from python_models import DAWDLES
 from served import predict, process, running, until
 
 from tidemill.clock import SystemClock, micros
@@ -83,6 +85,21 @@ def test_sigterm_answers_what_was_asked_seals_the_log_and_exits_0(pets):
     assert callers.answered <= {row.request_id for row in predictions}
     assert callers.acknowledged <= {row.request_id for row in feedback}
     assert all(segment.sealed for segment in Segments(pets.home.segments).present())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_that_is_running_when_the_signal_comes_is_answered(place, tmp_path, number):
+    place.publish()
+    place.route(stable=place.add(python_artefact(tmp_path / "a", "Fickle")))
+    with process(place) as (started, address), httpx.Client(base_url=address, timeout=10) as client:
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(predict, client, inputs=inputs([DAWDLES, 0, 0, 0]))
+            time.sleep(0.3)
+            started.send_signal(number)
+            reply = slow.result()
+        assert (reply.status_code, reply.json()["version"]) == (200, 1)
+        assert started.wait(20) == 0
+    assert [row.request_id for row in place.rows()[0]] == [reply.json()["request_id"]]
 
 
 def test_while_the_log_cannot_be_written_nothing_is_acknowledged_and_health_says_so(pets):

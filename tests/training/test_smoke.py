@@ -10,7 +10,7 @@ import pytest
 from learnable import training_data
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.naive_bayes import ComplementNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -68,11 +68,11 @@ class Broken:
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_can_learn_passes_within_a_second(estimator, seed, digits, tmp_path):
-    begun = time.perf_counter()
+    begun = time.process_time()
     verdicts = smoke.run(Sklearn(estimator), digits, seed=seed, workdir=tmp_path)
     assert not failed(verdicts), failed(verdicts)
     assert [v.by for v in verdicts] == [f"smoke.{n}" for n in ("shapes", "inputs", "labels", "memorise", "latency")]
-    assert time.perf_counter() - begun < 3  # under 1 s on a quiet core
+    assert time.process_time() - begun < 1.5  # of CPU, since the machine may be busy; 0.5 on a quiet core
 
 
 def test_text_and_values_pass_too(titles, prices, tmp_path):
@@ -152,7 +152,7 @@ def data_that_fail(titles, prices):
         (changed(titles, columns={**titles.columns, "text": nothing}), "'text' is empty in every row", "data"),
         (changed(titles, columns=same), "every input is the same", "data"),
         (changed(titles, weights=np.zeros(300)), "weights", "strategy"),
-        (changed(titles, targets=np.array([2] + [0, 1] * 149 + [0])), "class 'question' has a single row", "labels"),
+        (changed(titles, targets=np.array([2] + [0] * 299)), "class 'question' has a single row", "labels"),
         (changed(prices, targets=np.full(300, 2.5)), "every label is 2.5", "labels"),
     ]
 
@@ -170,6 +170,37 @@ def test_a_constant_input_among_others_is_only_told(titles):
     verdicts = smoke.check_data(changed(titles, columns={**titles.columns, "country": same}))
     assert not failed(verdicts)
     assert any("constant: country" in v.reason for v in verdicts)
+
+
+def test_one_odd_label_is_only_told(titles):
+    """A class with a single row must not stop a loop that nobody watches."""
+    verdicts = smoke.check_data(changed(titles, targets=np.array([2] + [0, 1] * 149 + [0])))
+    assert not failed(verdicts)
+    assert any("a single row of: question" in v.reason for v in verdicts)
+
+
+def test_rows_without_weight_are_memorised_too(digits, tmp_path):
+    """The batch is drawn from all rows; one of weight 0 says nothing against the trainer."""
+    one = changed(digits, weights=np.where(np.arange(400) == 5, 400.0, 0.0))
+    assert not failed(smoke.run(Sklearn(LogisticRegression()), one, seed=0, workdir=tmp_path))
+
+
+def test_what_fits_two_rows_and_no_batch_is_inconclusive(tmp_path):
+    """One bit of input, and labels that have nothing to do with it: a weak problem, not a broken training."""
+    rng = np.random.default_rng(0)
+    data = training_data(
+        Schema({"n": Number(), "m": Number()}, Classes(("no", "yes"))),
+        {"n": rng.normal(size=200), "m": rng.normal(size=200)},
+        rng.integers(0, 2, 200),
+    )
+    verdicts = [
+        v
+        for seed in range(10)
+        for v in smoke.run(Sklearn(SGDClassifier(loss="log_loss")), data, seed=seed, workdir=tmp_path)
+        if v.by == "smoke.memorise"
+    ]
+    assert {v.outcome for v in verdicts} == {Outcome.PASS, Outcome.INCONCLUSIVE}
+    assert all("say little about the label" in v.reason for v in verdicts if v.outcome is Outcome.INCONCLUSIVE)
 
 
 def test_same_inputs_with_different_labels_are_a_fault_of_the_labels(tmp_path):

@@ -25,7 +25,7 @@ from tidemill.schema import Schema
 from tidemill.stores.tabular import examples_from, parse_label, read_table
 from tidemill.testing.traffic import Ask, Users
 
-RATE, LABEL_DELAY_S = 250.0, 1.0
+RATE, LABEL_DELAY_S = 120.0, 1.0
 TRAIN_SHARE, NUM_WINDOWS = 0.2, 10
 
 

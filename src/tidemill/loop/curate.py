@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,10 @@ from tidemill.monitor.outcomes import Window, horizon, matured_frame
 from tidemill.records import Example, Json, Trust
 from tidemill.schema import Array
 from tidemill.strategy.curate import Candidates, CurateContext, Picks
+from tidemill.strategy.label import UNLIMITED
+
+
+_DAY = timedelta(days=1)
 
 
 def curate(turn: Turn) -> bool:
@@ -25,19 +29,27 @@ def curate(turn: Turn) -> bool:
     if state.get("slot") == slot or (window.after is not None and window.until <= window.after):
         return False
     since = state.get("since") or micros(turn.now)
-    budget = turn.strategy.label.allowance(turn.now - from_micros(since)) - int(state.get("picked", 0))
+    budget, spent = _budget(turn, turn.now - from_micros(since), int(state.get("spent", 0)))
     examples = pick(turn, window, budget) if budget > 0 else []
     with turn.write() as conn:
         num_new = turn.world.reservoir.add(conn, turn.name, examples)
         _ask_for_labels(turn, conn, examples)
-        picked = int(state.get("picked", 0)) + num_new
-        body = {"slot": slot, "since": since, "until": micros(window.until), "picked": picked}
+        body = {"slot": slot, "since": since, "until": micros(window.until), "spent": spent + num_new}
         turn.world.journal.put_state(conn, turn.name, "curate", body, turn.now)
     return True
 
 
 def _slot(turn: Turn) -> int:
     return int(turn.now.timestamp() // turn.strategy.curate_every.total_seconds())
+
+
+def _budget(turn: Turn, elapsed: timedelta, spent: int) -> tuple[int, int]:
+    """Return how many may be picked now, and what is spent; what earlier days left over is not kept for today."""
+    allowance = turn.strategy.label.allowance
+    if allowance(elapsed) == UNLIMITED:
+        return UNLIMITED, 0
+    spent = max(spent, allowance(elapsed // _DAY * _DAY))
+    return allowance(elapsed) - spent, spent
 
 
 def _readable_until(turn: Turn) -> datetime:
@@ -62,7 +74,8 @@ def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
     kept = pl.all_horizontal(pl.col(n).is_not_null() for n in turn.world.project.inputs)
     frame = frame.filter(pl.col("decision").is_not_null() & kept)
     if turn.strategy.label.queue is None:
-        return frame.filter(pl.col("label").is_not_null())  # nobody could be asked for the others
+        # Nobody could be asked for the others, so what is picked stands for the requests that get feedback.
+        return frame.filter(pl.col("label").is_not_null())
     return frame
 
 
@@ -96,9 +109,7 @@ def _examples(turn: Turn, frame: pl.DataFrame, picks: Picks) -> list[Example]:
 
 def _example(turn: Turn, row: Mapping[str, Json], reason: str, probability: float | None) -> Example:
     labelled = row["label"] is not None
-    if turn.strategy.label.queue is None:
-        probability = None  # only who gave feedback could be picked, and that is nobody's design
-    elif probability is not None:
+    if probability is not None:
         probability *= row["keep_probability"]  # a request whose inputs were not kept could not be picked
     return Example(
         id=row["request_id"],

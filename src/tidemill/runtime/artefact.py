@@ -34,7 +34,8 @@ def write_artefact(folder: Path, artefact: Artefact, *, params: Mapping[str, Arr
     to the N example rows of `artefact`.
 
     Raises:
-        ModelError: there are no example rows, too many, or not one row of scores for each.
+        ModelError: there are no example rows, too many, or not one row of scores for each; or a fitted array holds
+            Python objects, which are never loaded.
     """
     num_rows = len(artefact.example)
     if not 0 < num_rows <= MAX_EXAMPLE_ROWS or len(scores) != num_rows:
@@ -44,10 +45,11 @@ def write_artefact(folder: Path, artefact: Artefact, *, params: Mapping[str, Arr
         )
     text = json.dumps(asdict(artefact), ensure_ascii=False, allow_nan=False, indent=1)
     (folder / ARTEFACT_JSON).write_text(text + "\n", encoding="utf-8")
-    with (folder / TRANSFORMS_NPZ).open("wb") as file:
-        np.savez(file, allow_pickle=False, **dict(params))
-    with (folder / EXAMPLE_NPZ).open("wb") as file:
-        np.savez(file, allow_pickle=False, scores=np.asarray(scores, dtype=np.float32))
+    for name, array in params.items():
+        if array.dtype.hasobject:
+            raise ModelError(f"the fitted array {name!r} holds Python objects.", "keep numbers, or the bytes of JSON")
+    np.savez(folder / TRANSFORMS_NPZ, **params)  # type: ignore[arg-type]  # the stub takes them for allow_pickle
+    np.savez(folder / EXAMPLE_NPZ, scores=np.asarray(scores, dtype=np.float32))
 
 
 def read_artefact(folder: Path) -> Artefact:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tidemill.errors import ModelError, ModelHung
+from tidemill.errors import ModelError
 from tidemill.model import Artefact, check_scores
 from tidemill.runtime.artefact import MODEL_ONNX, example_rows, read_artefact, read_example_scores, read_params
 from tidemill.runtime.process import WorkerProcess
@@ -205,6 +205,3 @@ def _uses_external_data(message: Any) -> bool:
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:297] + "..."
-
-
-__all__ = ["Loaded", "ModelHung", "OnnxModel", "Scorer", "load"]

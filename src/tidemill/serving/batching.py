@@ -72,8 +72,10 @@ def score(loaded: Loaded, inputs: Sequence[Mapping[str, Any]], *, until: float =
         failures = dict.fromkeys(range(len(inputs)), Failure(TIMEOUT, error.message))
     except Exception as error:
         scores, failures = _singly(loaded, inputs, error, until)
-    for i in np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist():
-        failures.setdefault(i, Failure(NOT_FINITE, "the model returned NaN or infinity"))
+    finite = np.isfinite(scores)
+    if not finite.all():
+        for i in np.flatnonzero(~finite.all(axis=1)).tolist():
+            failures.setdefault(i, Failure(NOT_FINITE, "the model returned NaN or infinity"))
     return Scored(scores, time.perf_counter() - begun, failures)
 
 

@@ -11,6 +11,8 @@ from tidemill.records import Trust
 from tidemill.strategy.member import Member
 from tidemill.strategy.span import Span
 
+UNLIMITED = 2**62
+"""The allowance of a budget that has no bound."""
 DAY = timedelta(days=1)
 
 
@@ -69,7 +71,7 @@ class Label(Member):
 
 @dataclass(frozen=True)
 class Queue(Label):
-    """People label what was picked, on Tidemill's own page, at most `daily_budget` a day.
+    """People label what was picked (`tidemill label`, or `App.queue` and `App.answer`), at most `daily_budget` a day.
 
     The picks of a day are released evenly over `spread`, so that a late event can still be picked on the same day.
     `horizon` is for feedback that other sources give beside the queue, so 0 here.
@@ -100,17 +102,17 @@ class Queue(Label):
 class Feedback(Label):
     """Labels come by themselves, from users or a system of record, within `horizon` of the request.
 
-    `daily_budget` bounds how many requests a day become examples.
+    `daily_budget` bounds how many requests a day become examples; None takes all that curation picks.
     """
 
     trust: str = Trust.CROWD
     horizon: Span = Span("2d")
-    daily_budget: int = 5000
+    daily_budget: int | None = 5000
     durations: ClassVar[tuple[str, ...]] = ("horizon",)
 
     def check(self) -> None:
         """Refuse a negative budget and an unknown trust."""
-        _check_source(self, self.daily_budget, self.trust)
+        _check_source(self, 0 if self.daily_budget is None else self.daily_budget, self.trust)
 
     @property
     def feedback(self) -> Feedback | None:
@@ -119,7 +121,7 @@ class Feedback(Label):
 
     def allowance(self, elapsed: timedelta) -> int:
         """Release the daily budget evenly over the day."""
-        return _released(self.daily_budget, DAY, elapsed)
+        return UNLIMITED if self.daily_budget is None else _released(self.daily_budget, DAY, elapsed)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,9 @@ They are meant to pass on anything that can work. A failure is worth a person's 
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,8 +15,7 @@ from tidemill.errors import TidemillError, TrainingError
 from tidemill.model import Model, Progress, Trainer, TrainingData, check_scores
 from tidemill.records import Outcome, Scalar, Verdict
 from tidemill.schema import Array
-
-BATCH = 32
+from tidemill.training.memorise import BATCH, Learnt, batch_of, learnt, pair_of
 
 
 class SmokeTestError(TrainingError):
@@ -30,28 +26,23 @@ class SmokeTestError(TrainingError):
         self.verdicts, self.back_to = verdicts, failed[0].back_to
         super().__init__("; ".join(f"{v.by}: {v.reason}" for v in failed), f"mend the {self.back_to} and train again")
 
-    def __reduce__(self) -> tuple[type[SmokeTestError], tuple[tuple[Verdict, ...]]]:  # type: ignore[override]
-        return type(self), (self.verdicts,)
 
-
-_REPEATS = 8  # so that minimum leaf sizes and few epochs still let a trainer memorise the batch
 _TIMED = 5
-# Hardly better than the best constant is enough: a weak signal is a hard problem, no broken training.
-_BETTER, _ABOVE = 1 - 1e-6, 0.05
 
 
 def run(
     trainer: Trainer, data: TrainingData, *, seed: int, workdir: Path, max_latency_ms: float = 1_000.0
 ) -> tuple[Verdict, ...]:
-    """Check the data, then memorise one small batch and time an answer; return a verdict each, PASS or FAIL.
+    """Check the data, then memorise one small batch and time an answer; return a verdict each.
 
     The batch holds up to 32 rows of all classes in turn, each eight times. A trainer with a method
-    `for_smoke(num_rows)` is asked for a copy that suits so little data. Nothing is trained when the data already fail.
+    `for_smoke(num_rows)` is asked for a copy that suits so little data. A trainer that fits two rows but not the batch
+    is inconclusive; all else is PASS or FAIL. Nothing is trained when the data already fail.
     """
     verdicts = check_data(data)
     if any(v.outcome is Outcome.FAIL for v in verdicts):
         return verdicts
-    batch = _batch(data, np.random.default_rng(seed))
+    batch = batch_of(data, np.random.default_rng(seed))
     return (*verdicts, *_check_training(trainer, batch, seed=seed, workdir=workdir, max_latency_ms=max_latency_ms))
 
 
@@ -113,63 +104,70 @@ def _labels(data: TrainingData) -> Verdict:
     shown = [str(names[c]) if names else str(c) for c in classes]
     if len(classes) < 2:
         return _fail("labels", f"every label is {shown[0]!r}; likely one source labels everything", "labels")
-    if counts.min() < 2:
-        rare = shown[int(counts.argmin())]
-        return _fail("labels", f"class {rare!r} has a single row; label more of it, or leave it out", "labels")
-    return _pass("labels", f"{len(classes)} classes, the rarest with {counts.min()} rows", num_classes=len(classes))
-
-
-def _batch(data: TrainingData, rng: np.random.Generator) -> TrainingData:
-    """Return up to 32 rows with different inputs, classes in turn, repeated."""
-    order = rng.permutation(len(data))
-    if data.targets.dtype.kind != "f":
-        turn = np.empty(len(data), dtype=np.int64)
-        for label in np.unique(data.targets):
-            mine = order[data.targets[order] == label]
-            turn[mine] = np.arange(len(mine))
-        order = order[np.argsort(turn[order], kind="stable")]
-    # Rows with the same inputs and other labels cannot be memorised by any model.
-    seen: dict[Any, int] = {}
-    for i in order:
-        seen.setdefault(tuple(_key(column[i]) for column in data.columns.values()), int(i))
-        if len(seen) == BATCH:
-            break
-    return data.take(np.tile(list(seen.values()), _REPEATS))
-
-
-def _key(value: Any) -> Any:
-    return value.tobytes() if isinstance(value, np.ndarray) else value
+    single = [name for name, count in zip(shown, counts, strict=True) if count < 2]
+    if len(classes) - len(single) < 2:
+        return _fail("labels", f"class {single[0]!r} has a single row; label more of it", "labels")
+    # One odd label must not stop a loop that nobody watches.
+    told = f"; a single row of: {', '.join(single)}" if single else ""
+    return _pass(
+        "labels", f"{len(classes)} classes, the rarest with {counts.min()} rows{told}", num_classes=len(classes)
+    )
 
 
 def _check_training(
     trainer: Trainer, batch: TrainingData, *, seed: int, workdir: Path, max_latency_ms: float
-) -> Iterator[Verdict]:
-    """Yield one verdict after another, until one fails."""
-    shorter = getattr(trainer, "for_smoke", None)
-    small: Trainer = trainer if shorter is None else shorter(len(batch))
-    one = {name: column[:1] for name, column in batch.columns.items()}
+) -> tuple[Verdict, ...]:
+    if batch.targets.min() == batch.targets.max():
+        return (_fail("memorise", "rows with the same inputs have different labels, all of them", "labels"),)
+
+    def shown(rows: TrainingData) -> tuple[Model, Learnt]:
+        return _shown(trainer, rows, seed=seed, workdir=workdir)
+
     try:
-        model = small.train(batch, start_from=None, seed=seed, workdir=workdir, progress=_ignore)
-        scores = check_scores(
-            model.predict(batch.columns), num_rows=len(batch), num_scores=batch.schema.output.num_scores
-        )
-        latency_ms = _latency_ms(model, one)
+        model, result = shown(batch)
+        latency_ms = _latency_ms(model, {name: column[:1] for name, column in batch.columns.items()})
+        pair = result if result.something else shown(pair_of(batch))[1]
     except Exception as error:
         told = error if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
-        yield _fail("memorise", f"on {BATCH} rows the trainer raised or its scores are unusable: {told}", "training")
-        return
-    yield _memorised(batch, scores)
-    slow = latency_ms > max_latency_ms
-    reason = f"one answer takes {latency_ms:.3g} ms, {max_latency_ms:g} are allowed"
-    yield (
-        _fail("latency", f"{reason}; likely the model is too large", "training", latency_ms=latency_ms)
-        if slow
-        else _pass("latency", reason, latency_ms=latency_ms)
-    )
+        reason = f"on {BATCH} rows the trainer raised or its scores are unusable: {told}"
+        return (_fail("memorise", reason, "training"),)
+    return _memorised(result, pair), _latency(latency_ms, max_latency_ms)
+
+
+def _shown(trainer: Trainer, rows: TrainingData, *, seed: int, workdir: Path) -> tuple[Model, Learnt]:
+    """Train on `rows`, and return the model and what it learnt of them."""
+    shorter = getattr(trainer, "for_smoke", None)
+    small: Trainer = trainer if shorter is None else shorter(len(rows))
+    model = small.train(rows, start_from=None, seed=seed, workdir=workdir, progress=_ignore)
+    scores = check_scores(model.predict(rows.columns), num_rows=len(rows), num_scores=rows.schema.output.num_scores)
+    return model, learnt(rows, scores)
 
 
 def _ignore(progress: Progress) -> None:
     """Report nothing: smoke tests are short."""
+
+
+def _memorised(result: Learnt, pair: Learnt) -> Verdict:
+    """Fail only what cannot even tell two rows apart: inputs may simply say little about the label."""
+    if result.something:
+        return _pass("memorise", f"a small batch is fitted: {result}", **result.numbers)
+    if pair.most:
+        reason = (
+            f"two rows are told apart, a small batch is not: {result}; likely the inputs say little about the label"
+        )
+        return Verdict(
+            outcome=Outcome.INCONCLUSIVE, by="smoke.memorise", reason=reason, numbers=result.numbers, back_to="data"
+        )
+    return _fail(
+        "memorise", f"a small batch cannot be fitted: {result}; likely {result.likely}", "training", **result.numbers
+    )
+
+
+def _latency(latency_ms: float, max_latency_ms: float) -> Verdict:
+    reason = f"one answer takes {latency_ms:.3g} ms, {max_latency_ms:g} are allowed"
+    if latency_ms > max_latency_ms:
+        return _fail("latency", f"{reason}; likely the model is too large", "training", latency_ms=latency_ms)
+    return _pass("latency", reason, latency_ms=latency_ms)
 
 
 def _latency_ms(model: Model, columns: dict[str, Array]) -> float:
@@ -179,28 +177,3 @@ def _latency_ms(model: Model, columns: dict[str, Array]) -> float:
         model.predict(columns)
         timings.append(1e3 * (time.perf_counter() - begun))
     return statistics.median(timings)
-
-
-def _memorised(batch: TrainingData, scores: Array) -> Verdict:
-    """Compare with the best constant answer; a model that cannot beat it on rows it was shown learns nothing."""
-    if batch.targets.dtype.kind == "f":
-        error = float(((scores - batch.targets.reshape(scores.shape)) ** 2).mean())
-        constant = float(batch.targets.var())
-        ok, numbers = error < _BETTER * constant, {"squared_error": error, "constant_squared_error": constant}
-        likely = "the learning rate, or targets far from 0 to 1 that the model never reaches"
-    elif len(set(batch.targets.tolist())) == 1:
-        return _fail("memorise", "rows with the same inputs have different labels, all of them", "labels")
-    else:
-        share = np.bincount(batch.targets, minlength=scores.shape[1]) / len(batch)
-        accuracy = float((scores.argmax(axis=1) == batch.targets).mean())
-        chances = np.clip(scores[np.arange(len(batch)), batch.targets], 1e-7, 1)
-        loss, constant = float(-np.log(chances).mean()), float(-(share[share > 0] * np.log(share[share > 0])).sum())
-        ok = accuracy > share.max() + _ABOVE or loss < _BETTER * constant
-        numbers = {"accuracy": accuracy, "majority": float(share.max()), "log_loss": loss}
-        likely = "the learning rate, features that never reach the model, or outputs in another order than the labels"
-    shown = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-    if ok and all(math.isfinite(value) for value in numbers.values()):
-        return _pass("memorise", f"a batch of {len(batch) // _REPEATS} rows is fitted: {shown}", **numbers)
-    return _fail(
-        "memorise", f"cannot fit {len(batch) // _REPEATS} rows: {shown}; likely {likely}", "training", **numbers
-    )
