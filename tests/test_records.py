@@ -18,7 +18,11 @@ from tidemill.stores.database import Database
 
 NUMBERS = st.dictionaries(
     st.text(max_size=8),
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     max_size=3,
 )
 
@@ -59,7 +63,7 @@ ROUTES = st.builds(
     salt=st.text(max_size=8),
     rollout=st.none() | st.text(min_size=1, max_size=8),
     shadows=st.lists(st.integers(1, 3), unique=True, max_size=2).map(tuple),
-    lapses_at=st.none() | st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),
+    lapses_at=st.none() | st.datetimes(datetime.min.replace(year=2000), timezones=st.just(UTC)),
     policy_version=st.integers(1, 9),
 )
 

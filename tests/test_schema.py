@@ -67,7 +67,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "email": WORDS,
 }
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10) | st.sampled_from([10**400, 10**6000]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10) | st.just(10**400),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=12,
 )
@@ -110,7 +110,8 @@ def test_no_rows_are_a_column_of_length_0(name: str) -> None:
 def good() -> dict[str, Any]:
     return {
         "text": "hi", "colour": "red", "tag": "v1", "age": 3, "any_number": 1.5, "image": [[0, 1, 2], [3, 4, 5]],
-        "rgb": np.zeros((2, 2, 3), dtype=int).tolist(), "vector": [0.0] * 4, "matrix": [[0, 0], [0, 0]], "email": SECRET,
+        "rgb": np.zeros((2, 2, 3), dtype=int).tolist(), "vector": [0.0] * 4, "matrix": [[0, 0], [0, 0]],
+        "email": SECRET,
     }  # fmt: skip
 
 
@@ -121,8 +122,8 @@ for _ in range(2000):
 NUMBERS = [math.nan, math.inf, -math.inf, 10**400, HUGE, True, False, "1", "", None, [1], {}, b"1", 1j, DEEP]
 ARRAYS = [
     math.nan, None, {}, 1.0, "", "not base64!", "ÿÿÿÿ", "AAAA", "AA=A", [], [[]], [1], [[1, 2, 3]], [[1, 2], [3]],
-    [[1, 2, 3], [4, 5, None]], [[1, 2, 3], [4, 5, "6"]], [[True, True, True], [True, True, True]], [[1, 2, HUGE], [0, 0, 0]],
-    [[math.nan] * 3] * 2, [[math.inf] * 3] * 2, [[1e39] * 3] * 2, [[10**40] * 3] * 2, [[{}] * 3] * 2, DEEP, b"123456",
+    [[1, 2, 3], [4, 5, None]], [[1, 2, 3], [4, 5, "6"]], [[True, True, True], [True, True, True]],
+    [[1, 2, HUGE], [0, 0, 0]], [[math.nan] * 3] * 2, [[math.inf] * 3] * 2, [[1e39] * 3] * 2, [[10**40] * 3] * 2, [[{}] * 3] * 2, DEEP, b"123456",
 ]  # fmt: skip
 BAD: dict[str, list[Any]] = {
     "text": ["x" * 31, 1, None, ["a"], {}, b"a", True, HUGE, "\ud800", DEEP],
@@ -137,7 +138,10 @@ BAD: dict[str, list[Any]] = {
 BAD["rgb"] = BAD["matrix"] = ARRAYS
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values], ids=lambda v: str(type(v)))
+ALL_BAD = [(name, value) for name, values in BAD.items() for value in values]
+
+
+@pytest.mark.parametrize(("name", "value"), ALL_BAD, ids=lambda v: type(v).__name__)
 def test_what_is_not_as_declared_is_refused_with_the_field_and_the_next_move(name: str, value: object) -> None:
     with pytest.raises(InvalidInput) as caught:
         SCHEMA.validate({**good(), name: value})

@@ -18,6 +18,7 @@ import base64
 import binascii
 import hashlib
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol
@@ -29,16 +30,20 @@ from tidemill.errors import InvalidInput, ProjectError
 from tidemill.records import Json
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_MAX_SHOWN = 60
+_brief = reprlib.Repr()
+_brief.maxlevel, _brief.maxstring = 3, _MAX_SHOWN
 
 Array = npt.NDArray[Any]
 Columns = Mapping[str, Array]
 """A batch: one array per input, all of the same length."""
 
-RESERVED = frozenset(
-    "request_id received_at role unit subject rollout share salt route_revision assigned_version answered_version "
-    "fallback_reason error policy_version tags inputs scores decision abstained cached latency_ms keep_probability "
-    "label label_trust label_at trust id split weight probability".split()
-)
+RESERVED = frozenset({
+    "request_id", "received_at", "role", "unit", "subject", "rollout", "share", "salt", "route_revision",
+    "assigned_version", "answered_version", "fallback_reason", "error", "policy_version", "tags", "inputs", "scores",
+    "decision", "abstained", "cached", "latency_ms", "keep_probability", "label", "label_trust", "label_at", "trust",
+    "id", "split", "weight", "probability",
+})  # fmt: skip
 """Names of the log's own columns, which an input may not take."""
 
 
@@ -66,8 +71,6 @@ class Input(Protocol):
 class _Declared:
     """Shared by the input types: JSON from the dataclass fields."""
 
-    tag: bool
-
     def to_json(self) -> Json:
         return {"type": type(self).__name__, **{k: _plain(v) for k, v in asdict(self).items()}}  # type: ignore[call-overload]
 
@@ -77,8 +80,22 @@ def _plain(value: object) -> object:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Return a value for a message: short, and quickly, however large or deep it is."""
+    try:
+        text = _brief.repr(value)
+    except ValueError:  # Python writes out no integer of more than 4300 digits
+        text = f"a very large {type(value).__name__}"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+def _unicode(text: str, name: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can spell and no file can hold."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{name!r} holds half of a surrogate pair.", "send valid Unicode", name) from None
+    return text
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ class Text(_Declared):
             raise InvalidInput(f"{name!r} is {_shown(value)}, not a string.", "send text as a JSON string", name)
         if len(value) > self.max_chars:
             raise InvalidInput(f"{name!r} has {len(value)} characters, more than {self.max_chars}.", "shorten it", name)
-        return value
+        return _unicode(value, name)
 
     def column(self, values: Sequence[Any]) -> Array:
         """Return an object array (N,) of strings."""
@@ -110,8 +127,11 @@ class Category(_Declared):
     max_chars: ClassVar[int] = 200
 
     def __post_init__(self) -> None:
-        if self.values is not None:
-            object.__setattr__(self, "values", tuple(self.values))
+        if self.values is None:
+            return
+        if isinstance(self.values, str) or not self.values or any(not isinstance(v, str) for v in self.values):
+            raise ProjectError(f"Category({self.values!r}) needs a list of strings.", "give ['red', 'green'], or none")
+        object.__setattr__(self, "values", tuple(self.values))
 
     def parse(self, value: object, name: str) -> str:
         """Check that it is a string, and a declared one."""
@@ -121,7 +141,7 @@ class Category(_Declared):
             )
         if self.values is not None and value not in self.values:
             raise InvalidInput(f"{name!r} is {_shown(value)}.", f"send one of {', '.join(self.values)}", name)
-        return value
+        return _unicode(value, name)
 
     def column(self, values: Sequence[Any]) -> Array:
         """Return an object array (N,) of strings."""
@@ -142,9 +162,11 @@ class Number(_Declared):
             raise InvalidInput(f"{name!r} is {_shown(value)}, not a number.", "send a JSON number", name)
         number = _as_float(value, name)
         if not math.isfinite(number):
-            raise InvalidInput(f"{name!r} is {value}, which is not finite.", "send a finite number, or leave it out", name)
+            raise InvalidInput(
+                f"{name!r} is {value}, which is not finite.", "send a finite number, or leave it out", name
+            )
         if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
-            raise InvalidInput(f"{name!r} is {value}.", f"send a number from {self.low} to {self.high}", name)
+            raise InvalidInput(f"{name!r} is {_shown(value)}.", f"send a number from {self.low} to {self.high}", name)
         return number
 
     def column(self, values: Sequence[Any]) -> Array:
@@ -222,7 +244,7 @@ class Sensitive(_Declared):
         if not isinstance(value, str) or len(value) > self.max_chars:
             # The value itself must not reach a message that may be logged.
             raise InvalidInput(f"{name!r} is not a string of at most {self.max_chars} characters.", "send one", name)
-        return value
+        return _unicode(value, name)
 
     def column(self, values: Sequence[Any]) -> Array:
         """Return an object array (N,) of hex digits."""
@@ -230,10 +252,12 @@ class Sensitive(_Declared):
 
 
 def _shape(shape: Sequence[int], ranks: Sequence[int]) -> tuple[int, ...]:
-    shape = tuple(shape)
-    if len(shape) not in ranks or any(not isinstance(n, int) or n < 1 for n in shape):
-        raise ProjectError(f"shape {shape} is not {min(ranks)} to {max(ranks)} positive integers.", "give the fixed shape")
-    return shape
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(sizes) not in ranks or any(type(n) is not int or n < 1 for n in sizes):
+        raise ProjectError(
+            f"shape {shape} is not {min(ranks)} to {max(ranks)} positive integers.", "give the fixed shape"
+        )
+    return sizes
 
 
 def _base64(text: str, name: str, num_bytes: int) -> bytes:
@@ -242,7 +266,9 @@ def _base64(text: str, name: str, num_bytes: int) -> bytes:
     except (binascii.Error, ValueError):
         raise InvalidInput(f"{name!r} is a string but not base64.", "send base64 or nested lists", name) from None
     if len(raw) != num_bytes:
-        raise InvalidInput(f"{name!r} has {len(raw)} bytes, not {num_bytes}.", "send an array of the declared shape", name)
+        raise InvalidInput(
+            f"{name!r} has {len(raw)} bytes, not {num_bytes}.", "send an array of the declared shape", name
+        )
     return raw
 
 
@@ -255,7 +281,9 @@ def _nested(value: object, name: str, shape: Sequence[int]) -> npt.NDArray[np.fl
         raise InvalidInput(f"{name!r} is {_shown(value)}, not a regular array of numbers.", "send nested lists", name)
     array = array.astype(np.float64, copy=False)
     if array.shape != tuple(shape):
-        raise InvalidInput(f"{name!r} has shape {list(array.shape)}, not {list(shape)}.", "send the declared shape", name)
+        raise InvalidInput(
+            f"{name!r} has shape {list(array.shape)}, not {list(shape)}.", "send the declared shape", name
+        )
     if not np.abs(array).max(initial=0.0) <= _FLOAT32_MAX:  # nor is NaN
         raise InvalidInput(f"{name!r} holds NaN, infinity or a number beyond float32.", "send finite numbers", name)
     return array
@@ -294,8 +322,8 @@ class Classes:
 
     def __post_init__(self) -> None:
         names = tuple(str(n) for n in self.names)
-        if len(names) < 2 or len(set(names)) != len(names):
-            raise ProjectError(f"Classes({list(names)}) needs two or more distinct names.", "name each class once")
+        if isinstance(self.names, str) or len(names) < 2 or len(set(names)) != len(names):
+            raise ProjectError(f"Classes({self.names!r}) needs two or more distinct names.", "name each class once")
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "_index", {n: i for i, n in enumerate(names)})
 
@@ -379,9 +407,13 @@ class Schema:
             raise ProjectError("a project has no inputs.", "declare one, such as inputs={'text': tm.Text()}")
         for name, kind in self.inputs.items():
             if not name.isidentifier() or name in RESERVED or name.startswith("_"):
-                raise ProjectError(f"input name {name!r} is no plain name, or is taken by the log.", "call it another name")
-            if not hasattr(kind, "parse"):
+                raise ProjectError(
+                    f"input name {name!r} is no plain name, or is taken by the log.", "call it another name"
+                )
+            if isinstance(kind, type) or not hasattr(kind, "parse"):
                 raise ProjectError(f"input {name!r} is {kind!r}, not an input type.", "use tm.Text(), tm.Number(), ...")
+        if isinstance(self.output, type) or not hasattr(self.output, "decide"):
+            raise ProjectError(f"output is {self.output!r}, not an output type.", "use tm.Classes([...]) or tm.Value()")
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -400,7 +432,11 @@ class Schema:
             InvalidInput: a field is unknown, missing, of the wrong type or shape, NaN or out of range.
         """
         if not isinstance(raw, dict):
-            raise InvalidInput(f"inputs are {_shown(raw)}, not an object.", f"send {{{', '.join(self.inputs)}}}", "inputs")
+            # Not what was sent: a sensitive value may be in it.
+            given = type(raw).__name__
+            raise InvalidInput(
+                f"inputs are of type {given}, not an object.", f"send {{{', '.join(self.inputs)}}}", "inputs"
+            )
         out: dict[str, Any] = {}
         for name, kind in self.inputs.items():
             if name not in raw:
@@ -409,7 +445,9 @@ class Schema:
             out[name] = keyed_hash(value, key) if isinstance(kind, Sensitive) else value
         if len(raw) != len(out):
             extra = next(n for n in raw if n not in out)
-            raise InvalidInput(f"input {_shown(extra)} is not declared.", f"send only {', '.join(self.inputs)}", str(extra))
+            raise InvalidInput(
+                f"input {_shown(extra)} is not declared.", f"send only {', '.join(self.inputs)}", str(extra)
+            )
         return out
 
     def columns(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> dict[str, Array]:

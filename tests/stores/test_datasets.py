@@ -97,9 +97,9 @@ def test_the_same_content_has_the_same_digest_in_another_installation(
     pool.fill(12)
     with Database.open(f"sqlite:///{tmp_path / 'other.db'}") as db:
         other = Pool(db, tmp_path / "other", noon)
-        (tmp_path / "other").mkdir()
-        for part in (12, 5):  # stored in other chunks, in another order
-            other.fill(part)
+        other.fill(5)
+        with db.begin() as conn:  # the rest in one chunk, in another order
+            other.reservoir.add(conn, "p", pool.reservoir.examples("p", [str(i) for i in range(11, 4, -1)]))
         assert other.form().digest == pool.form().digest
 
 
@@ -220,7 +220,8 @@ def test_shards_open_as_plain_arrow_streams_with_all_columns(pool: Pool) -> None
 
 def test_test_rows_are_all_that_people_or_the_truth_labelled_and_nothing_else(pool: Pool) -> None:
     for number, trust in enumerate([*Trust] * 15):
-        pool.add("p", f"{number}", text=f"{number}", trust=trust)
+        at = pool.now + timedelta(seconds=number)
+        pool.add("p", f"{number}", text=f"{number}", trust=trust, at=at)
     for number in range(60, 90):
         pool.add("p", f"{number}", text=f"{number}", label=None, trust=None, source=None, labelled_at=None)
     version = pool.form(pool.ids("train")[:1])
@@ -228,6 +229,7 @@ def test_test_rows_are_all_that_people_or_the_truth_labelled_and_nothing_else(po
     expected = {id_ for id_ in pool.ids("test") if int(id_) < 60 and int(id_) % 4 >= 2}
     assert set(rows["id"]) == expected
     assert set(rows["trust"]) == {"people", "truth"}
+    assert rows["received_at"].is_sorted()
     assert rows.columns == ["id", "unit", "received_at", "label", "trust", "probability", "text", "age"]
     assert version.num_test == len(expected)
 

@@ -228,6 +228,7 @@ def test_a_retyped_input_does_not_break_reading(mill: Mill, first: Any, second: 
     assert frame["it"].to_list() == expected
     only_new = mill.log.predictions("p", after=mill.now + SECOND, until=mill.now + DAY)
     assert only_new["it"].to_list() == [second, second], "rows of one type keep it, whatever lies before them"
+    assert mill.log.lookup("p", ["request-000003"])["it"].to_list() == [second], "or in other files"
 
 
 def test_requests_are_looked_up_by_id_whenever_they_came(mill: Mill) -> None:
@@ -264,14 +265,14 @@ def test_feedback_sent_twice_counts_once_and_said_again_later_twice(mill: Mill) 
 
 
 def test_a_label_counts_from_the_request_to_the_end_of_its_horizon(mill: Mill) -> None:
-    mill.put(*[prediction(i, mill.at(100)) for i in range(5)])
+    mill.put(prediction(9, mill.at(50)), *[prediction(i, mill.at(100)) for i in range(5)])
     mill.put(
         feedback(0, mill.at(100), "at once"),
         feedback(1, mill.at(160), "just in time"),
         feedback(2, mill.at(160.000001), "too late"),
         feedback(3, mill.at(99.999999), "too early"),
     )
-    expected = {0: "at once", 1: "just in time", 2: None, 3: None, 4: None}
+    expected = {0: "at once", 1: "just in time", 2: None, 3: None, 4: None, 9: None}
     assert by_number(outcomes(mill), "label") == expected
 
 
