@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.clock import SystemClock
+from tidemill.clock import SystemClock, from_micros
 from tidemill.records import Feedback, ModelVersion, Outcome, Prediction, Route, Trust, Verdict
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.database import Database
@@ -63,7 +62,7 @@ ROUTES = st.builds(
     salt=st.text(max_size=8),
     rollout=st.none() | st.text(min_size=1, max_size=8),
     shadows=st.lists(st.integers(1, 3), unique=True, max_size=2).map(tuple),
-    lapses_at=st.none() | st.datetimes(datetime.min.replace(year=2000), timezones=st.just(UTC)),
+    lapses_at=st.none() | st.integers(0, 2**52).map(from_micros),
     policy_version=st.integers(1, 9),
 )
 

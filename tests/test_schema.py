@@ -122,8 +122,9 @@ for _ in range(2000):
 NUMBERS = [math.nan, math.inf, -math.inf, 10**400, HUGE, True, False, "1", "", None, [1], {}, b"1", 1j, DEEP]
 ARRAYS = [
     math.nan, None, {}, 1.0, "", "not base64!", "ÿÿÿÿ", "AAAA", "AA=A", [], [[]], [1], [[1, 2, 3]], [[1, 2], [3]],
-    [[1, 2, 3], [4, 5, None]], [[1, 2, 3], [4, 5, "6"]], [[True, True, True], [True, True, True]],
-    [[1, 2, HUGE], [0, 0, 0]], [[math.nan] * 3] * 2, [[math.inf] * 3] * 2, [[1e39] * 3] * 2, [[10**40] * 3] * 2, [[{}] * 3] * 2, DEEP, b"123456",
+    [[1, 2, 3], [4, 5, None]], [[1, 2, 3], [4, 5, "6"]], [[True, True, True], [True, True, True]], DEEP, b"123456",
+    [[1, 2, HUGE], [0, 0, 0]], [[10**40] * 3] * 2, [[math.nan] * 3] * 2, [[math.inf] * 3] * 2, [[1e39] * 3] * 2,
+    [[{}] * 3] * 2,
 ]  # fmt: skip
 BAD: dict[str, list[Any]] = {
     "text": ["x" * 31, 1, None, ["a"], {}, b"a", True, HUGE, "\ud800", DEEP],

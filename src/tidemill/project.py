@@ -19,10 +19,11 @@ from tidemill.manifest import Limits, Manifest
 from tidemill.model import Trainer
 from tidemill.projections import Projection
 from tidemill.records import Trust
-from tidemill.schema import Classes, Input, Output, Schema
-from tidemill.stats.metrics import Accuracy, EventRate, Judged, MeanAbsoluteError, Metric, match
+from tidemill.schema import RESERVED, Classes, Input, Output, Schema
+from tidemill.stats.metrics import F1, Accuracy, EventRate, Judged, MeanAbsoluteError, Metric, match
 from tidemill.strategy.strategy import Strategy
 
+_COHORTS_OF_REPORTS = ("all", "newest")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -48,13 +49,15 @@ class Project:
     cohorts: Mapping[str, str] = field(default_factory=dict)
     strategy: Strategy = field(default_factory=Strategy)
     abstain_below: float | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metrics", tuple(self.metrics) or (_default_metric(self.output),))
         self._check_name()
+        _ = self.schema
+        object.__setattr__(self, "metrics", tuple(self.metrics) or (_default_metric(self.output),))
+        self._check_metrics()
         self._check_names_are_free()
-        if not isinstance(self.trainer, Trainer):
+        if isinstance(self.trainer, type) or not isinstance(self.trainer, Trainer):
             raise ProjectError(
                 f"trainer is {self.trainer!r}, which has no `train` and `to_json`.",
                 "use tm.trainers.Sklearn, tm.trainers.Torch or a class with these two methods",
@@ -62,20 +65,45 @@ class Project:
         first = self.metrics[0]
         resolved = self.strategy.resolved(first.name, binary=first.bounds == (0.0, 1.0))
         object.__setattr__(self, "strategy", resolved)
-        _ = self.schema
         self._check_metrics_are_declared()
 
     def _check_name(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ProjectError(
-                f"project name {self.name!r} is not a plain name.", "use lower-case letters, digits, '-' and '_', such as 'moderation'"
+                f"project name {self.name!r} is not a plain name.",
+                "use lower-case letters, digits, '-' and '_', such as 'moderation'",
             )
 
+    def _check_metrics(self) -> None:
+        """Compute each metric on one row, so that one which does not fit the output is found now."""
+        row = _one_judged(self.output)
+        for metric in self.metrics:
+            if isinstance(metric, type) or not hasattr(metric, "rows"):
+                raise ProjectError(
+                    f"{metric!r} is no metric.", "use tm.metrics.Accuracy(), tm.metrics.F1('toxic'), ..."
+                )
+            if isinstance(metric, F1) and metric.label not in row.classes:
+                raise ProjectError(f"{metric.label!r} is no class, so {metric.name} is never known.", "name a class")
+            try:
+                metric.value(row)
+            except Exception as error:
+                reason = error.message if isinstance(error, ProjectError) else str(error)
+                raise ProjectError(
+                    f"metric {metric.name} does not fit the output: {reason}", "choose one that does"
+                ) from error
+        for name in [m.name for m in self.metrics]:
+            if [m.name for m in self.metrics].count(name) > 1:
+                raise ProjectError(f"two metrics are called {name!r}.", "declare it once")
+
     def _check_names_are_free(self) -> None:
+        taken = {*self.inputs, *RESERVED, *_COHORTS_OF_REPORTS}
         for kind, names in (("projection", self.projections), ("cohort", self.cohorts)):
             for name in names:
-                if not name.isidentifier() or name in self.inputs or name == "all":
+                if not name.isidentifier() or name in taken:
                     raise ProjectError(f"{kind} name {name!r} is no plain name, or is taken.", "choose another name")
+        events = {f"event_{m.event}" for m in self.metrics if isinstance(m, EventRate)}
+        for name in events & set(self.inputs):
+            raise ProjectError(f"input {name!r} has the name of an event's column.", "rename the input")
 
     def _check_metrics_are_declared(self) -> None:
         stages = self.strategy
@@ -84,7 +112,7 @@ class Project:
                 self.metric(name)
         for stage, needs in (("trigger", stages.trigger.needs()), ("online", stages.online.needs())):
             for name in needs.metrics:
-                if self.metric(name).rows(_nothing_judged(self.output)) is None:
+                if self.metric(name).rows(_one_judged(self.output)) is None:
                     raise ProjectError(
                         f"strategy.{stage} watches {name!r}, which has no value for a single request.",
                         "watch accuracy, log_loss, mean_absolute_error or an event rate there; the gate may read it",
@@ -119,12 +147,13 @@ class Project:
         )
 
 
-def _nothing_judged(output: Output) -> Judged:
-    none = np.zeros(0)
+def _one_judged(output: Output) -> Judged:
+    """Return a row whose decision is right: enough to see whether a metric can be computed."""
+    scores = np.zeros((1, output.num_scores))
+    decisions = output.decide(scores)
+    column = np.array([*decisions, None], dtype=object)[:-1] if isinstance(output, Classes) else np.array(decisions)
     classes = tuple(output.names) if isinstance(output, Classes) else ()
-    return Judged(
-        decisions=none, labels=none, scores=np.zeros((0, output.num_scores)), targets=none.astype(np.int64), classes=classes
-    )
+    return Judged(decisions=column, labels=column, scores=scores, targets=output.targets(decisions), classes=classes)
 
 
 def _default_metric(output: Output) -> Metric:
@@ -148,7 +177,7 @@ def load_project(path: str) -> Project:
         return found[name]
     if "project" in found:
         return found["project"]
-    if len(found) != 1:
+    if len({id(v) for v in found.values()}) != 1:
         raise ProjectError(
             f"{file} holds {len(found)} Projects.", "write `project = tm.Project(...)`, or name one as file.py:name"
         )
@@ -165,18 +194,30 @@ def _import(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ProjectError(f"project file {str(file)!r} is no Python file.", "name a .py file")
     module = importlib.util.module_from_spec(spec)
+    before = sys.modules.pop(file.stem, None)
     sys.modules[file.stem] = module  # models and callables are found again by module and name
     try:
         spec.loader.exec_module(module)
-    except TidemillError as error:
-        raise ProjectError(f"{_where(file, error)}: {error.message}", error.hint) from error
-    except Exception as error:
-        raise ProjectError(f"{_where(file, error)}: {type(error).__name__}: {error}", "mend the line and check again") from error
+    except (Exception, SystemExit) as error:
+        _forget(file.stem, before)
+        if isinstance(error, TidemillError):
+            raise ProjectError(f"{_where(file, error)}: {error.message}", error.hint) from error
+        what = f"{_where(file, error)}: {type(error).__name__}: {error}"
+        raise ProjectError(what, "mend the line and check again") from error
     return module
+
+
+def _forget(name: str, before: ModuleType | None) -> None:
+    """Leave no half-made module behind."""
+    sys.modules.pop(name, None)
+    if before is not None:
+        sys.modules[name] = before
 
 
 def _where(file: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).name == file.name:
         return f"{file.name}, line {error.lineno}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == file.resolve()]
+    lines = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == file.resolve()
+    ]
     return f"{file.name}, line {lines[-1]}" if lines else file.name

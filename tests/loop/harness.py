@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from tidemill.app import App
 from tidemill.clock import ManualClock, micros
+from tidemill.loop.engine import Engine
 from tidemill.loop.first import train_first
 from tidemill.records import Feedback, Prediction, Route, Verdict
 from tidemill.runtime.ids import IdMaker
@@ -82,6 +83,7 @@ class Harness:
     lie: bool = False
     failing: frozenset[int] = frozenset()
     labels_people: bool = True
+    engine: Engine | None = None
 
     @classmethod
     def make(cls, folder: Path, *, project: str = PROJECT, offline: str = "tm.offline.NoWorse('accuracy', by='cohort')") -> Harness:
@@ -129,7 +131,7 @@ class Harness:
 
     def turn(self) -> None:
         """Turn until nothing is left to do now; a training is waited for."""
-        engine = self.app.engine()
+        engine = self.engine = self.engine or self.app.engine()
         for _ in range(2000):
             if not engine.turn() and not self._is_training():
                 break

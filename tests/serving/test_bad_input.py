@@ -54,7 +54,12 @@ PREDICT = {
     "NaN": (changed(x=[float("nan"), 0, 0, 0]), 422, "x", "NaN"),
     "infinity": (changed(age=float("inf")), 422, "age", "not finite"),
     "number beyond JSON's": (b'{"model":"pets","inputs":{"x":[1e999],"age":1,"country":""}}', 422, "x", "shape [1]"),
-    "integer of 5,000 digits": (b'{"model":"pets","inputs":{"age":1' + b"0" * 5_000 + b"}}", 400, "", "the body is not"),
+    "integer of 5,000 digits": (
+        b'{"model":"pets","inputs":{"age":1' + b"0" * 5_000 + b"}}",
+        400,
+        "",
+        "the body is not",
+    ),
     "integer of 4,200 digits": (changed(age=10**4_200), 422, "age", "too large"),
     "integer of 4,200 digits as text": (changed(country=10**4_200), 422, "country", "not a string"),
     "base64 of another size": (changed(x="AAAA"), 422, "x", "bytes, not 16"),

@@ -219,14 +219,14 @@ def test_shards_open_as_plain_arrow_streams_with_all_columns(pool: Pool) -> None
 
 
 def test_test_rows_are_all_that_people_or_the_truth_labelled_and_nothing_else(pool: Pool) -> None:
-    for number, trust in enumerate([*Trust] * 15):
-        at = pool.now + timedelta(seconds=number)
+    for number, trust in enumerate([*Trust] * 25):
+        at = pool.now - timedelta(seconds=number)
         pool.add("p", f"{number}", text=f"{number}", trust=trust, at=at)
-    for number in range(60, 90):
+    for number in range(100, 130):
         pool.add("p", f"{number}", text=f"{number}", label=None, trust=None, source=None, labelled_at=None)
     version = pool.form(pool.ids("train")[:1])
     rows = pool.datasets.test_rows("p", version.digest)
-    expected = {id_ for id_ in pool.ids("test") if int(id_) < 60 and int(id_) % 4 >= 2}
+    expected = {id_ for id_ in pool.ids("test") if int(id_) < 100 and int(id_) % 4 >= 2}
     assert set(rows["id"]) == expected
     assert set(rows["trust"]) == {"people", "truth"}
     assert rows["received_at"].is_sorted()

@@ -53,7 +53,7 @@ def _rows(project: Project, data: Path | None, label: str) -> TrainingData:
     schema = project.schema
     if data is None:
         return made_up_data(schema, num_rows=_NUM_MADE_UP, rng=np.random.default_rng(0))
-    examples = examples_from(read_table(data), schema, now=SystemClock().now(), label=label)
+    examples = examples_from(read_table(data, schema, label=label), schema, now=SystemClock().now(), label=label)
     return TrainingData(
         schema=schema,
         columns=schema.columns([e.inputs for e in examples]),

@@ -106,7 +106,8 @@ def _prepare(folder: Path, console: Console, before: digits.Digits, fresh: digit
 def _pools(everything: digits.Digits) -> tuple[digits.Digits, digits.Digits, digits.Digits]:
     """Split the pictures: to train version 1, for traffic before the first retraining, and for traffic after it."""
     order = np.random.default_rng(0).permutation(len(everything))
-    return tuple(everything.part(part) for part in np.array_split(order, 3))  # type: ignore[return-value]
+    known, before, fresh = np.split(order, [600, 1_400])
+    return everything.part(known), everything.part(before), everything.part(fresh)
 
 
 def _say_plainly(console: Console, result: dict[str, Any]) -> None:

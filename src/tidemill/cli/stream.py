@@ -32,7 +32,7 @@ TRAIN_SHARE, NUM_WINDOWS = 0.2, 10
 def replay(stream: Path, project: str, folder: Path, console: Console, *, max_rows: int) -> dict[str, Any]:
     """Serve a stream with columns for the inputs, `label` and, if there is one, `time`; return the summary."""
     app = App.open(project, folder)
-    first, rest = _split(read_table(stream), max_rows)
+    first, rest = _split(read_table(stream, app.project.schema), max_rows)
     console.print(f"Training version 1 on the first {len(first)} of {len(first) + len(rest)} rows ...")
     train_first(app.world, examples_from(first, app.project.schema, now=app.clock.now()), clock=app.clock,
                 progress=lambda _: None)  # fmt: skip

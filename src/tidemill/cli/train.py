@@ -51,6 +51,6 @@ def train(
 def read_examples(opened: App, data: Path, *, label: str, time: str | None, unit: str | None) -> list[Example]:
     """Read a file into examples of the project."""
     return examples_from(
-        read_table(data), opened.project.schema, now=opened.clock.now(),
+        read_table(data, opened.project.schema, label=label), opened.project.schema, now=opened.clock.now(),
         key=opened.world.catalog.secret(opened.name), label=label, time=time, unit=unit,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from tidemill.clock import from_micros, micros
 from tidemill.loop.world import Turn, time_of
 from tidemill.monitor.cohorts import cohort_masks, with_projections
-from tidemill.monitor.outcomes import Window, horizon, matured_frame
+from tidemill.monitor.outcomes import Window, horizon, matured_frame, scores_of
 from tidemill.records import Example, Json, Trust
 from tidemill.schema import Array
 from tidemill.strategy.curate import Candidates, CurateContext, Picks
@@ -32,7 +32,7 @@ def curate(turn: Turn) -> bool:
     budget, spent = _budget(turn, turn.now - from_micros(since), int(state.get("spent", 0)))
     examples = pick(turn, window, budget) if budget > 0 else []
     with turn.write() as conn:
-        num_new = turn.world.reservoir.add(conn, turn.name, examples)
+        num_new = turn.world.reservoir.add(conn, turn.name, examples, group_by=turn.world.project.schema.features)
         _ask_for_labels(turn, conn, examples)
         body = {"slot": slot, "since": since, "until": micros(window.until), "spent": spent + num_new}
         turn.world.journal.put_state(conn, turn.name, "curate", body, turn.now)
@@ -81,11 +81,10 @@ def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _candidates(turn: Turn, frame: pl.DataFrame, needed: tuple[str, ...]) -> Candidates:
     project = turn.world.project
-    blank = [float("nan")] * project.output.num_scores
     seen = with_projections(project, frame) if needed else frame
     return Candidates(
         ids=tuple(frame["request_id"]),
-        scores=np.array([s if s is not None else blank for s in frame["scores"].to_list()], dtype=np.float64),
+        scores=scores_of(project, frame),
         decisions=tuple(frame["decision"].to_list()),
         columns={n: np.array(seen[n].to_list(), dtype=object) for n in needed},
         negative=_negative(frame),

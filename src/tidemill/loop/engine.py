@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from tidemill.clock import Clock
@@ -16,6 +16,7 @@ from tidemill.loop.world import Turn, World
 from tidemill.stores.journal import Journal, Lease
 
 LEASE_TTL = timedelta(seconds=10)
+MERGE_EVERY = timedelta(seconds=30)
 
 
 class Hold:
@@ -68,6 +69,7 @@ class Engine:
     on_turn: Callable[[bool], None] = lambda _: None
     _loop: Hold = field(init=False)
     _compactor: Hold = field(init=False)
+    _merged_at: datetime = field(default=datetime(1970, 1, 1, tzinfo=UTC), init=False)
 
     def __post_init__(self) -> None:
         self._loop = Hold(self.world.journal, f"loop/{self.world.name}", self.holder)
@@ -129,5 +131,9 @@ class Engine:
     def _compact(self, now: datetime) -> None:
         """Move sealed segments into the log, unless another process is doing so."""
         lease = self._compactor.take(now)
-        if lease is not None:
-            self.world.compactor.compact(lease, now=now)
+        if lease is None:
+            return
+        self.world.compactor.compact(lease, now=now)
+        if now - self._merged_at >= MERGE_EVERY:
+            self.world.compactor.merge_small(lease, now=now)
+            self._merged_at = now

@@ -50,7 +50,7 @@ def train_first(
 def add_examples(world: World, examples: Sequence[Example]) -> int:
     """Add imported examples to the reservoir; return how many were new."""
     with world.db.begin() as conn:
-        return world.reservoir.add(conn, world.name, list(examples))
+        return world.reservoir.add(conn, world.name, list(examples), group_by=world.project.schema.features)
 
 
 def _form(world: World, examples: Sequence[Example], clock: Clock) -> DatasetVersion:

@@ -26,7 +26,12 @@ def form(turn: Turn, cycle: Cycle) -> bool:
             conn, turn.name, ids=selection.ids, weights=selection.weights, formed_by=stage,
             parent=live_dataset(turn), schema=world.project.schema, now=turn.now,
         )  # fmt: skip
-        body = {"dataset": version.digest, "num_train": version.num_train, "num_test": version.num_test}
+        body = {
+            "dataset": version.digest,
+            "num_train": version.num_train,
+            "num_test": version.num_test,
+            "num_left_out": len(selection.ids) - version.num_train,  # they do not fit the schema of today
+        }
         world.journal.record(conn, turn.name, cycle.number, "form", body, turn.now)
         world.journal.move(conn, turn.name, cycle.number, step="train", dataset=version.digest)
     return True

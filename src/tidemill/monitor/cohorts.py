@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import re
+
 import numpy as np
 import polars as pl
 
+from tidemill.errors import ProjectError
 from tidemill.project import Project
 from tidemill.projections import project_columns
-from tidemill.schema import Array
-from tidemill.stores.conditions import check_condition, evaluate
+from tidemill.schema import Array, Image, Number, Tensor
+from tidemill.stores.conditions import condition_columns, evaluate
 
 
 def check_cohorts(project: Project) -> None:
-    """Refuse a cohort whose condition is not allowed or names an unknown column.
+    """Refuse a cohort whose condition is not allowed, names an unknown column, or is not true or false.
 
     Raises:
-        ProjectError: the message names the cohort's condition and the offending part.
+        ProjectError: the message names the cohort, its condition and the offending part.
     """
-    for condition in project.cohorts.values():
-        check_condition(condition, [*project.inputs, *project.projections])
+    for name, condition in project.cohorts.items():
+        try:
+            read = condition_columns(condition, [*project.inputs, *project.projections])
+            if set(read) <= set(project.inputs):  # what a projection gives is not known before it has run
+                evaluate({"": condition}, _unknown_row(project))
+        except ProjectError as error:
+            raise ProjectError(f"cohort {name!r}: {error.message}", error.hint) from error
+
+
+def _unknown_row(project: Project) -> pl.DataFrame:
+    """Return the inputs with the types they have in the log, and one row of nulls."""
+    types = {Number: pl.Float64(), Image: pl.Binary(), Tensor: pl.Binary()}
+    schema = {name: types.get(type(kind), pl.String()) for name, kind in project.inputs.items()}
+    return pl.DataFrame({name: [None] for name in schema}, schema=schema)
 
 
 def columns_needed(project: Project) -> list[str]:
@@ -54,5 +68,3 @@ def _spread(name: str, values: Array, rows: Array, num_rows: int) -> pl.Series:
     for row, value in zip(rows, values.tolist(), strict=True):
         full[row] = value
     return pl.Series(name, full)
-
-

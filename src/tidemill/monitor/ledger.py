@@ -53,10 +53,15 @@ def ledger(
         labelled = pl.col("labelled_at").is_between(micros(version.since), micros(end), closed="left")
         periods.append(
             StrategyPeriod(
-                number=version.number, digest=version.digest, since=version.since, until=end, quality=first.value,
-                num_judged=first.num, num_cycles=len(mine),
+                number=version.number,
+                digest=version.digest,
+                since=version.since,
+                until=end,
+                quality=first.value,
+                num_judged=first.num,
+                num_cycles=len(mine),
                 num_promoted=sum(c.outcome == "promoted" for c in mine),
                 num_labels=len(index.filter(labelled & pl.col("request_id").is_not_null())),
-            )  # fmt: skip
+            )
         )
     return periods

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tidemill.errors import InvalidInput
 from tidemill.monitor.cohorts import cohort_masks, columns_needed
 from tidemill.project import Project
 from tidemill.records import Trust
@@ -32,9 +33,7 @@ class Window:
     until: datetime
 
 
-def matured_frame(
-    log: Log, project: Project, window: Window, *, trust: Trust, inputs: bool = False
-) -> pl.DataFrame:
+def matured_frame(log: Log, project: Project, window: Window, *, trust: Trust, inputs: bool = False) -> pl.DataFrame:
     """Return the answered requests of a window with label (of at least `trust`) and events inside the horizon.
 
     With `inputs`, all declared inputs are among the columns, else those that cohorts need.
@@ -89,13 +88,19 @@ def failures(frame: pl.DataFrame) -> Array:
     return (frame["error"].is_not_null() | frame["fallback_reason"].is_not_null()).to_numpy().astype(bool)
 
 
+def scores_of(project: Project, frame: pl.DataFrame) -> Array:
+    """Return the scores float64 (N, K), NaN where there are none, or as many as the output had before it changed."""
+    num = project.output.num_scores
+    blank = [float("nan")] * num
+    listed = [s if s is not None and len(s) == num else blank for s in frame["scores"].to_list()]
+    return np.array(listed, dtype=np.float64).reshape(-1, num)
+
+
 def judge(project: Project, frame: pl.DataFrame) -> Judged:
     """Return decisions beside labels for a matured frame."""
-    blank = [float("nan")] * project.output.num_scores
-    scores = np.array([s if s is not None else blank for s in frame["scores"].to_list()], dtype=np.float64)
     return judged(
         project.output,
-        scores=scores.reshape(-1, project.output.num_scores),
+        scores=scores_of(project, frame),
         labels=frame["label"].to_list(),
         decisions=frame["decision"].to_list(),
         events={c.removeprefix("event_"): frame[c].to_numpy() for c in frame.columns if c.startswith("event_")},
@@ -106,8 +111,12 @@ def judged(
     output: Output, *, scores: Array, labels: Sequence[Any], decisions: Sequence[Any] | None = None,
     events: Mapping[str, Array] | None = None,
 ) -> Judged:  # fmt: skip
-    """Lay scores (N, K) beside canonical labels, None where unknown; decisions are the output's own unless given."""
+    """Lay scores (N, K) beside canonical labels, None where unknown; decisions are the output's own unless given.
+
+    A label that the output does not know, such as of a class that the project has no more, is unknown too.
+    """
     is_class = isinstance(output, Classes)
+    labels = [_known(output, label) for label in labels]
     known = [i for i, label in enumerate(labels) if label is not None]
     targets = np.full(len(labels), -1, dtype=np.int64) if is_class else np.full(len(labels), np.nan)
     targets[known] = output.targets([labels[i] for i in known])
@@ -119,6 +128,13 @@ def judged(
         classes=tuple(output.names) if isinstance(output, Classes) else (),
         events=dict(events or {}),
     )
+
+
+def _known(output: Output, label: Any) -> str | float | None:
+    try:
+        return None if label is None else output.parse_label(label)
+    except InvalidInput:
+        return None
 
 
 def _column(values: Sequence[Any], is_class: bool) -> Array:

@@ -53,9 +53,13 @@ def quality_of(project: Project, frame: pl.DataFrame) -> list[Quality]:
             span = wilson(value * num, num) if is_share else None
             found.append(
                 Quality(
-                    metric=metric.name, cohort=name, num=num, value=_known(value),
-                    low=span.low if span else None, high=span.high if span else None,
-                )  # fmt: skip
+                    metric=metric.name,
+                    cohort=name,
+                    num=num,
+                    value=_known(value),
+                    low=span.low if span else None,
+                    high=span.high if span else None,
+                )
             )
     return found
 

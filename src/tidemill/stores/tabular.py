@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,37 @@ import polars as pl
 from tidemill.clock import from_micros
 from tidemill.errors import InvalidInput, ProjectError
 from tidemill.records import Example, Trust
-from tidemill.schema import Input, Schema, Sensitive, keyed_hash
+from tidemill.schema import Category, Classes, Input, Schema, Sensitive, Text, keyed_hash
 
-_READERS = {
-    ".parquet": pl.read_parquet,
-    ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
-    ".jsonl": pl.read_ndjson,
-    ".ndjson": pl.read_ndjson,
+_READERS: dict[str, Callable[[Path, Mapping[str, Any]], pl.DataFrame]] = {
+    ".parquet": lambda path, _: pl.read_parquet(path),
+    ".csv": lambda path, types: pl.read_csv(path, infer_schema_length=None, schema_overrides=types),
+    ".jsonl": lambda path, _: pl.read_ndjson(path, infer_schema_length=None),
+    ".ndjson": lambda path, _: pl.read_ndjson(path, infer_schema_length=None),
 }
 
 
-def read_table(path: Path) -> pl.DataFrame:
+def read_table(path: Path, schema: Schema | None = None, *, label: str = "label") -> pl.DataFrame:
     """Read a file by its ending.
+
+    CSV has no types: with `schema`, what the project declares as text stays text there, such as `007`.
 
     Raises:
         ProjectError: it does not exist, has an unknown ending, or cannot be read.
     """
-    reader = _READERS.get(path.suffix)
+    reader = _READERS.get(path.suffix.lower())
     if reader is None or not path.is_file():
         problem = "does not exist" if reader else "is no Parquet, CSV or JSON lines file"
         raise ProjectError(f"data file {str(path)!r} {problem}.", f"name a file that ends in {', '.join(_READERS)}")
     try:
-        return reader(path)
+        return reader(path, _texts(schema, label) if schema is not None else {})
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ProjectError(f"data file {str(path)!r} cannot be read: {error}.", "check that it is whole") from error
+
+
+def _texts(schema: Schema, label: str) -> dict[str, pl.DataType]:
+    names = [name for name, kind in schema.inputs.items() if isinstance(kind, Text | Category | Sensitive)]
+    return dict.fromkeys([*names, *([label] if isinstance(schema.output, Classes) else [])], pl.String())
 
 
 def examples_from(
@@ -46,7 +54,8 @@ def examples_from(
 ) -> list[Example]:  # fmt: skip
     """Return one labelled example per row; the same rows give the same ids.
 
-    `time` and `unit` name optional columns: when the row happened (UTC) and whose it is.
+    `time` and `unit` name optional columns: when the row happened (a timestamp, ISO 8601 or whole microseconds since
+    1970; UTC unless it says otherwise) and whose it is.
 
     Raises:
         ProjectError: a column is missing, or a value does not fit the schema; the message names row and column.
@@ -64,7 +73,7 @@ def examples_from(
             Example(
                 id=id_,
                 request_id=None,
-                unit=str(row[unit]) if unit else id_,
+                unit=id_ if unit is None or row[unit] is None else str(row[unit]),
                 received_at=received_at,
                 picked_at=now,
                 reason=source,
@@ -75,7 +84,7 @@ def examples_from(
                 trust=trust,
                 source=source,
                 labelled_at=received_at,
-            )  # fmt: skip
+            )
         )
     return examples
 
@@ -106,16 +115,9 @@ def canonical(value: object, kind: Input, name: str, key: bytes = b"") -> Any:
         InvalidInput: it does not fit the declared input.
     """
     if isinstance(value, bytes) and hasattr(kind, "shape"):
-        expected = kind.column([kind.parse(_zeros(kind.shape), name)]).nbytes
-        if len(value) != expected:
-            raise InvalidInput(f"{name!r} has {len(value)} bytes, not {expected}.", "give the declared shape", name)
-        return value
+        value = base64.b64encode(value).decode()
     parsed = kind.parse(value, name)
     return keyed_hash(parsed, key) if isinstance(kind, Sensitive) else parsed
-
-
-def _zeros(shape: tuple[int, ...]) -> Any:
-    return 0 if not shape else [_zeros(shape[1:])] * shape[0]
 
 
 def parse_label(value: object, schema: Schema) -> str | float:
@@ -126,8 +128,15 @@ def parse_label(value: object, schema: Schema) -> str | float:
 
 
 def _time(value: object, number: int, column: str) -> datetime:
-    if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
-    if isinstance(value, int):
-        return from_micros(value)
-    raise ProjectError(f"row {number}: {column!r} is {value!r}, not a time.", "store it as a timestamp, in UTC")
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=UTC)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return from_micros(value)
+    except (ValueError, OverflowError):
+        pass  # it says so below
+    raise ProjectError(
+        f"row {number}: {column!r} is {value!r}, not a time.", "give a timestamp, ISO 8601 or microseconds, in UTC"
+    )

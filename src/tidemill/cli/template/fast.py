@@ -11,8 +11,8 @@ project = dataclasses.replace(
         slow.strategy,
         curate_every="1s",
         label=tm.label.Queue(daily_budget=6_000, spread="180s") | tm.label.Feedback(trust="crowd", horizon="3s"),
-        trigger=(tm.trigger.Degraded("accuracy", drop=0.05) & tm.trigger.Amount(300)).at_most("10m"),
-        dataset=tm.dataset.Window("20s") + tm.dataset.Replay(300),
+        trigger=(tm.trigger.Degraded("accuracy", drop=0.05) & tm.trigger.Amount(700)).at_most("10m"),
+        dataset=tm.dataset.Window("25s") + tm.dataset.Replay(500),
         online=tm.online.Shadow(requests=400)
         >> tm.online.Gradual(
             (0.05, 0.25, 0.5, 1.0),

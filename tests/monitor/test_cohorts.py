@@ -1,0 +1,95 @@
+"""A row is in a cohort when its tags, inputs and projections meet the condition, and not where they are unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from log_rows import Mill
+from mail import everything, mail, row
+
+from tidemill.errors import ProjectError
+from tidemill.monitor.cohorts import cohort_masks, columns_needed, with_projections
+from tidemill.monitor.outcomes import answered_frame
+from tidemill.project import Project
+
+DARK = {"is_dark": lambda r: r["logo"].mean() < 100, "words": lambda r: len(r["text"].split())}
+DARK_COHORTS = {"dark": "is_dark", "wordy_dutch": "words > 1 AND country = 'NL'", "dutch": "country = 'NL'"}
+
+
+def masks(project: Project, mill: Mill) -> dict[str, list[bool]]:
+    frame = answered_frame(mill.log, project, everything(mill))
+    return {name: mask.tolist() for name, mask in cohort_masks(project, frame).items()}
+
+
+def test_conditions_over_tags_and_inputs_hold_row_by_row(mill: Mill) -> None:
+    mill.put(
+        row(mill, 1, tags={"country": "NL", "age": 20.0}),
+        row(mill, 2, tags={"country": "BE", "age": 29.9}, inputs={"text": "a", "num_links": 2.0, "logo": bytes(4)}),
+        row(mill, 3, tags={"country": "NL", "age": 30.0}),
+        project="mail",
+    )
+    assert masks(mail(), mill) == {
+        "dutch": [True, False, True], "young": [True, True, False], "linked": [False, True, False]
+    }  # fmt: skip
+
+
+def test_a_row_whose_inputs_were_dropped_is_in_the_cohorts_of_its_tags_only(mill: Mill) -> None:
+    mill.put(
+        row(mill, 1, inputs=None), row(mill, 2, inputs={"text": "", "num_links": 9.0, "logo": bytes(4)}), project="mail"
+    )
+    cohorts = {"dutch": "country = 'NL'", "few": "num_links < 5", "not_few": "NOT num_links < 5"}
+    assert masks(mail(cohorts=cohorts), mill) == {
+        "dutch": [True, True], "few": [False, False], "not_few": [False, True]
+    }  # fmt: skip
+
+
+def test_projections_see_images_as_arrays_and_become_columns(mill: Mill) -> None:
+    light = {"text": "two words", "num_links": 0.0, "logo": b"\xff" * 4}
+    mill.put(row(mill, 1), row(mill, 2, inputs=light), row(mill, 3, inputs=None), project="mail")
+    project = mail(projections=DARK, cohorts=DARK_COHORTS)
+    assert masks(project, mill) == {
+        "dark": [True, False, False], "wordy_dutch": [False, True, False], "dutch": [True] * 3
+    }  # fmt: skip
+    frame = with_projections(project, answered_frame(mill.log, project, everything(mill)))
+    assert frame["is_dark"].to_list() == [True, False, None] and frame["words"].to_list() == [1, 2, None]
+
+
+@pytest.mark.parametrize("inputs", [None, "never any"])
+def test_where_all_inputs_of_a_window_were_dropped_no_row_is_in_a_cohort_of_projections(
+    mill: Mill, inputs: Any
+) -> None:
+    if inputs == "never any":
+        mill.put(row(mill, 0, second=-100, inputs={"text": "a"}), project="mail")
+    mill.put(row(mill, 1, inputs=None), row(mill, 2, inputs=None), project="mail")
+    project = mail(projections=DARK, cohorts={**DARK_COHORTS, "light": "NOT is_dark", "texts": "lower(text) = 'a'"})
+    found = masks(project, mill)
+    assert [found[name][-2:] for name in ("dark", "wordy_dutch", "light", "texts")] == [[False, False]] * 4
+    assert found["dutch"][-2:] == [True, True]
+
+
+def test_a_projection_that_raises_is_named(mill: Mill) -> None:
+    mill.put(row(mill, 1), project="mail")
+    project = mail(projections={"odd": lambda r: 1 / int(r["num_links"])}, cohorts={"odd_ones": "odd > 1"})
+    with pytest.raises(ProjectError, match="'odd' raised ZeroDivisionError"):
+        masks(project, mill)
+
+
+def test_only_what_conditions_need_is_read_from_the_log() -> None:
+    assert columns_needed(mail()) == ["num_links", "country", "age"]
+    assert columns_needed(mail(cohorts={})) == ["country", "age"]
+    assert columns_needed(mail(cohorts={"x": "length(text) > 3"})) == ["text", "country", "age"]
+    assert columns_needed(mail(projections=DARK)) == ["text", "num_links", "logo", "country", "age"]
+
+
+def test_no_rows_are_in_every_cohort_of_length_0(mill: Mill) -> None:
+    assert masks(mail(), mill) == {"dutch": [], "young": [], "linked": []}
+    assert cohort_masks(mail(cohorts={}), pl.DataFrame({"country": ["NL"]})) == {}
+
+
+def test_masks_are_bool_arrays(mill: Mill) -> None:
+    mill.put(row(mill, 1), project="mail")
+    frame = answered_frame(mill.log, mail(), everything(mill))
+    assert all(mask.dtype == np.bool_ for mask in cohort_masks(mail(), frame).values())

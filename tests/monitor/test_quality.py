@@ -1,0 +1,128 @@
+"""Quality that users got: the answering version's decision against the truth, by cohort."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from log_rows import Mill
+from mail import everything, mail, row, tell
+
+import tidemill as tm
+from tidemill.monitor.outcomes import matured_frame
+from tidemill.monitor.quality import Quality, quality, quality_of
+from tidemill.project import Project
+from tidemill.records import Trust
+from tidemill.stats.intervals import wilson
+
+
+def found(mill: Mill, project: Project | None = None, trust: Trust = Trust.CROWD) -> dict[tuple[str, str], Quality]:
+    return {(q.metric, q.cohort): q for q in quality(mill.log, project or mail(), everything(mill), trust=trust)}
+
+
+def put_ten(mill: Mill) -> None:
+    """Ten answers of "ham", of which 1 to 6 are right; 1 to 4 came from abroad."""
+    abroad = {"tags": {"country": "BE", "age": 40.0}}
+    rows = [row(mill, i, second=i, **(abroad if i < 5 else {})) for i in range(1, 11)]
+    mill.put(*rows, *(tell(mill, i, i + 1, "ham" if i < 7 else "spam") for i in range(1, 11)), project="mail")
+
+
+def test_every_metric_is_given_for_all_requests_and_for_each_cohort(mill: Mill) -> None:
+    put_ten(mill)
+    by = found(mill)
+    assert set(by) == {
+        (metric, cohort)
+        for metric in ("accuracy", "f1_spam", "log_loss", "event_rate_undo")
+        for cohort in ("all", "dutch", "young", "linked")
+    }
+    assert by["accuracy", "all"].value == 0.6 and by["accuracy", "all"].num == 10
+    assert by["accuracy", "dutch"].value == pytest.approx(2 / 6) and by["accuracy", "dutch"].num == 6
+    assert by["log_loss", "all"].value == pytest.approx(-(6 * math.log(0.75) + 4 * math.log(0.25)) / 10)
+    assert by["f1_spam", "all"].value == 0.0 and by["f1_spam", "all"].num == 10
+
+
+def test_shares_have_an_interval_and_other_metrics_none(mill: Mill) -> None:
+    put_ten(mill)
+    by = found(mill)
+    span = wilson(6, 10)
+    assert (by["accuracy", "all"].low, by["accuracy", "all"].high) == (span.low, span.high)
+    assert by["event_rate_undo", "all"].low is not None
+    assert by["log_loss", "all"].low is by["f1_spam", "all"].low is None
+
+
+def test_what_nobody_judged_is_not_known_and_json_can_say_so(mill: Mill) -> None:
+    mill.put(row(mill, 1), project="mail")
+    by = found(mill)
+    assert (by["accuracy", "all"].num, by["accuracy", "all"].value, by["accuracy", "all"].low) == (0, None, None)
+    assert by["event_rate_undo", "all"].value == 0.0, "silence is an answer for an event"
+    assert "NaN" not in json.dumps([q.to_json() for q in by.values()], allow_nan=False)
+
+
+def test_an_empty_log_has_no_known_quality(mill: Mill) -> None:
+    assert {q.value for q in found(mill).values()} == {None}
+
+
+def test_users_who_got_no_answer_do_not_count_but_those_of_the_fallback_do(mill: Mill) -> None:
+    mill.put(
+        row(mill, 1, answered_version=0, error="raised", decision=None, scores=None),
+        row(mill, 2, assigned_version=2, fallback_reason="raised"),
+        tell(mill, 1, 1, "ham"), tell(mill, 2, 1, "ham"), project="mail",
+    )  # fmt: skip
+    by = found(mill)
+    assert (by["accuracy", "all"].num, by["accuracy", "all"].value) == (1, 1.0)
+    assert by["event_rate_undo", "all"].num == 1
+
+
+def test_only_labels_of_the_trust_asked_for_count(mill: Mill) -> None:
+    mill.put(
+        row(mill, 1), row(mill, 2), tell(mill, 1, 1, "spam"), tell(mill, 2, 1, "ham", trust="people"), project="mail"
+    )
+    assert found(mill)["accuracy", "all"].value == 0.5
+    assert found(mill, trust=Trust.PEOPLE)["accuracy", "all"].value == 1.0
+    assert found(mill, trust=Trust.TRUTH)["accuracy", "all"].value is None
+
+
+def test_inputs_that_were_not_kept_do_not_change_the_quality(mill: Mill) -> None:
+    mill.put(*(row(mill, i, inputs=None, keep_probability=0.1) for i in (1, 2)), row(mill, 3), project="mail")
+    mill.put(tell(mill, 1, 1, "spam"), tell(mill, 2, 1, "spam"), tell(mill, 3, 1, "ham"), project="mail")
+    assert found(mill)["accuracy", "all"].value == pytest.approx(1 / 3)
+
+
+def test_numbers_have_their_mean_error_without_an_interval(mill: Mill) -> None:
+    project = mail(output=tm.Value(), metrics=())
+    mill.put(row(mill, 1, decision=3.0, scores=[3.0]), tell(mill, 1, 1, 5.0), project="mail")
+    one = found(mill, project)["mean_absolute_error", "all"]
+    assert (one.num, one.value, one.low, one.high) == (1, 2.0, None, None)
+
+
+def test_quality_is_the_mean_over_the_judged_rows_of_each_cohort(mill: Mill) -> None:
+    put_ten(mill)
+    project = mail()
+    frame = matured_frame(mill.log, project, everything(mill), trust=Trust.CROWD)
+
+    @given(st.lists(st.tuples(st.sampled_from(["ham", "spam", None]), st.booleans()), min_size=10, max_size=10))
+    def is_the_mean(said: list[tuple[str | None, bool]]) -> None:
+        labels = [label for label, _ in said]
+        countries = ["NL" if dutch else "BE" for _, dutch in said]
+        changed = frame.with_columns(label=_strings(labels), country=_strings(countries))
+        by = {(q.metric, q.cohort): q for q in quality_of(project, changed)}
+        for cohort, mask in {"all": [True] * 10, "dutch": [c == "NL" for c in countries]}.items():
+            right = [label == "ham" for label, inside in zip(labels, mask, strict=True) if inside and label is not None]
+            one = by["accuracy", cohort]
+            assert one.num == len(right)
+            assert one.value == (pytest.approx(np.mean(right)) if right else None)
+            if one.value is not None:
+                assert one.low is not None and one.high is not None
+                assert 0 <= one.low <= one.value + 1e-9 and one.value - 1e-9 <= one.high <= 1
+
+    is_the_mean()
+
+
+def _strings(values: list[str | None]) -> object:
+    import polars as pl
+
+    return pl.Series(values, dtype=pl.String)
