@@ -39,7 +39,10 @@ class App:
 
     @classmethod
     def open(cls, project_file: str, home: str | Path, *, clock: Clock | None = None) -> App:
-        """Load the project file, open (or make) the home folder, and publish the project there if it changed.
+        """Load the project file and open (or make) the home folder.
+
+        A project that the home does not know is published there; what changed since is left to `publish`, so that
+        looking never changes what runs.
 
         Raises:
             ProjectError: the project file is wrong.
@@ -48,7 +51,8 @@ class App:
         project = load_project(project_file)
         check_cohorts(project)
         app = cls(world=_world(project, project_file, Home(home).make()), clock=clock or SystemClock())
-        app.publish()
+        if project.name not in app.world.catalog.projects():
+            app.publish()
         return app
 
     @property

@@ -23,5 +23,6 @@ def import_(
 ) -> None:
     """Add labelled data to the reservoir: the next dataset may use it, and a fifth is kept for tests."""
     opened = App.open(project, home)
+    opened.publish()
     examples = read_examples(opened, data, label=label, time=time, unit=unit)
     typer.echo(f"added {add_examples(opened.world, examples)} of {len(examples)} examples; the others were there")

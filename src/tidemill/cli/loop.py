@@ -26,6 +26,7 @@ def loop(
 ) -> None:
     """Run the loop: curate, label, watch, form, train, test, release. Safe to kill, and to run twice."""
     opened, stop = App.open(project, home), threading.Event()
+    opened.publish()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = opened.engine(poll_s=duration(poll).total_seconds(), lapse=duration(lapse))

@@ -36,6 +36,7 @@ def train(
 ) -> None:
     """Make version 1 from labelled data, show its report against a baseline, and route all traffic to it."""
     opened = App.open(project, home)
+    opened.publish()
     examples = read_examples(opened, data, label=label, time=time, unit=unit)
     with Bar(transient=True) as bar:
         task = bar.add_task("training", total=1.0)

@@ -35,6 +35,7 @@ def up(
 ) -> None:
     """Run gateway and loop as two processes on one folder, and start again the one that dies."""
     opened = App.open(project, home)  # says what is wrong with the project before anything starts
+    opened.publish()
     version = opened.world.catalog.route(opened.name)
     opened.close()
     typer.echo(f"serving {opened.name!r} on http://{host}:{port} (Ctrl-C stops)")
