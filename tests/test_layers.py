@@ -19,8 +19,10 @@ SOURCE = Path(tidemill.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 NAMELESS = {"utils", "util", "common", "core", "base", "helpers", "helper", "manager", "misc"}
 PURE = [*sorted((SOURCE / "strategy").glob("*.py")), *sorted((SOURCE / "stats").glob("*.py")), SOURCE / "records.py"]
-NOT_PURE = {"time", "random", "threading", "asyncio", "socket", "subprocess", "pathlib", "os", "io", "sqlalchemy", "polars",
-            "pyarrow", "duckdb", "sklearn", "torch"}  # fmt: skip
+NOT_PURE = {
+    "time", "random", "threading", "asyncio", "socket", "subprocess", "pathlib", "os", "io", "sqlalchemy", "polars",
+    "pyarrow", "duckdb", "sklearn", "torch"
+}  # fmt: skip
 HEAVY = {"numpy", "polars", "pyarrow", "duckdb", "sklearn", "torch", "sqlalchemy", "uvicorn", "onnxruntime"}
 
 

@@ -83,6 +83,7 @@ class Harness:
     lie: bool = False
     failing: frozenset[int] = frozenset()
     labels_people: bool = True
+    num_units: int = 10**9
     engine: Engine | None = None
 
     @classmethod
@@ -185,7 +186,7 @@ class Harness:
     ) -> tuple[list[Prediction], list[Feedback]]:
         x, y = (float(v) for v in rng.normal(size=2))
         app = "v2" if rng.random() < self.new_share else "v1"
-        unit, right = f"user-{rng.integers(10**9)}", truth(x, y)
+        unit, right = f"user-{rng.integers(self.num_units)}", truth(x, y)
         assigned = assign(route, unit, at)
         draw, says = rng.random(), rng.random() < self.feedback_share
         request_id = ids.new(at)

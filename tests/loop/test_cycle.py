@@ -194,3 +194,28 @@ def test_only_one_of_two_loops_turns_and_the_other_takes_over_when_it_lets_go(ha
     second.turn()
     assert len(h.app.world.journal.cycles(h.name)) == 1
     second.drain()
+
+
+def test_a_changed_online_stage_begins_the_rollout_anew_with_its_own_evidence(harness: Make) -> None:
+    h = harness("tried")
+    while h.route.candidate is None:
+        h.second()
+    file = h.folder / "waves_project.py"
+    file.write_text(file.read_text().replace("tm.online.Shadow(requests=40) >> ", ""))
+    changed = Harness.open(h.folder, now=h.clock.now())
+    changed.accuracy, changed.new_share = h.accuracy, h.new_share
+    changed.app.publish()
+    changed.until_closed()
+    assert changed.outcomes() == ["promoted"]
+    assert len(changed.app.world.catalog.strategies(changed.name)) == 2
+    changed.app.close()
+
+
+def test_a_unit_counts_once_in_a_rollout_however_often_it_comes(harness: Make) -> None:
+    h = harness("tried")
+    h.num_units = 20
+    h.accuracy = {(1, "v2"): 0.97, (2, "v1"): 0.75, (2, "v2"): 0.75}
+    h.seconds(40)
+    last = h.verdicts("release")[-1]
+    assert h.outcomes() == [None], "twenty units cannot be evidence enough, however many requests they send"
+    assert last.outcome is Outcome.INCONCLUSIVE

@@ -7,6 +7,7 @@ somebody else moved the route (`tidemill rollback`), the cycle ends: a person's 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -17,9 +18,12 @@ from tidemill.loop.ending import close, promoted, without_candidate
 from tidemill.loop.world import Turn
 from tidemill.monitor.outcomes import Window, answered_frame, failures, horizon, matured_frame, outcomes, shadow_frame
 from tidemill.records import Cycle, Json, Outcome, Route, Verdict
+from tidemill.stats.first_seen import first_seen
+from tidemill.strategy.outcomes import Outcomes
 from tidemill.strategy.rollout import Action, Kind, RolloutFacts, Shadows
 
 _STEP = "release"
+_UNIT_BITS = 18  # a rollout tells about 260,000 units apart; the bitmap takes 32 kB at most
 
 
 def release(turn: Turn, cycle: Cycle) -> bool:
@@ -45,7 +49,8 @@ def _begin(turn: Turn, cycle: Cycle, route: Route) -> bool:
     rollout = f"{turn.name}-{cycle.number}"
     memory = {
         "rollout": rollout,
-        "since": micros(turn.known_until),
+        "digest": online.digest(),
+        "seen": {},
         "requests_until": micros(turn.known_until),
         "outcomes_until": micros(turn.known_until),
     }
@@ -55,7 +60,9 @@ def _begin(turn: Turn, cycle: Cycle, route: Route) -> bool:
 
 def _look(turn: Turn, cycle: Cycle, route: Route, memory: Json) -> bool:
     online = turn.strategy.online
-    facts, read_until = _facts(turn, cycle, memory)
+    if memory["digest"] != online.digest():
+        return _begin(turn, cycle, route)  # the stage was changed meanwhile: its evidence is not this one's
+    facts, read = _facts(turn, cycle, memory)
     state = online.update(memory["online"], facts)
     action = online.decide(state, turn.now)
     if turn.world.catalog.paused_at(turn.name) is not None and action.kind in ("advance", "promote"):
@@ -64,7 +71,7 @@ def _look(turn: Turn, cycle: Cycle, route: Route, memory: Json) -> bool:
     if word is not None:
         action = _by_person(action, word)
     news = action.kind != memory["kind"] or action.step != memory["step"]
-    _carry_out(turn, cycle, route, {**memory, **read_until}, action, news=news)
+    _carry_out(turn, cycle, route, {**memory, **read}, action, news=news)
     return news or len(facts.requests) > 0
 
 
@@ -138,37 +145,39 @@ def _moved_by_somebody(turn: Turn, cycle: Cycle) -> bool:
 
 
 def _facts(turn: Turn, cycle: Cycle, memory: Json) -> tuple[RolloutFacts, Json]:
-    """Return what is new since the last look, and how far it was read."""
-    world, needs = turn.world, turn.strategy.online.needs()
+    """Return what is new since the last look, and what to remember of having read it."""
+    world = turn.world
     requests_until = max(micros(turn.known_until), memory["requests_until"])
     outcomes_until = max(micros(turn.known_until - horizon(world.project)), memory["outcomes_until"])
     new = Window(after=from_micros(memory["requests_until"]), until=from_micros(requests_until))
     frame = answered_frame(world.log, world.project, new).filter(pl.col("rollout") == memory["rollout"])
-    matured = _first_per_unit(turn, memory, outcomes_until)
+    matured, seen = _first_outcomes(turn, cycle, memory, from_micros(outcomes_until))
     facts = RolloutFacts(
         now=turn.now,
         requests=outcomes(world.project, frame, candidate=cycle.candidate),
-        outcomes=outcomes(world.project, matured, candidate=cycle.candidate, metrics=needs.metrics),
+        outcomes=matured,
         shadows=_shadows(turn, new, memory["rollout"]),
     )
-    return facts, {"requests_until": requests_until, "outcomes_until": outcomes_until}
+    return facts, {"requests_until": requests_until, "outcomes_until": outcomes_until, "seen": seen}
 
 
-def _first_per_unit(turn: Turn, memory: Json, until: int) -> pl.DataFrame:
-    """Return each unit's first labelled outcome of this rollout, where that came after the last look.
+def _first_outcomes(turn: Turn, cycle: Cycle, memory: Json, until: datetime) -> tuple[Outcomes, dict[str, str]]:
+    """Return the requests that matured since the last look; a metric's value stands only at its first of each unit.
 
     A unit counts once: counting every request of sticky users breaks the guarantee of the sequential test.
     """
-    world = turn.world
-    whole = Window(after=from_micros(memory["since"]), until=from_micros(until))
-    frame = matured_frame(world.log, world.project, whole, trust=turn.strategy.online.needs().trust)
-    frame = frame.filter((pl.col("rollout") == memory["rollout"]) & (pl.col("share") > 0) & _known())
-    first = frame.unique(subset="unit", keep="first", maintain_order=True)
-    return first.filter(pl.col("received_at") > memory["outcomes_until"])
-
-
-def _known() -> pl.Expr:
-    return pl.col("label").is_not_null() | pl.any_horizontal(pl.col("^event_.*$").fill_null(0) != 0)
+    world, needs = turn.world, turn.strategy.online.needs()
+    window = Window(after=from_micros(memory["outcomes_until"]), until=until)
+    frame = matured_frame(world.log, world.project, window, trust=needs.trust)
+    frame = frame.filter((pl.col("rollout") == memory["rollout"]) & (pl.col("share") > 0))
+    rows = outcomes(world.project, frame, candidate=cycle.candidate, metrics=needs.metrics)
+    seen, values = dict(memory["seen"]), {}
+    for metric, loss in rows.values.items():
+        known = np.flatnonzero(~np.isnan(loss))
+        is_first, seen[metric] = first_seen(seen.get(metric, ""), rows.unit[known], bits=_UNIT_BITS)
+        values[metric] = np.full(len(loss), np.nan)
+        values[metric][known[is_first]] = loss[known[is_first]]
+    return replace(rows, values=values), seen
 
 
 def _shadows(turn: Turn, new: Window, rollout: str) -> Shadows:

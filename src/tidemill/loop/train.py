@@ -21,11 +21,14 @@ def train(turn: Turn, cycle: Cycle) -> bool:
         return _start(turn, cycle, plan, run)
     if status.state == "running":
         return _stop_if_late(turn, cycle, run)
+    runner.kill(workdir)  # what it started and left behind
     if status.state == "done" and status.result is not None:
         return _register(turn, cycle, plan, run, status.result)
     if status.state == "dead" and attempt < MAX_ATTEMPTS:
         return _again(turn, cycle, run, attempt)
-    return _fail(turn, cycle, run, status.error or f"the training process died {attempt} times without a word")
+    if status.failure is not None:
+        return _fail(turn, cycle, run, str(status.error), back_to=status.failure["back_to"])
+    return _fail(turn, cycle, run, f"the training process died {attempt} times; the last time {status.error}")
 
 
 def _plan(turn: Turn, cycle: Cycle) -> Json:
@@ -96,8 +99,8 @@ def _register(turn: Turn, cycle: Cycle, plan: Json, run: str, result: Json) -> b
     return True
 
 
-def _fail(turn: Turn, cycle: Cycle, run: str, error: str) -> bool:
+def _fail(turn: Turn, cycle: Cycle, run: str, error: str, *, back_to: str = "training") -> bool:
     with turn.write() as conn:
         turn.world.catalog.end_run(conn, turn.name, run, "failed", {"error": error}, turn.now)
-    verdict = Verdict(outcome=Outcome.FAIL, by="training", reason=error, back_to="training")
+    verdict = Verdict(outcome=Outcome.FAIL, by="training", reason=error, back_to=back_to)
     return end_cycle(turn, cycle, "failed", verdict, step="train")

@@ -40,8 +40,8 @@ _GRACE_S = 2.0
 _KILL_S = 10.0
 _LOOK_S = 0.02
 _MAX_THREADS = 8
-_started: dict[int, subprocess.Popen[bytes]] = {}
-"""Our own children, which must be reaped; a job of an earlier process is nobody's child and is found by its pid."""
+_started: dict[tuple[int, str | None], subprocess.Popen[bytes]] = {}
+"""Our own children by pid and start time, which must be reaped; a job of an earlier process is nobody's child and is found by its pid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def _start(job: Job, workdir: Path, lock: int) -> None:
             )
     except OSError as error:
         raise TrainingError(f"the training process cannot be started: {error}", f"look at {workdir}") from error
-    _started[process.pid] = process
+    _started[process.pid, started_at(process.pid)] = process
     sign(workdir, process.pid)
 
 
@@ -157,6 +157,7 @@ def poll(workdir: Path) -> Status:
     progress = _last_progress(workdir / PROGRESS)
     result = _read_json(workdir / RESULT)
     if result is not None:
+        _ended(workdir, _GRACE_S)  # it is about to, and one that nobody waits for stays behind as a zombie
         return Status(state="done", progress=progress, result=result)
     if alive:
         return Status(state="running", progress=progress)
@@ -265,9 +266,9 @@ def _process(workdir: Path) -> Json:
 
 def _reap() -> None:
     """Let go of our children that have ended, whoever they were; else they stay as zombies."""
-    for pid, child in list(_started.items()):
+    for who, child in list(_started.items()):
         if child.poll() is not None:
-            del _started[pid]
+            del _started[who]
 
 
 def _is_alive(workdir: Path) -> bool:
@@ -275,7 +276,9 @@ def _is_alive(workdir: Path) -> bool:
     process = _process(workdir)
     if not process or process["started"] is None:
         return False
-    return bool(started_at(process["pid"]) == process["started"])
+    # A child that was not let go of is still ending: its first thread may be a zombie before its last one is gone.
+    is_ours = (process["pid"], process["started"]) in _started
+    return is_ours or bool(started_at(process["pid"]) == process["started"])
 
 
 def _ended(workdir: Path, patience_s: float) -> bool:
