@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tidemill.errors import ProjectError
 from tidemill.records import Json, Outcome, Trust, Verdict
 from tidemill.strategy.outcomes import Outcomes
-from tidemill.strategy.trigger import Amount, AtMost, Degraded, Every, Manual, Trigger, WatchFacts
+from tidemill.strategy.trigger import EVERYONE, Amount, AtMost, Degraded, Every, Manual, Trigger, WatchFacts
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 F, Q, U = Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN
@@ -318,3 +318,20 @@ def test_asking_twice_gives_the_same_answer_and_changes_nothing():
     assert trigger.decide(state, NOW) == trigger.decide(state, NOW)
     assert trigger.update(state, known) == trigger.update(kept, known)
     assert state == kept
+
+
+@given(st.integers(1, 60), st.integers(0, 2**31))
+def test_a_cohort_that_appears_late_is_held_to_everyones_reference_however_the_facts_are_batched(
+    size: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    is_new = np.arange(200) >= 60
+    loss = np.where(is_new, rng.random(200) < 0.5, rng.random(200) < 0.05).astype(float)
+    trigger = Degraded("accuracy", drop=0.05, reference=40)
+    rows = outcomes(loss, cohort=is_new)
+    state = trigger.update(trigger.start(), facts(rows))
+    assert state["streams"]["new_app"]["reference"] == state["streams"][EVERYONE]["reference"]
+    in_parts = trigger.start()
+    for start in range(0, 200, size):
+        in_parts = trigger.update(in_parts, facts(rows.take(np.arange(start, min(start + size, 200)))))
+    assert in_parts["streams"]["new_app"]["reference"] == state["streams"]["new_app"]["reference"]

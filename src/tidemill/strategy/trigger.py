@@ -6,10 +6,10 @@ both do, by three-valued logic (Kleene's); `.at_most("7d")` holds back a trigger
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -154,13 +154,24 @@ class Manual(Trigger):
         return self._say(QUIET, "nobody asked") if asked is None else self._say(FIRE, asked)
 
 
+class _Losses(NamedTuple):
+    """The losses of one stream in a batch, and the rows of the batch that they stand in, both (N,)."""
+
+    at: Array
+    loss: Array
+
+
+_NONE = _Losses(np.zeros(0, dtype=np.int64), np.zeros(0))
+
+
 @dataclass(frozen=True)
 class Degraded(Trigger):
     """Fires when the live version's loss has risen by more than `drop` above its own first outcomes.
 
     The version's first `reference` matured outcomes, of everyone and of each cohort, are what it was good for. From
     then on each stream is tested at every look (`stats.rise`) for a mean loss above the reference's plus `drop`, from
-    any time on; a reference that may have been lucky raises the bar. `alpha` is the chance of a false alarm over the
+    any time on; a reference that may have been lucky raises the bar. A cohort that appears only later, such as a new
+    version of an app, is held to everyone's reference. `alpha` is the chance of a false alarm over the
     life of the version, with the noise of the reference in it, and is shared out over the streams. A new version begins
     anew; a new cycle keeps the reference and drops the evidence.
 
@@ -200,11 +211,15 @@ class Degraded(Trigger):
         if streams and state["cycle"] != cycle:
             streams = {name: stream.without_evidence() for name, stream in streams.items()}
         losses = self._losses(facts)
-        names = list(dict.fromkeys([*streams, *losses]))
+        late = self._appear_late(streams.get(EVERYONE, Stream()), losses)
+        names = list(dict.fromkeys([*streams, *losses]))  # everyone's first: others may be held to it
         alpha = self.alpha / 2 / max(len(names), 1)
         for name in names:
-            streams[name] = streams.get(name, Stream()).add(
-                losses.get(name, np.zeros(0)), size=self.reference, drop=self.drop, alpha=alpha, binary=self.binary
+            begun = streams.get(name, Stream())
+            if name in late and begun.reference.num == 0:
+                begun = Stream(streams[EVERYONE].reference)
+            streams[name] = begun.add(
+                losses.get(name, _NONE).loss, size=self.reference, drop=self.drop, alpha=alpha, binary=self.binary
             )
         return {
             "version": facts.live_version,
@@ -229,7 +244,16 @@ class Degraded(Trigger):
             raise ProjectError("trigger.Degraded has no metric yet.", "name one, or call resolved(metric) first")
         return self.metric
 
-    def _losses(self, facts: WatchFacts) -> dict[str, Array]:
+    def _appear_late(self, everyone: Stream, losses: Mapping[str, _Losses]) -> set[str]:
+        """Return the streams whose first loss comes after everyone's reference is full, however facts are batched."""
+        room = self.reference - everyone.reference.num
+        at = losses[EVERYONE].at if losses else _NONE.at
+        if room > len(at):
+            return set()
+        full_from = -1 if room <= 0 else at[room - 1]
+        return {name for name, its in losses.items() if name != EVERYONE and len(its.at) and its.at[0] > full_from}
+
+    def _losses(self, facts: WatchFacts) -> dict[str, _Losses]:
         """Return the known losses of the live version by stream, everyone's first."""
         rows = facts.outcomes
         if not len(rows):
@@ -240,7 +264,7 @@ class Degraded(Trigger):
         masks = {EVERYONE: known}
         if self.by_cohort:
             masks |= {name: known & mask for name, mask in rows.cohorts.items()}
-        return {name: loss[mask] for name, mask in masks.items()}
+        return {name: _Losses(np.flatnonzero(mask), loss[mask]) for name, mask in masks.items()}
 
     def _require_binary(self, loss: Array) -> None:
         odd = loss[(loss != 0) & (loss != 1)] if self.binary else loss[:0]
