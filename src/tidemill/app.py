@@ -7,21 +7,22 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from operator import itemgetter
 from pathlib import Path
 
 from tidemill.clock import Clock, SystemClock
 from tidemill.errors import NotFound, ProjectError
-from tidemill.loop.engine import Engine
 from tidemill.loop.ending import promoted, without_candidate
+from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.world import World
 from tidemill.monitor.cohorts import check_cohorts
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project, load_project
 from tidemill.records import Example, Route, Trust
+from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.compactor import Compactor
-from tidemill.stores.database import Database
 from tidemill.stores.datasets import Datasets
 from tidemill.stores.home import Home
 from tidemill.stores.journal import Journal
@@ -38,19 +39,23 @@ class App:
     clock: Clock
 
     @classmethod
-    def open(cls, project_file: str, home: str | Path, *, clock: Clock | None = None) -> App:
-        """Load the project file and open (or make) the home folder.
+    def open(
+        cls, project_file: str, home: str | Path, *, database: str | None = None, clock: Clock | None = None
+    ) -> App:
+        """Load the project file and open (or make) the home folder, with its catalog in `database` if that is given.
 
         A project that the home does not know is published there; what changed since is left to `publish`, so that
         looking never changes what runs.
 
         Raises:
             ProjectError: the project file is wrong.
-            StoreError: the home cannot be opened.
+            StoreError: the home or the database cannot be opened.
+            MissingExtra: the database is PostgreSQL, and the extra `postgres` is not installed.
         """
         project = load_project(project_file)
         check_cohorts(project)
-        app = cls(world=_world(project, project_file, Home(home).make()), clock=clock or SystemClock())
+        world = _world(project, project_file, Home(home).make(), database)
+        app = cls(world=world, clock=clock or SystemClock())
         if project.name not in app.world.catalog.projects():
             app.publish()
         return app
@@ -77,10 +82,14 @@ class App:
                 conn, manifest, strategy, file=self.world.project_file, now=self.clock.now()
             )
 
-    def engine(self, *, poll_s: float = 0.5, lapse: timedelta = timedelta(seconds=60)) -> Engine:
+    def engine(
+        self, *, poll_s: float = 0.5, lapse: timedelta = timedelta(seconds=60), lease_ttl: timedelta = LEASE_TTL
+    ) -> Engine:
         """Return the loop of this project, ready to run."""
         holder = f"{socket.gethostname()}/{os.getpid()}"
-        return Engine(world=self.world, clock=self.clock, holder=holder, poll_s=poll_s, lapse=lapse)
+        return Engine(
+            world=self.world, clock=self.clock, holder=holder, poll_s=poll_s, lapse=lapse, lease_ttl=lease_ttl
+        )
 
     def status(self, *, period: timedelta = timedelta(days=1)) -> Status:
         """Return how the project stands."""
@@ -127,7 +136,9 @@ class App:
         elif route.fallback is not None:
             new = Route(revision=route.revision, stable=route.fallback, policy_version=route.policy_version)
         else:
-            raise NotFound(f"version {route.stable} has no version before it.", "promote another with `tidemill promote`")
+            raise NotFound(
+                f"version {route.stable} has no version before it.", "promote another with `tidemill promote`"
+            )
         return self._set_route(route, new, by=by, reason=reason, retired="rolled back")
 
     def promote_now(self, version: int, *, by: str, reason: str) -> Route:
@@ -168,6 +179,7 @@ class App:
             NotFound: an id is not in the reservoir.
         """
         parsed = [(id_, self.project.output.parse_label(value)) for id_, value in answers]
+        parsed.sort(key=itemgetter(0))  # the loop's order too, so that neither waits for the other
         with self.world.db.begin() as conn:
             for id_, value in parsed:
                 self.world.reservoir.answer(
@@ -181,8 +193,8 @@ class App:
         return Trust(queue.trust)
 
 
-def _world(project: Project, project_file: str, home: Home) -> World:
-    db = Database.open(home.db_url)
+def _world(project: Project, project_file: str, home: Home, database: str | None) -> World:
+    db = open_database(home, database)
     journal, catalog = Journal(db), Catalog(db)
     reservoir = Reservoir(db, home.reservoir)
     segments = Segments(home.segments)
@@ -190,6 +202,7 @@ def _world(project: Project, project_file: str, home: Home) -> World:
         project=project,
         project_file=_absolute(project_file),
         home=home,
+        db_url=database,
         db=db,
         catalog=catalog,
         journal=journal,

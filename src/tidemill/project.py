@@ -33,7 +33,8 @@ class Project:
 
     `unit` names what the route sticks to and statistics count once. The first of `metrics` is the one to optimise.
     `cohorts` are SQL conditions over tags, inputs and projections. `abstain_below` marks decisions whose highest score
-    is lower.
+    is lower. With `near_duplicates`, examples whose text, images or tensors are nearly the same are all for training or
+    all for tests, as equal ones always are.
 
     Raises:
         ProjectError: something in it is wrong; the message names the part, the value and the next move.
@@ -49,6 +50,7 @@ class Project:
     cohorts: Mapping[str, str] = field(default_factory=dict)
     strategy: Strategy = field(default_factory=Strategy)
     abstain_below: float | None = None
+    near_duplicates: bool = True
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -118,9 +118,10 @@ def next_cycle_trains(h: Harness) -> None:
         ("return NanModel()", "NaN"),
         ("return object()", "which is no model"),
         ("raise SystemExit('not today')", "not today"),
-        ("data.columns['x'][:] = np.nan; raise MemoryError", "out of memory"),
+        ("raise MemoryError", "out of memory"),
+        ("subprocess.Popen(['sleep', '1000']); raise ValueError('and leaves a child')", "and leaves a child"),
     ],
-    ids=["raises", "gives NaN", "gives no model", "exits", "runs out of memory"],
+    ids=["raises", "gives NaN", "gives no model", "exits", "runs out of memory", "leaves a child"],
 )
 def test_a_trainer_that_goes_wrong_fails_the_cycle_with_the_cause(harness: Make, body: str, says: str) -> None:
     h = harness(edit=trainer(body))

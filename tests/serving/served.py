@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -152,3 +153,9 @@ def until(condition: Any, seconds: float = 20.0) -> Any:
         assert time.monotonic() < ends, "it did not come about in time"
         time.sleep(0.02)
     return found
+
+
+def metric(page: str, name: str) -> float:
+    """Return the value of a metric on a Prometheus page."""
+    (value,) = re.findall(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
+    return float(value)

@@ -16,10 +16,26 @@ from tidemill.stores.database import Database
 SOURCE = Path(__file__).parents[2] / "src"
 
 
+ON_BOTH = {"test_catalog", "test_database", "test_journal", "test_rows"}  # what PostgreSQL is for, whole
+DEAR = {"start_child", "monkeypatch"}  # of the others, tests that try an example many times or kill processes
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses a database on SQLite and on PostgreSQL."""
+    if "database_url" not in metafunc.fixturenames:
+        return
+    is_dear = hasattr(metafunc.function, "hypothesis") or DEAR & set(metafunc.fixturenames)
+    on_both = metafunc.module.__name__ in ON_BOTH or not is_dear
+    metafunc.parametrize("database_url", ["sqlite", "postgresql"][: 1 + on_both], indirect=True)
+
+
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database; other processes of the test may open it too."""
-    return f"sqlite:///{tmp_path / 'tidemill.db'}"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'tidemill.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
     ByOption,
+    DatabaseOption,
     HomeOption,
     ProjectOption,
     ReasonOption,
@@ -26,10 +27,11 @@ def approve(
     reason: ReasonOption = "",
     by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Let the candidate that waits for a person's approval go on to live traffic."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     version = version or opened.waiting_candidate()
     opened.ask("approve", by=who(by), version=version, reason=reason)
     typer.echo(f"approved version {version}")

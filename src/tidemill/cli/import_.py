@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
 from tidemill.cli.train import DataArgument, LabelColumnOption, TimeColumnOption, UnitColumnOption, read_examples
 from tidemill.loop.first import add_examples
 
@@ -19,10 +19,11 @@ def import_(
     time: TimeColumnOption = None,
     unit: UnitColumnOption = None,
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Add labelled data to the reservoir: the next dataset may use it, and a fifth is kept for tests."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     opened.publish()
     examples = read_examples(opened, data, label=label, time=time, unit=unit)
     typer.echo(f"added {add_examples(opened.world, examples)} of {len(examples)} examples; the others were there")

@@ -10,7 +10,15 @@ import numpy as np
 import typer
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, ByOption, HomeOption, ProjectOption, who
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    DatabaseOption,
+    HomeOption,
+    ProjectOption,
+    who,
+)
 from tidemill.errors import ProjectError
 from tidemill.records import Example, Json
 from tidemill.schema import Output, Schema, Value
@@ -25,13 +33,14 @@ def label(
     limit: Annotated[int, typer.Option("--limit", help="How many to show.")] = 20,
     by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Show the examples that wait for a label as JSON lines, or answer them.
 
     The lines may be answered in place: write a `label` into each and give the file back with --file.
     """
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     given = [*map(_split, answers or []), *(_lines(file) if file else [])]
     if not given:
         for example in opened.queue(limit):

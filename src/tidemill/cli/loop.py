@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
 from tidemill.clock import duration
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -18,6 +18,7 @@ app = typer.Typer(pretty_exceptions_enable=False)
 @app.command()
 def loop(
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
     poll: Annotated[str, typer.Option("--poll", help="How long to rest when there is nothing to do.")] = "500ms",
     lapse: Annotated[
@@ -25,11 +26,11 @@ def loop(
     ] = "60s",
 ) -> None:
     """Run the loop: curate, label, watch, form, train, test, release. Safe to kill, and to run twice."""
-    opened, stop = App.open(project, home), threading.Event()
+    opened, stop = App.open(project, home, database=database), threading.Event()
     opened.publish()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    engine = opened.engine(poll_s=duration(poll).total_seconds(), lapse=duration(lapse))
+    engine = opened.engine(poll_s=duration(poll, name="--poll").total_seconds(), lapse=duration(lapse, name="--lapse"))
     typer.echo(f"loop of {opened.name!r} turns in {opened.world.home.folder}")
     engine.run(stop)
     opened.close()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import typer
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
-def pause(home: HomeOption = DEFAULT_HOME, project: ProjectOption = DEFAULT_PROJECT) -> None:
+def pause(
+    home: HomeOption = DEFAULT_HOME, database: DatabaseOption = None, project: ProjectOption = DEFAULT_PROJECT
+) -> None:
     """Open no new cycle and move no candidate on; guards still roll back."""
-    App.open(project, home).pause(paused=True)
+    App.open(project, home, database=database).pause(paused=True)
     typer.echo("paused; `tidemill resume` goes on")

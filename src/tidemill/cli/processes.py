@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from tidemill.cli.settings import child_environment
 from tidemill.errors import TidemillError
 
 _READY_S, _END_S = 60.0, 20.0
@@ -40,7 +40,7 @@ class Processes:
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         with (self.home / f"{command[0]}.log").open("ab") as log:
-            env = {**os.environ, "OMP_NUM_THREADS": "1"}
+            env = child_environment(None) | {"OMP_NUM_THREADS": "1"}
             child = subprocess.Popen(
                 [sys.executable, "-m", "tidemill.cli", *command], stdout=log, stderr=log, env=env, start_new_session=True
             )

@@ -11,6 +11,7 @@ from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
     ByOption,
+    DatabaseOption,
     HomeOption,
     ProjectOption,
     ReasonOption,
@@ -27,10 +28,11 @@ def promote(
     reason: ReasonOption = "",
     by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Release a version under the online stage's guards, even one that the gate stopped; or at once with --now."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     if now:
         route = opened.promote_now(version, by=who(by), reason=reason)
         typer.echo(f"version {route.stable} answers all traffic; `tidemill rollback` returns to {route.fallback}")

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, ByOption, HomeOption, ProjectOption, who
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    DatabaseOption,
+    HomeOption,
+    ProjectOption,
+    who,
+)
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -18,10 +26,11 @@ def reject(
     version: Annotated[int | None, typer.Argument(help="The candidate; by default the one under way.")] = None,
     by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Stop a candidate: at the gate it is rejected, in traffic it is rolled back."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     version = version or opened.waiting_candidate()
     opened.ask("reject", by=who(by), version=version, reason=reason)
     typer.echo(f"rejected version {version}")

@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 
 from tidemill.app import App
 from tidemill.cli.screen import verdict_lines
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, JsonOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.errors import NotFound
 from tidemill.review.report import Report
 
@@ -22,17 +22,21 @@ app = typer.Typer(pretty_exceptions_enable=False)
 def report(
     version: Annotated[int | None, typer.Argument(help="The version; by default the newest with a report.")] = None,
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown as it is.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show how a version did on the test examples against the live one and a baseline, and the verdicts it got."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     catalog, versions = opened.world.catalog, [m.version for m in opened.world.catalog.models(opened.name)]
     wanted = [version] if version is not None else versions[::-1]
     stored = next((body for v in wanted if (body := catalog.report(opened.name, v)) is not None), None)
     if stored is None:
-        raise NotFound(f"there is no report on version {version or 'any'}.", f"versions are {versions or 'none yet'}")
+        raise NotFound(
+            f"there is no report{'' if version is None else f' on version {version}'}.",
+            f"versions are {versions or 'none yet'}",
+        )
     if as_json:
         typer.echo(json.dumps(stored, indent=2))
         return

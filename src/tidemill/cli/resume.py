@@ -5,13 +5,15 @@ from __future__ import annotations
 import typer
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
-def resume(home: HomeOption = DEFAULT_HOME, project: ProjectOption = DEFAULT_PROJECT) -> None:
+def resume(
+    home: HomeOption = DEFAULT_HOME, database: DatabaseOption = None, project: ProjectOption = DEFAULT_PROJECT
+) -> None:
     """Go on after a pause."""
-    App.open(project, home).pause(paused=False)
+    App.open(project, home, database=database).pause(paused=False)
     typer.echo("resumed")

@@ -9,6 +9,7 @@ from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
     ByOption,
+    DatabaseOption,
     HomeOption,
     ProjectOption,
     ReasonOption,
@@ -23,8 +24,9 @@ def retrain(
     reason: ReasonOption = "",
     by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Ask the loop to open a cycle now, whatever the trigger says."""
-    number = App.open(project, home).ask("retrain", by=who(by), reason=reason)
+    number = App.open(project, home, database=database).ask("retrain", by=who(by), reason=reason)
     typer.echo(f"asked (command {number}); the loop opens a cycle at its next turn: `tidemill status` shows it")

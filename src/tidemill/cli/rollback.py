@@ -9,6 +9,7 @@ from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
     ByOption,
+    DatabaseOption,
     HomeOption,
     ProjectOption,
     ReasonOption,
@@ -23,8 +24,9 @@ def rollback(
     reason: ReasonOption = "",
     by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Take the candidate out of traffic, or return to the version before. Needs no loop, and takes effect at once."""
-    route = App.open(project, home).rollback(by=who(by), reason=reason)
+    route = App.open(project, home, database=database).rollback(by=who(by), reason=reason)
     typer.echo(f"version {route.stable} answers all traffic")

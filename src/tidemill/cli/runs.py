@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, JsonOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.errors import NotFound
 from tidemill.records import Json
 
@@ -21,11 +21,12 @@ app = typer.Typer(pretty_exceptions_enable=False)
 def runs(
     compare: Annotated[list[str] | None, typer.Argument(help="Two runs to compare.")] = None,
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
     as_json: JsonOption = False,
 ) -> None:
     """List training runs with parameters, metrics, data and code; or show where two of them differ."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     found = {r.run: r for r in opened.world.catalog.runs(opened.name)}
     if compare:
         _compare({name: flat(found[name].body) if name in found else _unknown(name, list(found)) for name in compare})

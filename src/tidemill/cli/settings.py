@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,15 @@ import typer
 
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar="TIDEMILL_HOME", help="The folder that everything is kept in.")
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="TIDEMILL_DATABASE",
+        help="Where catalog and journal are, such as postgresql://user@host/name; else in the home folder.",
+        show_default=False,
+    ),
 ]
 ProjectOption = Annotated[
     str, typer.Option("--project", envvar="TIDEMILL_PROJECT", help="The project file, or file.py:name.")
@@ -30,6 +40,12 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the 
 
 DEFAULT_HOME = Path(".tidemill")
 DEFAULT_PROJECT = "project.py"
+
+
+def child_environment(database: str | None) -> dict[str, str]:
+    """Return the variables of a command that works on `database`: its URL may hold a password, so it is no argument."""
+    own = {name: value for name, value in os.environ.items() if name != "TIDEMILL_DATABASE"}
+    return own if database is None else {**own, "TIDEMILL_DATABASE": database}
 
 
 def who(by: str) -> str:

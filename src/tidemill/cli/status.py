@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tidemill.app import App
 from tidemill.cli.screen import quality_table, verdict_line, verdict_lines
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, JsonOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.clock import duration
 from tidemill.monitor.status import Status
 from tidemill.records import Route, Verdict
@@ -21,12 +21,13 @@ app = typer.Typer(pretty_exceptions_enable=False)
 @app.command()
 def status(
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
     period: Annotated[str, typer.Option("--period", help="Quality over the requests of this long.")] = "1d",
     as_json: JsonOption = False,
 ) -> None:
     """Show route, cycle and step, the last verdicts with reasons, quality by cohort, and trouble."""
-    found = App.open(project, home).status(period=duration(period, name="--period"))
+    found = App.open(project, home, database=database).status(period=duration(period, name="--period"))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, JsonOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.errors import NotFound
 from tidemill.monitor.ledger import StrategyPeriod, ledger
 from tidemill.strategy.strategy import diff_json
@@ -20,10 +20,13 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 @app.command()
 def log(
-    home: HomeOption = DEFAULT_HOME, project: ProjectOption = DEFAULT_PROJECT, as_json: JsonOption = False
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+    as_json: JsonOption = False,
 ) -> None:
     """Show each strategy version with what it brought: quality, retrainings, labels."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     w = opened.world
     rows = ledger(w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir,
                   now=opened.clock.now())  # fmt: skip
@@ -47,10 +50,11 @@ def diff(
     old: Annotated[int | None, typer.Argument(help="A version number; by default the one before the newest.")] = None,
     new: Annotated[int | None, typer.Argument(help="A version number; by default the newest.")] = None,
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Show what changed from one strategy version to another."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     versions = {v.number: v for v in opened.world.catalog.strategies(opened.name)}
     new = max(versions) if new is None else new
     old = new - 1 if old is None else old

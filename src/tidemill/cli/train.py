@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 from rich.progress import Progress as Bar
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, HomeOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
 from tidemill.loop.first import train_first
 from tidemill.model import Progress
 from tidemill.records import Example
@@ -32,10 +32,11 @@ def train(
     time: TimeColumnOption = None,
     unit: UnitColumnOption = None,
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Make version 1 from labelled data, show its report against a baseline, and route all traffic to it."""
-    opened = App.open(project, home)
+    opened = App.open(project, home, database=database)
     opened.publish()
     examples = read_examples(opened, data, label=label, time=time, unit=unit)
     with Bar(transient=True) as bar:

@@ -11,14 +11,17 @@ import time
 import typer
 
 from tidemill.app import App
+from tidemill.cli.log_failure import LogFailureOption
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
+    DatabaseOption,
     DurabilityOption,
     HomeOption,
     HostOption,
     PortOption,
     ProjectOption,
+    child_environment,
 )
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -28,13 +31,15 @@ _STOP_S = 15.0
 @app.command()
 def up(
     home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     durability: DurabilityOption = "process",
+    on_log_failure: LogFailureOption = "refuse",
 ) -> None:
     """Run gateway and loop as two processes on one folder, and start again the one that dies."""
-    opened = App.open(project, home)  # says what is wrong with the project before anything starts
+    opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
     opened.publish()
     version = opened.world.catalog.route(opened.name)
     opened.close()
@@ -42,26 +47,28 @@ def up(
     if version is None:
         typer.echo("no version yet: make one with `tidemill train DATA`; the gateway answers 503 until then")
     gateway = ["serve", "--home", str(home), "--host", host, "--port", str(port), "--durability", durability]
-    keep_up([gateway, ["loop", "--home", str(home), "--project", project]])
+    gateway += ["--on-log-failure", on_log_failure]
+    keep_up([gateway, ["loop", "--home", str(home), "--project", project]], database)
 
 
-def keep_up(commands: list[list[str]]) -> None:
+def keep_up(commands: list[list[str]], database: str | None = None) -> None:
     """Run the commands until SIGTERM or SIGINT; one that dies is started again, after a growing rest."""
+    env = child_environment(database)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    keepers = [threading.Thread(target=_keep, args=(command, stop)) for command in commands]
+    keepers = [threading.Thread(target=_keep, args=(command, env, stop)) for command in commands]
     for keeper in keepers:
         keeper.start()
     for keeper in keepers:
         keeper.join()
 
 
-def _keep(command: list[str], stop: threading.Event) -> None:
+def _keep(command: list[str], env: dict[str, str], stop: threading.Event) -> None:
     rest_s = 0.5
     while not stop.is_set():
         began = time.monotonic()
-        child = subprocess.Popen([sys.executable, "-m", "tidemill.cli", *command], start_new_session=True)
+        child = subprocess.Popen([sys.executable, "-m", "tidemill.cli", *command], env=env, start_new_session=True)
         while child.poll() is None and not stop.wait(0.1):
             pass
         if stop.is_set():

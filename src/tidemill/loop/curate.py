@@ -32,7 +32,7 @@ def curate(turn: Turn) -> bool:
     budget, spent = _budget(turn, turn.now - from_micros(since), int(state.get("spent", 0)))
     examples = pick(turn, window, budget) if budget > 0 else []
     with turn.write() as conn:
-        num_new = turn.world.reservoir.add(conn, turn.name, examples, group_by=turn.world.project.schema.features)
+        num_new = turn.world.reservoir.add(conn, turn.name, examples, sameness=turn.world.sameness)
         _ask_for_labels(turn, conn, examples)
         body = {"slot": slot, "since": since, "until": micros(window.until), "spent": spent + num_new}
         turn.world.journal.put_state(conn, turn.name, "curate", body, turn.now)

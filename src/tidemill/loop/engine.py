@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from tidemill.clock import Clock
-from tidemill.errors import Fenced
+from tidemill.errors import Fenced, StoreError
 from tidemill.loop.steps import CYCLE, STANDING
 from tidemill.loop.trouble import Trouble
 from tidemill.loop.world import Turn, World
@@ -17,13 +19,16 @@ from tidemill.stores.journal import Journal, Lease
 
 LEASE_TTL = timedelta(seconds=10)
 MERGE_EVERY = timedelta(seconds=30)
+LONGEST_REST_S = 30.0
+
+_logger = logging.getLogger(__name__)
 
 
 class Hold:
     """One lease that this process wants to keep; safe to use from the heartbeat's thread."""
 
-    def __init__(self, journal: Journal, name: str, holder: str) -> None:
-        self._journal, self._name, self._holder = journal, name, holder
+    def __init__(self, journal: Journal, name: str, holder: str, ttl: timedelta) -> None:
+        self._journal, self._name, self._holder, self._ttl = journal, name, holder, ttl
         self._lease: Lease | None = None
         self._guard = threading.Lock()
 
@@ -32,7 +37,7 @@ class Hold:
         with self._guard:
             self._renew(now)
             if self._lease is None:
-                self._lease = self._journal.acquire(self._name, self._holder, now=now, ttl=LEASE_TTL)
+                self._lease = self._journal.acquire(self._name, self._holder, now=now, ttl=self._ttl)
             return self._lease
 
     def keep(self, now: datetime) -> None:
@@ -49,31 +54,37 @@ class Hold:
 
     def _renew(self, now: datetime) -> None:
         # A third of the lease's time is left for the slow: renewing at every turn would be a write at every turn.
-        if self._lease is None or self._lease.expires_at - now > LEASE_TTL * 2 / 3:
+        if self._lease is None or self._lease.expires_at - now > self._ttl * 2 / 3:
             return
         try:
-            self._lease = self._journal.renew(self._lease, now=now, ttl=LEASE_TTL)
-        except Fenced:
+            self._lease = self._journal.renew(self._lease, now=now, ttl=self._ttl)
+        except Fenced as error:
+            _logger.warning("%s", error)
             self._lease = None
 
 
 @dataclass
 class Engine:
-    """Takes turns for one project. `holder` names this process in the leases."""
+    """Takes turns for one project.
+
+    `holder` names this process in its leases; when it dies, another takes over after `lease_ttl` at the latest.
+    """
 
     world: World
     clock: Clock
     holder: str
     poll_s: float = 0.5
     lapse: timedelta = timedelta(seconds=60)
+    lease_ttl: timedelta = LEASE_TTL
     on_turn: Callable[[bool], None] = lambda _: None
     _loop: Hold = field(init=False)
     _compactor: Hold = field(init=False)
     _merged_at: datetime = field(default=datetime(1970, 1, 1, tzinfo=UTC), init=False)
+    _rest_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self._loop = Hold(self.world.journal, f"loop/{self.world.name}", self.holder)
-        self._compactor = Hold(self.world.journal, "compactor", self.holder)
+        self._loop = Hold(self.world.journal, f"loop/{self.world.name}", self.holder, self.lease_ttl)
+        self._compactor = Hold(self.world.journal, "compactor", self.holder, self.lease_ttl)
 
     def run(self, stop: threading.Event) -> None:
         """Turn until told to stop; another process takes over when this one dies."""
@@ -81,12 +92,24 @@ class Engine:
         heartbeat.start()
         try:
             while not stop.is_set():
-                did = self.turn()
+                did = self._try_turn(stop)
                 self.on_turn(did)
                 if not did:
                     stop.wait(self.poll_s)
         finally:
             self._let_go()
+
+    def _try_turn(self, stop: threading.Event) -> bool:
+        """Take a turn; where the stores do not answer, rest a while: a server may be restarted, a disk made room on."""
+        try:
+            did = self.turn()
+        except StoreError as error:
+            self._rest_s = min(max(2 * self._rest_s, self.poll_s), LONGEST_REST_S)
+            _logger.warning("the loop rests for %g s: %s", self._rest_s, error)
+            stop.wait(self._rest_s)
+            return False
+        self._rest_s = 0.0
+        return did
 
     def turn(self) -> bool:
         """Take one turn; return whether any step did something. False too while another process holds the lease."""
@@ -100,7 +123,8 @@ class Engine:
             return self._take_steps(
                 Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=known_until)
             )
-        except Fenced:
+        except Fenced as error:
+            _logger.warning("%s", error)
             return False  # somebody took over: ask for the lease again at the next turn
 
     def _take_steps(self, turn: Turn) -> bool:
@@ -115,9 +139,10 @@ class Engine:
 
     def _beat(self, stop: threading.Event) -> None:
         """Renew the leases while a step takes long."""
-        while not stop.wait(LEASE_TTL.total_seconds() / 3):
-            self._loop.keep(self.clock.now())
-            self._compactor.keep(self.clock.now())
+        while not stop.wait(self.lease_ttl.total_seconds() / 3):
+            for hold in (self._loop, self._compactor):
+                with contextlib.suppress(StoreError):  # which the next turn meets too, and tells
+                    hold.keep(self.clock.now())
 
     def drain(self) -> None:
         """Move everything that gateways sealed into the log, and let go: for the end of a run."""

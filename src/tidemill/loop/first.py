@@ -50,7 +50,7 @@ def train_first(
 def add_examples(world: World, examples: Sequence[Example]) -> int:
     """Add imported examples to the reservoir; return how many were new."""
     with world.db.begin() as conn:
-        return world.reservoir.add(conn, world.name, list(examples), group_by=world.project.schema.features)
+        return world.reservoir.add(conn, world.name, list(examples), sameness=world.sameness)
 
 
 def _form(world: World, examples: Sequence[Example], clock: Clock) -> DatasetVersion:
@@ -73,8 +73,9 @@ def _train(
     run = f"first-{hashlib.sha256(f'{dataset.digest}{trainer}'.encode()).hexdigest()[:16]}"
     workdir = world.workdir(run)
     job = runner.Job(
-        project_file=world.project_file, home=str(world.home.folder), project=world.name, dataset=dataset.digest,
-        seed=world.seed("train", run) % 2**31, start_from=None, run=run, workdir=str(workdir), smoke=smoke,
+        project_file=world.project_file, home=str(world.home.folder), db_url=world.db_url, project=world.name,
+        dataset=dataset.digest, seed=world.seed("train", run) % 2**31, start_from=None, run=run, workdir=str(workdir),
+        smoke=smoke,
     )  # fmt: skip
     with world.db.begin() as conn:
         world.catalog.start_run(conn, world.name, run, None, {"dataset": dataset.digest, "seed": job.seed}, clock.now())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from operator import itemgetter
 
 import polars as pl
 
@@ -22,7 +23,7 @@ def label(turn: Turn) -> bool:
     if not found and after is not None and turn.known_until - after < _BEHIND:
         return False
     with turn.write() as conn:
-        for row in found:
+        for row in sorted(found, key=itemgetter("request_id")):  # as `App.answer`: neither waits for the other
             at, trust = from_micros(row["received_at"]), Trust(row["trust"])
             world.reservoir.label(
                 conn, turn.name, row["request_id"], value=row["value"], trust=trust, source=row["source"], at=at

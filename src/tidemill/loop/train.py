@@ -47,6 +47,7 @@ def _start(turn: Turn, cycle: Cycle, plan: Json, run: str) -> bool:
     job = runner.Job(
         project_file=world.project_file,
         home=str(world.home.folder),
+        db_url=world.db_url,
         project=turn.name,
         dataset=cycle.dataset,
         seed=plan["seed"],

@@ -20,6 +20,7 @@ from tidemill.stores.catalog import Catalog
 from tidemill.stores.compactor import Compactor
 from tidemill.stores.database import Database
 from tidemill.stores.datasets import Datasets
+from tidemill.stores.duplicates import Sameness
 from tidemill.stores.home import Home
 from tidemill.stores.journal import Journal, Lease
 from tidemill.stores.log import Log
@@ -34,6 +35,7 @@ class World:
     project: Project
     project_file: str
     home: Home
+    db_url: str | None  # of the database, if it is not the home's own
     db: Database
     catalog: Catalog
     journal: Journal
@@ -47,6 +49,11 @@ class World:
     def name(self) -> str:
         """The project's name."""
         return self.project.name
+
+    @property
+    def sameness(self) -> Sameness:
+        """What makes two examples of the project duplicates, so that they share a split."""
+        return Sameness.of(self.project.schema, near_duplicates=self.project.near_duplicates)
 
     def workdir(self, run: str) -> Path:
         """Return where a training run keeps its files."""

@@ -205,12 +205,16 @@ class Deployment:
         refusal = Unavailable(f"{problem}.", "free disk space, then try again") if problem and self._refuse else None
         for row, answer in zip(rows, answers, strict=True):
             assert row.reply is not None
+            if problem is not None and isinstance(answer, Answer):
+                answer.logged = False
             if not row.reply.done():  # the caller may have gone
                 row.reply.set_result(refusal or answer)
             if row.reason is not None:
                 self._metrics.fallbacks[self.name, str(row.assigned), row.reason] += 1
-            if refusal is None and row.table.route.shadows and isinstance(answer, Answer):
+            if problem is None and row.table.route.shadows and isinstance(answer, Answer):
                 self._shadow(row, answer.version)
+        if problem is not None and refusal is None:
+            self._metrics.unlogged[self.name,] += len(rows)
         self._leave(rows)
 
     def _enter(self, row: InFlight) -> None:

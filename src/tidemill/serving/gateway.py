@@ -168,6 +168,7 @@ class Gateway:
             deployment.sweep()
         now = self.now()
         self._recorder.tick(min((d.low_at(now) for d in self.deployments.values()), default=now))
+        self._metrics.log_writable[()] = int(self._recorder.failure is None)
         self._metrics.waiting[()] = sum(d.num_waiting for d in self.deployments.values())
 
     async def keep_time(self) -> None:
@@ -181,7 +182,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Write and seal what there is, then let go of all versions."""
-        self._recorder.close()
+        await self._recorder.close()
         for deployment in self.deployments.values():
             await deployment.fleet.close()
 
@@ -208,7 +209,17 @@ class Gateway:
             if version.problem
         ]
         unlogged = "" if self._refuse else self._recorder.failure
-        return [*found, *filter(None, (self.routes_problem, unlogged))]
+        return [*found, *filter(None, (self.routes_problem, unlogged, self._recorder.unsealed))]
+
+    def log_state(self) -> dict[str, Any]:
+        """Return how logging goes, for people."""
+        return {
+            "writable": self._recorder.failure is None,
+            "problem": self._recorder.failure or self._recorder.unsealed or "",
+            "on_failure": "refuse" if self._refuse else "answer",
+            "failures": self._metrics.log_failures[()],
+            "unlogged": sum(self._metrics.unlogged.values()),
+        }
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return the route of a project and the state of its versions."""

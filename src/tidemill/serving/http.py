@@ -159,7 +159,8 @@ class Http:
         if which != "ready":
             raise _no_path(path)
         problems = self._gateway.problems()
-        body = {"ready": not problems, "problems": problems, "warnings": self._gateway.warnings()}
+        told = {"warnings": self._gateway.warnings(), "log": self._gateway.log_state()}
+        body = {"ready": not problems, "problems": problems, **told}
         return 503 if problems else 200, encode(body), _JSON
 
     def _model(self, path: str, parts: list[str]) -> tuple[int, bytes, bytes]:

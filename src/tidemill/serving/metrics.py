@@ -56,10 +56,13 @@ class Metrics(Collector):
         self.load_failures: dict[_Labels, int] = defaultdict(int)  # project, version
         self.route_revision: dict[_Labels, int] = {}  # project
         self.log_failures: dict[_Labels, int] = {(): 0}
+        self.log_writable: dict[_Labels, int] = {(): 1}
+        self.unlogged: dict[_Labels, int] = defaultdict(int)  # project
         self.poll_failures: dict[_Labels, int] = {(): 0}
         self.waiting: dict[_Labels, int] = {(): 0}
         self.latency: dict[_Labels, Histogram] = defaultdict(lambda: Histogram(_SECONDS))  # project, version
         self.predict: dict[_Labels, Histogram] = defaultdict(lambda: Histogram(_SECONDS))  # project, version
+        self.log_write = Histogram(_SECONDS)
         self.batch_size: dict[_Labels, Histogram] = defaultdict(lambda: Histogram(_ROWS))  # project, version
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -79,6 +82,9 @@ class Metrics(Collector):
         yield _counter("tidemill_shadows_dropped", "Shadow rows not run.", version, self.shadows_dropped)
         yield _counter("tidemill_load_failures", "Versions that did not load.", version, self.load_failures)
         yield _counter("tidemill_log_failures", "Writes to the log that failed.", (), self.log_failures)
+        yield _gauge("tidemill_log_writable", "1 while rows can be logged.", (), self.log_writable)
+        yield _counter("tidemill_unlogged", "Predictions answered but not logged.", ("project",), self.unlogged)
+        yield _histogram("tidemill_log_write_seconds", "Time of a write to the log.", (), {(): self.log_write})
         yield _counter("tidemill_route_poll_failures", "Looks at the routes that failed.", (), self.poll_failures)
         yield _gauge("tidemill_route_revision", "Revision of the route in force.", ("project",), self.route_revision)
         yield _gauge("tidemill_requests_waiting", "Requests that are not answered yet.", (), self.waiting)

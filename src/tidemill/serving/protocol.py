@@ -37,8 +37,11 @@ class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
     value: Any = UNSET
 
 
-class Answer(Struct, gc=False):
-    """The reply to a prediction. `fallback` says why the version it was meant for did not answer."""
+class Answer(Struct, gc=False, omit_defaults=True):
+    """The reply to a prediction. `fallback` says why the version it was meant for did not answer.
+
+    `logged` is left out where it is true, which it is unless the gateway was told to answer all the same.
+    """
 
     request_id: str
     model: str
@@ -47,6 +50,7 @@ class Answer(Struct, gc=False):
     scores: dict[str, float] | list[float]
     abstained: bool
     fallback: str | None
+    logged: bool = True
 
 
 class Problem(Struct, omit_defaults=True):

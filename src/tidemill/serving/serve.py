@@ -26,10 +26,11 @@ from tidemill.serving.http import Http
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.recorder import Recorder
 from tidemill.serving.versions import VersionWatch
+from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
-from tidemill.stores.database import Database
 from tidemill.stores.home import Home
+from tidemill.stores.listener import Listener
 from tidemill.stores.segments import Durability, SegmentWriter
 
 BACKLOG = 2048
@@ -46,26 +47,34 @@ class Service:
         self,
         home: Home,
         *,
+        database: str | None = None,
         durability: Durability = "process",
         on_log_failure: LogFailure = "refuse",
         poll_s: float = 0.5,
         segment_age_s: float = 0.5,
         segment_bytes: int = 32 << 20,
+        log_patience_s: float = 1.0,
         startup_s: float = 60.0,
     ) -> None:
         if on_log_failure not in ("refuse", "answer"):
             raise TidemillError(f"on_log_failure is {on_log_failure!r}.", "use 'refuse' or 'answer'")
         self._startup_s = startup_s
         clock, self.metrics = SystemClock(), Metrics()
-        self._database = Database.open(home.db_url, migrate=False)
-        writer = SegmentWriter(
-            home.segments,
-            f"gateway-{os.getpid()}",
-            low_at=micros(clock.now()),
-            durability=durability,
-            max_bytes=segment_bytes,
+        self._database = open_database(home, database, migrate=False)
+
+        def open_writer(low_at: int) -> SegmentWriter:
+            name = f"gateway-{os.getpid()}"
+            return SegmentWriter(home.segments, name, low_at=low_at, durability=durability, max_bytes=segment_bytes)
+
+        recorder = Recorder(
+            open_writer,
+            self.metrics,
+            now=lambda: micros(clock.now()),
+            # Where answers wait for the disk, or must not, the event loop goes on beside it.
+            threaded=durability == "power" or on_log_failure == "answer",
+            max_age_s=segment_age_s,
+            patience_s=log_patience_s,
         )
-        recorder = Recorder(writer, self.metrics, max_age_s=segment_age_s)
         self.gateway = Gateway(recorder, self.metrics, clock, refuse_unlogged=on_log_failure == "refuse")
         self._catalog, self._blobs, self._poll_s = Catalog(self._database), Blobs(home.blobs), poll_s
         self.on_start: Callable[[], None] = _nothing
@@ -83,7 +92,9 @@ class Service:
             report=lambda *said: loop.call_soon_threadsafe(partial(self.gateway.note_routes, *said)),
             poll_s=self._poll_s,
         )
+        self._listener = Listener(self._database, self._watch.wake)
         await asyncio.to_thread(self._watch.start, wait_s=self._startup_s)
+        self._listener.start()
         await asyncio.sleep(0)  # what was installed meanwhile is in force before the first request
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not walk it again for every thousand requests
@@ -91,6 +102,7 @@ class Service:
 
     async def stop(self) -> None:
         """Stop watching, write and seal what there is, let go of all versions."""
+        await asyncio.to_thread(self._listener.stop)
         await asyncio.to_thread(self._watch.stop)
         self._time.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -106,6 +118,7 @@ def _nothing() -> None:
 def run(
     home: Home,
     *,
+    database: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     durability: Durability = "process",
@@ -117,9 +130,9 @@ def run(
 ) -> None:
     """Serve every project with a route, until SIGTERM or SIGINT; then finish what was asked, seal the log and return.
 
-    `port` 0 takes a free one; `ready` is called with the address once requests are answered. `poll_s` is how often the
-    routes are read, `segment_age_s` how old a segment of the log gets before it is sealed. Requests that still run
-    `grace_s` after the signal are cut off.
+    The catalog is in `database`, a URL, or else in the home. `port` 0 takes a free one; `ready` is called with the
+    address once requests are answered. `poll_s` is how often the routes are read, `segment_age_s` how old a segment of
+    the log gets before it is sealed. Requests that still run `grace_s` after the signal are cut off.
 
     Raises:
         TidemillError: `host` is not a loopback address, or the port is taken.
@@ -128,7 +141,12 @@ def run(
     refuse_beyond_loopback(host)
     with _bound(host, port) as sock:
         service = Service(
-            home, durability=durability, on_log_failure=on_log_failure, poll_s=poll_s, segment_age_s=segment_age_s
+            home,
+            database=database,
+            durability=durability,
+            on_log_failure=on_log_failure,
+            poll_s=poll_s,
+            segment_age_s=segment_age_s,
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
 

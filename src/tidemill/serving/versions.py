@@ -91,6 +91,10 @@ class VersionWatch:
         self._wake.set()
         self._thread.join()
 
+    def wake(self) -> None:
+        """Look at the routes now; from any thread."""
+        self._wake.set()
+
     def poll(self) -> bool:
         """Look at the routes once; return whether everything they need is installed."""
         try:

@@ -8,21 +8,35 @@ write. Open a database after `fork`, never before: SQLite connections do not sur
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from sqlalchemy import Connection, Engine, func, inspect, select, text
-from sqlalchemy.exc import DatabaseError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tidemill.errors import NewerStore, StoreError
 from tidemill.records import Json
-from tidemill.stores.engines import BUSY_TIMEOUT_S, engines
+from tidemill.stores.engines import BUSY_TIMEOUT_S, engines, shown
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x71DE_0001  # of PostgreSQL's advisory locks
+_OF_THE_STORE = (OperationalError, InterfaceError, InternalError, DataError)
+_STUCK = "another process has been writing for a long time; look for one that is stopped or stuck"
+_REMEDIES = {
+    "database is locked": _STUCK,
+    "lock timeout": _STUCK,
+    "idle-in-transaction": "nothing was written: this process was stopped in the middle of a transaction; do it again",
+    "deadlock": "nothing was written, because another process was about to write the same; do it again",
+    "readonly": "write inside `begin`, on a file that this user may write to",
+    "read-only": "write inside `begin`, on a server that takes writes",
+    "too long": "give a shorter value",
+    "permission denied": "give this user the right to it, or choose another user or database",
+    "password authentication": "give the password in PGPASSWORD, ~/.pgpass or the URL",
+    "does not exist": "make it first, or correct the URL",
+}
 
 
 class Database:
@@ -30,18 +44,20 @@ class Database:
 
     def __init__(self, reader: Engine, writer: Engine) -> None:
         self._reader, self._writer = reader, writer
-        self.name = writer.url.render_as_string()  # without the password
+        self.name = shown(writer.url)
 
     @classmethod
     def open(cls, url: str, *, migrate: bool = True) -> Self:
         """Open a database, bringing its tables to this program's revision first.
 
-        `url` is `sqlite:////absolute/path.db` or `postgresql+psycopg://...`. An existing SQLite database of an older
-        revision is copied beside itself before it is changed. Processes may open the same database at the same time.
+        `url` is `sqlite:////absolute/path.db` or `postgresql://user@host/database`. An existing SQLite database of an
+        older revision is copied beside itself before it is changed. Processes may open the same database at the same
+        time.
 
         Raises:
             NewerStore: a newer program has upgraded it.
             StoreError: it cannot be opened or upgraded, or `migrate` is false and it would have to be.
+            MissingExtra: it is in PostgreSQL, and the extra `postgres` is not installed.
         """
         database = cls(*engines(url, create=migrate))
         try:
@@ -56,7 +72,7 @@ class Database:
         """Give a connection in a write transaction: committed when the block ends, undone when it raises.
 
         Raises:
-            StoreError: the database is locked for longer than 30 s, full, or cannot be reached.
+            StoreError: the database stays locked, is full, or cannot be reached; or a value does not fit its column.
         """
         with self._explained(), self._writer.begin() as conn:
             yield conn
@@ -70,6 +86,25 @@ class Database:
         """
         with self._explained(), self._reader.connect() as conn:
             yield conn
+
+    @property
+    def can_notify(self) -> bool:
+        """Whether this database can tell processes of a change: see `listening`."""
+        return self._writer.dialect.name == "postgresql"
+
+    @contextmanager
+    def listening(self, channel: str) -> Iterator[Callable[[float], bool]]:
+        """Give a function that waits for at most so many seconds and returns whether `channel` was notified.
+
+        It has a connection of its own for as long as the block lasts. Only where `can_notify`.
+
+        Raises:
+            StoreError: the database cannot be reached, or no longer.
+        """
+        from tidemill.stores import postgresql  # noqa: PLC0415  psycopg is an extra
+
+        with self._explained(), postgresql.listening(self._writer, channel) as heard:
+            yield heard
 
     def close(self) -> None:
         """Close the connections. The writer goes last, so that it folds the write-ahead log into the file."""
@@ -95,7 +130,7 @@ class Database:
             )
         with self.begin() as conn:
             if conn.dialect.name == "postgresql":
-                conn.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+                _prepare_postgresql(conn, self.name)
             current = _revision(conn)  # another process may have been first
             if current != head():
                 self._check_known(current)
@@ -120,13 +155,13 @@ class Database:
                 f"no connection to the database {self.name} was free within {BUSY_TIMEOUT_S} s.",
                 "look for a transaction of this process that does not end",
             ) from error
-        except (OperationalError, InterfaceError, InternalError) as error:
-            raise StoreError(f"the database {self.name} failed: {error.orig}.", _remedy(str(error.orig))) from error
-        except DatabaseError as error:
+        except DBAPIError as error:
+            if isinstance(error, _OF_THE_STORE) or _is_forbidden(error):
+                raise StoreError(f"the database {self.name} failed: {_told(error)}.", _remedy(error)) from error
             if type(error) is not DatabaseError:
                 raise  # a constraint or a programming error: the caller's to judge
             raise StoreError(
-                f"the database {self.name} cannot be read: {error.orig}.", "restore the file from a backup"
+                f"the database {self.name} cannot be read: {_told(error)}.", "restore the file from a backup"
             ) from error
 
 
@@ -147,11 +182,33 @@ def _revision(conn: Connection) -> str | None:
     return revision
 
 
-def _remedy(problem: str) -> str:
-    if "locked" in problem:
-        return f"another process has been writing for over {BUSY_TIMEOUT_S} s; look for one that is stopped or stuck"
-    if "readonly" in problem or "read-only" in problem:
-        return "write inside `begin`, on a file that this user may write to"
+def _prepare_postgresql(conn: Connection, name: str) -> None:
+    """Let one process at a time upgrade, for as long as that takes."""
+    encoding = conn.execute(text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        raise StoreError(
+            f"the database {name} stores text as {encoding}.", "make another one: CREATE DATABASE ... ENCODING 'UTF8'"
+        )
+    conn.execute(text("SET LOCAL statement_timeout = 0"))
+    conn.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+
+
+def _is_forbidden(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == "42501"  # which is said of a programming error too
+
+
+def _told(error: DBAPIError) -> str:
+    """Return what went wrong, without the driver's guesses after it."""
+    return (str(error.orig).splitlines() or [type(error.orig).__name__])[0].removeprefix("FATAL:").strip().rstrip(".")
+
+
+def _remedy(error: DBAPIError) -> str:
+    problem = _told(error)
+    for words, remedy in _REMEDIES.items():
+        if words in problem:
+            return remedy
+    if error.connection_invalidated:
+        return "what was not committed is undone: do it again, once the server answers"
     return "check that it is there and reachable, that this user may write to it, and that its disk has room"
 
 

@@ -7,34 +7,35 @@ weight, label, trust, unit, received_at, probability and one per input. Versions
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from sqlalchemy import Connection, RowMapping, insert, select
+from sqlalchemy import Connection, insert, select
 
-from tidemill.clock import from_micros, micros
+from tidemill.clock import micros
 from tidemill.errors import Corrupt, StoreError
 from tidemill.model import TrainingData
-from tidemill.records import DatasetVersion, Example, Trust
+from tidemill.records import DatasetVersion
 from tidemill.schema import Schema
-from tidemill.stores.chunks import Chunks, portions
+from tidemill.stores.chunks import Chunks
 from tidemill.stores.database import Database
 from tidemill.stores.folders import folder_name, make_folder, whole_file
+from tidemill.stores.loader import Rows
+from tidemill.stores.picked import Picked
 from tidemill.stores.reservoir import Reservoir
 from tidemill.stores.rows import next_number
-from tidemill.stores.shards import Form, Row, fitting, table
-from tidemill.stores.tables import datasets, examples, projects
+from tidemill.stores.shards import Digest, Form, FormedRows
+from tidemill.stores.tables import datasets, projects
+from tidemill.stores.versions import Versions, find, missing
 
-_JUDGES = (Trust.PEOPLE, Trust.TRUTH)  # whose labels a model is tested on
-_READ_TOGETHER = 512
+Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,15 @@ class DatasetDiff:
     split_changed: tuple[str, ...]
 
 
-class Datasets:
+class Shards(msgspec.Struct, kw_only=True):
+    """What lies beside the shards of a version, as JSON: its form, and the digests of its shards in order."""
+
+    form: Form
+    train: list[str] = []
+    test: list[str] = []
+
+
+class Datasets(Versions):
     """Forms dataset versions from the reservoir and reads them.
 
     Args:
@@ -57,7 +66,7 @@ class Datasets:
     """
 
     def __init__(self, db: Database, folder: Path, reservoir: Reservoir) -> None:
-        self._db = db
+        super().__init__(db)
         self._folder = folder
         self._reservoir = reservoir
         self._chunks: dict[str, Chunks] = {}
@@ -78,16 +87,14 @@ class Datasets:
         """
         conn.execute(select(projects.c.project).where(projects.c.project == project).with_for_update())
         _check_weights(ids, weights)
-        form = Form.of(schema)
-        digest = hashlib.sha256(msgspec.msgpack.encode(form))
-        train = self._rows(conn, project, ids, weights, schema)
-        tests = self._rows(conn, project, _tests(conn, project), None, schema)
-        shards = _Shards(form=form)
-        num_train = self._store(project, form, train, shards.train, digest)
-        num_test = self._store(project, form, tests, shards.test, digest)
+        shards = Shards(form=Form.of(schema))
+        digest = Digest(shards.form)
+        train, test = Picked.named(conn, project, ids), Picked.judging(conn, project)
+        num_train = self._store(project, self._formed(project, train, weights, schema, "train"), shards.train, digest)
+        num_test = self._store(project, self._formed(project, test, None, schema, "test"), shards.test, digest)
         if not num_train:
             raise StoreError(f"none of {len(ids)} examples fits the schema.", "label examples that have all its inputs")
-        known = _find(conn, project, digest.hexdigest())
+        known = find(conn, project, digest.hexdigest())
         if known is not None:
             return known
         self._describe(project, digest.hexdigest(), shards)
@@ -98,23 +105,26 @@ class Datasets:
         conn.execute(insert(datasets).values(project=project, **{**vars(version), "created_at": micros(now)}))
         return version
 
-    def get(self, project: str, digest: str) -> DatasetVersion:
-        """Return a version.
+    def rows(self, project: str, ref: str | int, schema: Schema, *, split: Split = "train") -> Rows:
+        """Return the rows of a version (see `resolve`), read from the disk when they are asked for.
 
         Raises:
-            StoreError: there is none of that digest.
+            NotFound: there is no such version.
+            StoreError: it was formed for other inputs.
         """
-        with self._db.read() as conn:
-            version = _find(conn, project, digest)
-        if version is None:
-            raise _missing(project, digest)
-        return version
+        return self._rows(project, self.resolve(project, ref).digest, schema, split)
 
-    def all(self, project: str) -> list[DatasetVersion]:
-        """Return all versions, the first one first."""
-        query = select(datasets).where(datasets.c.project == project).order_by(datasets.c.number)
-        with self._db.read() as conn:
-            return [_version(row) for row in conn.execute(query).mappings()]
+    def loader(
+        self, project: str, ref: str | int, schema: Schema, *, batch_size: int,
+        rng: np.random.Generator | None = None, split: Split = "train",
+    ) -> Iterator[TrainingData]:  # fmt: skip
+        """Yield mini-batches of all rows of a version: shuffled by `rng`, or in order.
+
+        Raises:
+            NotFound: there is no such version.
+            StoreError: it was formed for other inputs.
+        """
+        return self.rows(project, ref, schema, split=split).batches(batch_size, rng=rng)
 
     def training_data(self, project: str, digest: str, schema: Schema) -> TrainingData:
         """Return the train rows as columns, with the targets of the schema's output and weights of mean 1.
@@ -122,27 +132,12 @@ class Datasets:
         Raises:
             StoreError: there is no such version, or it was formed for other inputs.
         """
-        shards = self._shards(project, digest)
-        if not shards.form.covers(schema):
-            raise StoreError(
-                f"dataset {digest[:12]} of {project!r} was formed for the inputs {', '.join(shards.form.inputs)}, not"
-                f" for {', '.join(schema.inputs)}.",
-                "form a dataset for the schema in force",
-            )
-        rows = self._read(project, shards.train, shards.form)
-        weights = rows["weight"].to_numpy()
-        return TrainingData(
-            schema=schema,
-            columns={name: kind.column(rows[name].to_pylist()) for name, kind in schema.inputs.items()},
-            targets=schema.output.targets(rows["label"].to_pylist()),
-            weights=weights / weights.mean(),
-            ids=tuple(rows["id"].to_pylist()),
-        )
+        return self._rows(project, digest, schema, "train").all()
 
     def test_rows(self, project: str, digest: str) -> pl.DataFrame:
         """Return the test rows: id, unit, received_at (microseconds), label, trust, probability, and the inputs."""
-        shards = self._shards(project, digest)
-        rows = pl.DataFrame(self._read(project, shards.test, shards.form))
+        shards = self.shards(project, digest)
+        rows = pl.DataFrame(pa.concat_tables(self._tables(project, shards, shards.test)))
         return rows.select("id", "unit", "received_at", "label", "trust", "probability", *shards.form.inputs)
 
     def diff(self, project: str, a: str, b: str) -> DatasetDiff:
@@ -156,65 +151,69 @@ class Datasets:
             split_changed=tuple(sorted(id_ for id_ in both if before[id_][1] != after[id_][1])),
         )
 
-    def _rows(
-        self, conn: Connection, project: str, ids: Sequence[str], weights: Sequence[float] | None, schema: Schema
-    ) -> Iterator[Row]:
-        """Yield the rows of examples that fit, train rows where there are weights and test rows where not."""
-        for at in range(0, len(ids), _READ_TOGETHER):
-            some = self._reservoir.examples(project, ids[at : at + _READ_TOGETHER], conn=conn)
-            together = [1.0] * len(some) if weights is None else weights[at : at + _READ_TOGETHER]
-            for example, weight in zip(some, together, strict=True):
-                _check_use(example, "test" if weights is None else "train")
-                row = fitting(example, weight, schema)
-                if row is not None:
-                    yield row
+    def shards(self, project: str, digest: str) -> Shards:
+        """Return what a version is made of.
 
-    def _store(self, project: str, form: Form, rows: Iterable[Row], shards: list[str], digest: Any) -> int:
+        Raises:
+            StoreError: there is no such version.
+            Corrupt: its description is damaged.
+        """
+        try:
+            return msgspec.json.decode(self._path(project, digest).read_bytes(), type=Shards)
+        except FileNotFoundError as error:
+            raise missing(project, digest) from error
+        except msgspec.MsgspecError as error:
+            raise Corrupt(f"dataset {digest[:12]} of {project!r} is damaged: {error}.", "restore it") from error
+
+    def tables(self, project: str, digest: str, split: Split) -> Iterator[pa.Table]:
+        """Yield the rows of a version, shard by shard; without rows, one empty table."""
+        shards = self.shards(project, digest)
+        yield from self._tables(project, shards, getattr(shards, split))
+
+    def _rows(self, project: str, digest: str, schema: Schema, split: Split) -> Rows:
+        shards = self.shards(project, digest)
+        if not shards.form.covers(schema):
+            raise StoreError(
+                f"dataset {digest[:12]} of {project!r} was formed for the inputs {', '.join(shards.form.inputs)}, not"
+                f" for {', '.join(schema.inputs)}.",
+                "form a dataset for the schema in force",
+            )
+        return Rows(self._of(project), getattr(shards, split), shards.form, schema)
+
+    def _formed(
+        self, project: str, picked: Picked, weights: Sequence[float] | None, schema: Schema, split: Split
+    ) -> FormedRows:
+        inputs = self._reservoir.columns(project, picked.places, Form.of(schema).input_types)
+        return FormedRows(picked, [1.0] * len(picked) if weights is None else weights, inputs, schema, split)
+
+    def _store(self, project: str, rows: FormedRows, shards: list[str], digest: Digest) -> int:
         """Write rows as shards, adding them to `shards` and to the digest; return their number."""
-        num_rows = 0
-        for portion in portions(rows):
-            for row in portion:
-                digest.update(msgspec.msgpack.encode(list(row.values())))
-            shards.append(self._of(project).put(table(portion, form)))
-            num_rows += len(portion)
-        return num_rows
+        for table in rows.tables():
+            digest.update(table)
+            shards.append(self._of(project).put(table))
+        return len(rows)
 
-    def _describe(self, project: str, digest: str, shards: _Shards) -> None:
+    def _describe(self, project: str, digest: str, shards: Shards) -> None:
         path = self._path(project, digest)
         make_folder(path.parent, self._folder)
         with whole_file(path) as file:
             file.write(msgspec.json.encode(shards))
 
-    def _shards(self, project: str, digest: str) -> _Shards:
-        try:
-            return msgspec.json.decode(self._path(project, digest).read_bytes(), type=_Shards)
-        except FileNotFoundError as error:
-            raise _missing(project, digest) from error
-        except msgspec.MsgspecError as error:
-            raise Corrupt(f"dataset {digest[:12]} of {project!r} is damaged: {error}.", "restore it") from error
-
-    def _read(self, project: str, shards: Sequence[str], form: Form) -> pa.Table:
-        return pa.concat_tables([table([], form), *(self._of(project).get(shard) for shard in shards)])
+    def _tables(self, project: str, shards: Shards, digests: Sequence[str]) -> Iterator[pa.Table]:
+        if not digests:
+            yield pa.schema(shards.form.types).empty_table()
+        yield from (self._of(project).get(digest) for digest in digests)
 
     def _labels(self, project: str, digest: str) -> Mapping[str, tuple[Any, str]]:
-        shards = self._shards(project, digest)
-        rows = self._read(project, [*shards.train, *shards.test], shards.form)
-        columns = (rows[name].to_pylist() for name in ("id", "label", "split"))
-        return {id_: (label, split) for id_, label, split in zip(*columns, strict=True)}
+        tables = [table for split in ("train", "test") for table in self.tables(project, digest, split)]
+        rows = pa.concat_tables(tables).select(["id", "label", "split"])
+        return {id_: (label, split) for id_, label, split in zip(*(c.to_pylist() for c in rows.columns), strict=True)}
 
     def _path(self, project: str, digest: str) -> Path:
         return self._folder / folder_name(project) / f"{digest}.json"
 
     def _of(self, project: str) -> Chunks:
         return self._chunks.setdefault(project, Chunks(self._folder / folder_name(project)))
-
-
-class _Shards(msgspec.Struct, kw_only=True):
-    """What lies beside the shards of a version, as JSON."""
-
-    form: Form
-    train: list[str] = []
-    test: list[str] = []
 
 
 def _check_weights(ids: Sequence[str], weights: Sequence[float]) -> None:
@@ -224,32 +223,3 @@ def _check_weights(ids: Sequence[str], weights: Sequence[float]) -> None:
                          "select each example once, with one weight")  # fmt: skip
     if not np.isfinite(given).all() or (given < 0).any() or (len(given) and not given.any()):
         raise StoreError("a weight is negative or not finite, or all are 0.", "give weights of at least 0")
-
-
-def _check_use(example: Example, split: str) -> None:
-    if example.split != split:
-        raise StoreError(f"example {example.id!r} is a {example.split} row.", "test rows never train: leave it out")
-    if example.label is None:
-        raise StoreError(f"example {example.id!r} has no label.", "select labelled examples only")
-
-
-def _tests(conn: Connection, project: str) -> Sequence[str]:
-    """Return the ids of all test examples that can be judged by."""
-    labelled = (examples.c.label.is_not(None), examples.c.trust.in_([str(trust) for trust in _JUDGES]))
-    query = select(examples.c.id).where(examples.c.project == project, examples.c.split == "test", *labelled)
-    return conn.execute(query.order_by(examples.c.received_at, examples.c.id)).scalars().all()
-
-
-def _find(conn: Connection, project: str, digest: str) -> DatasetVersion | None:
-    one = (datasets.c.project == project, datasets.c.digest == digest)
-    row = conn.execute(select(datasets).where(*one)).mappings().first()
-    return None if row is None else _version(row)
-
-
-def _version(row: RowMapping) -> DatasetVersion:
-    values = {name: value for name, value in row.items() if name not in ("project", "created_at")}
-    return DatasetVersion(**values, created_at=from_micros(row["created_at"]))
-
-
-def _missing(project: str, digest: str) -> StoreError:
-    return StoreError(f"{project!r} has no dataset {digest[:12]!r}.", "give the digest of one of its versions")

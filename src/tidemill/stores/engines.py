@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from tidemill.errors import StoreError
+from tidemill.errors import MissingExtra, StoreError
 
 BUSY_TIMEOUT_S = 30
 
@@ -20,28 +20,51 @@ def engines(url: str, *, create: bool) -> tuple[Engine, Engine]:
     """Return the reader and the writer of a database; no connection is made yet.
 
     Raises:
-        StoreError: the URL is wrong, its driver is missing, or the file is not there and cannot be made.
+        StoreError: the URL is wrong, or the file is not there and cannot be made.
+        MissingExtra: it is of PostgreSQL, and psycopg is not installed.
     """
     try:
         parsed = make_url(url)
-        backend = parsed.get_backend_name()
-        if backend == "sqlite":
-            return _sqlite(parsed, create=create)
-        if backend == "postgresql":
-            return _postgresql(parsed)
-    except ArgumentError:
-        pass  # not a URL at all, or of a driver that SQLAlchemy does not know
-    except ModuleNotFoundError as error:
-        raise StoreError(
-            f"the database driver {error.name!r} is not installed.", f"pip install {error.name}"
-        ) from error
-    shown = re.sub("//.*@", "//...@", url)  # no password in a message
-    raise StoreError(f"{shown!r} is not a database URL.", "give sqlite:////path or postgresql+psycopg://...")
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
+        raise _no_url(url) from None
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return _sqlite(parsed, create=create)
+    if parsed.drivername in ("postgresql+psycopg", "postgresql", "postgres"):
+        return _postgresql(parsed)
+    raise _no_url(url)
+
+
+def shown(url: URL) -> str:
+    """Return the URL as it may be told to anybody: without a password."""
+    return url.difference_update_query(["password"]).render_as_string()
+
+
+def without_password(url: str) -> tuple[str, str | None]:
+    """Return a database URL that may be written to a file, and the password that was in it.
+
+    Raises:
+        StoreError: it is no URL.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise _no_url(url) from None
+    password = next(iter(parsed.normalized_query.get("password", ())), parsed.password)
+    bare = parsed.difference_update_query(["password"])._replace(password=None)
+    return bare.render_as_string(), None if password is None else str(password)
+
+
+def _no_url(url: str) -> StoreError:
+    hidden = re.sub("//.*@", "//...@", url.partition("?")[0])  # no password in a message
+    return StoreError(f"{hidden!r} is not a database URL.", "give sqlite:////path or postgresql://user@host/database")
 
 
 def _postgresql(url: URL) -> tuple[Engine, Engine]:
-    writer = create_engine(url, pool_pre_ping=True, pool_timeout=BUSY_TIMEOUT_S)
-    return writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True), writer
+    try:
+        from tidemill.stores import postgresql  # noqa: PLC0415  psycopg is an extra
+    except ImportError as error:  # of psycopg itself, or of the libpq that it needs
+        raise MissingExtra("a catalog in PostgreSQL", "postgres") from error
+    return postgresql.engines(url, pool_timeout_s=BUSY_TIMEOUT_S)
 
 
 def _sqlite(url: URL, *, create: bool) -> tuple[Engine, Engine]:

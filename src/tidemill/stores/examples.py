@@ -1,12 +1,11 @@
-"""How an `Example` lies in SQL, and the two things that are fixed when it is inserted: duplicate group and split."""
+"""How an `Example` lies in SQL, and the split that is fixed when it is inserted."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import polars as pl
 from sqlalchemy import RowMapping
 
@@ -43,12 +42,6 @@ def canonical(example: Example) -> dict[str, Any]:
     return inputs
 
 
-def duplicate_group(inputs: Mapping[str, Any], names: Collection[str] = ()) -> str:
-    """Return 32 hex digits that examples with the same inputs share; only `names` count where it has any of them."""
-    seen = [(name, value) for name, value in inputs.items() if name in names] or list(inputs.items())
-    return hashlib.blake2b(msgspec.msgpack.encode(seen), digest_size=16).hexdigest()
-
-
 def split_of(example: Example, group: str) -> str:
     """Return the split of an example whose duplicate group is new: by its unit, or by the group where it has none.
 
@@ -61,7 +54,7 @@ def split_of(example: Example, group: str) -> str:
 
 
 def to_row(example: Example, **stored: Any) -> dict[str, Any]:
-    """Return the SQL row of an example; `stored` says project, split, duplicates, chunk and chunk_row.
+    """Return the SQL row of an example; `stored` says project, split, content, duplicates, chunk and chunk_row.
 
     Raises:
         StoreError: it has a label without trust, source or time.
@@ -94,13 +87,13 @@ def from_row(row: RowMapping, inputs: Mapping[str, Any]) -> Example:
     )  # fmt: skip
 
 
-def index_frame(rows: Sequence[RowMapping]) -> pl.DataFrame:
-    """Return the rows as a frame, labels and decisions decoded."""
-    columns = []
-    for name, kind in INDEX.items():
-        values = [row[name] for row in rows]
-        columns.append(decoded(name, values) if kind is None else pl.Series(name, values, dtype=kind))
-    return pl.DataFrame(columns)
+def index_frame(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Return rows of the columns of `INDEX` as a frame, labels and decisions decoded."""
+    values = dict(zip(INDEX, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(INDEX, ())
+    return pl.DataFrame([
+        decoded(name, values[name]) if kind is None else pl.Series(name, values[name], dtype=kind)
+        for name, kind in INDEX.items()
+    ])
 
 
 def decoded(name: str, texts: Iterable[str | None]) -> pl.Series:

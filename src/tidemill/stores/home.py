@@ -17,7 +17,8 @@ class Home:
 
     | place | what is in it |
     |---|---|
-    | `tidemill.db` | catalog and journal (SQLite) |
+    | `tidemill.db` | catalog and journal (SQLite), unless they are in PostgreSQL |
+    | `database-id` | which database they are in, if they are elsewhere |
     | `segments/` | what gateways appended and the compactor has not yet taken |
     | `log/` | Parquet files of the prediction and feedback log |
     | `blobs/` | artefacts by content hash |
@@ -65,6 +66,12 @@ class Home:
     def runs(self) -> Path:
         """Work folders of trainings."""
         return self.folder / "runs"
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything is kept here already."""
+        kept = (self.log, self.blobs, self.reservoir, self.datasets)
+        return (self.folder / "tidemill.db").exists() or any(place.is_dir() and any(place.iterdir()) for place in kept)
 
     def make(self) -> Self:
         """Create the folder and those in it, readable by this user only, and return the home; making it again is free.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from tidemill.schema import Array
 from tidemill.stores.chunks import Chunks, portions
 from tidemill.stores.columns import value_array
 from tidemill.stores.folders import folder_name
@@ -42,7 +45,7 @@ class InputStore:
             waiting = iter(ids)
             for portion in portions(inputs[id_] for id_ in ids):
                 table = pa.table({name: value_array(row[name] for row in portion) for name, _ in signature})
-                chunk = self._chunks(project).put(table)
+                chunk = self.chunks(project).put(table)
                 places.update({id_: Place(chunk, at) for at, id_ in enumerate(islice(waiting, len(portion)))})
         return places
 
@@ -54,9 +57,80 @@ class InputStore:
         found: dict[Place, dict[str, Any]] = {}
         for chunk, rows in wanted.items():
             ordered = sorted(rows)
-            taken = self._chunks(project).get(chunk).take(pa.array(ordered, pa.int64())).to_pylist()
+            taken = self.chunks(project).get(chunk).take(pa.array(ordered, pa.int64())).to_pylist()
             found.update((Place(chunk, row), inputs) for row, inputs in zip(ordered, taken, strict=True))
         return [dict(found[place]) for place in places]
 
-    def _chunks(self, project: str) -> Chunks:
+    def columns(self, project: str, places: Sequence[Place], types: Mapping[str, pa.DataType]) -> InputColumns:
+        """Return inputs at these places to be read as columns of these names and types."""
+        return InputColumns(self.chunks(project), places, types)
+
+    def chunks(self, project: str) -> Chunks:
+        """Return the chunks of a project."""
         return self._of.setdefault(project, Chunks(self._folder / folder_name(project)))
+
+
+class InputColumns:
+    """Inputs of many examples, by column, so that no Python value is made of each.
+
+    `fits` bool (N,) says which rows have all the columns in their types; `lengths` int64 (N,) by column how many bytes
+    a text or an array takes, 0 where the row does not fit and for numbers.
+    """
+
+    def __init__(self, chunks: Chunks, places: Sequence[Place], types: Mapping[str, pa.DataType]) -> None:
+        self._types = dict(types)
+        codes = {digest: code for code, digest in enumerate(dict.fromkeys(place.chunk for place in places))}
+        self._codes = np.array([codes[place.chunk] for place in places], dtype=np.int64)
+        self._rows = np.array([place.row for place in places], dtype=np.int64)
+        self._tables = [self._typed(chunks.get(digest)) for digest in codes]
+        self.fits = np.array([table is not None for table in self._tables], dtype=bool)[self._codes]
+        self.lengths = self._measured()
+
+    def take(self, index: Array) -> pa.Table:
+        """Return the rows at `index` int64 (M,), which all fit, in that order and in one piece."""
+        pieces, order = [], []
+        for code, at in _grouped(self._codes[index]):
+            table = self._tables[code]
+            assert table is not None, "only rows that fit are taken"
+            pieces.append(self._large(table.take(pa.array(self._rows[index[at]]))))
+            order.append(at)
+        if not pieces:
+            return pa.schema(self._types).empty_table()
+        together = pa.concat_tables(pieces).combine_chunks()
+        return together if len(pieces) == 1 else together.take(pa.array(np.argsort(np.concatenate(order))))
+
+    def _typed(self, table: pa.Table) -> pa.Table | None:
+        """Return the wanted columns of a chunk, None where it has one of them not, or in another type."""
+        for name, kind in self._types.items():
+            if name not in table.schema.names or table.schema.field(name).type not in _SMALL[kind]:
+                return None
+        return table.select(list(self._types))
+
+    def _large(self, table: pa.Table) -> pa.Table:
+        """Return the columns in types that hold more than 2 GiB together."""
+        return table.cast(pa.schema(self._types))
+
+    def _measured(self) -> dict[str, Array]:
+        lengths = {name: np.zeros(len(self._rows), dtype=np.int64) for name in self._types}
+        long = [name for name, kind in self._types.items() if kind != pa.float64()]
+        for code, at in _grouped(self._codes):
+            table = self._tables[code]
+            if table is not None:
+                for name in long:
+                    lengths[name][at] = pc.binary_length(table[name]).to_numpy()[self._rows[at]]
+        return lengths
+
+
+_SMALL = {
+    pa.float64(): {pa.float64()},
+    pa.large_string(): {pa.string(), pa.large_string()},
+    pa.large_binary(): {pa.binary(), pa.large_binary()},
+}
+
+
+def _grouped(codes: Array) -> Iterator[tuple[int, Array]]:
+    """Yield each code with the positions it is at."""
+    order = np.argsort(codes, kind="stable")
+    edges = np.flatnonzero(np.diff(codes[order])) + 1
+    for at in np.split(order, edges) if len(order) else ():
+        yield int(codes[at[0]]), at

@@ -88,6 +88,7 @@ class Models:
         Raises:
             StoreError: the project has no such version.
         """
+        lock_project(conn, project)  # first, as everywhere: so that no two transactions wait for each other
         one = (models.c.project == project, models.c.version == version)
         if not conn.execute(update(models).where(*one).values(status=status)).rowcount:
             raise no_version(project, version)

@@ -1,31 +1,34 @@
 """The reservoir: curated examples, their metadata in SQL and their inputs in Arrow chunks of their own.
 
 Inputs are copied, so that the retention of the log does not touch them. The split of an example is fixed when it is
-inserted: that of its duplicates if there are any, else by a hash of its unit, else of its inputs. What is written on
-`conn` is read by others once it is committed.
+inserted: that of its duplicates and near-duplicates if there are any, else by a hash of its unit, else of its inputs.
+What is written on `conn` is read by others once it is committed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from tidemill.clock import micros
-from tidemill.errors import NotFound
 from tidemill.records import Example, Trust
 from tidemill.stores.database import Database, dumps
-from tidemill.stores.examples import INDEX, canonical, duplicate_group, from_row, index_frame, split_of, to_row
-from tidemill.stores.inputs import InputStore, Place
+from tidemill.stores.duplicates import Groups, Sameness
+from tidemill.stores.examples import INDEX, canonical, from_row, index_frame, split_of, to_row
+from tidemill.stores.inputs import InputColumns, InputStore, Place
+from tidemill.stores.picked import unknown
 from tidemill.stores.queue import Queue
+from tidemill.stores.rows import parts
 from tidemill.stores.tables import examples, projects
 
-_MAX_NAMES = 500  # in one SQL statement
+_EQUAL = Sameness()
 _METADATA = [examples.c[name] for name in INDEX]
 
 
@@ -41,14 +44,14 @@ class Reservoir(Queue):
         super().__init__(db)
         self._store = InputStore(folder)
 
-    def add(self, conn: Connection, project: str, new: Sequence[Example], *, group_by: Collection[str] = ()) -> int:
+    def add(self, conn: Connection, project: str, new: Sequence[Example], *, sameness: Sameness = _EQUAL) -> int:
         """Insert examples and return how many were new; one whose id is known stays as it is.
 
         Args:
             conn: a write transaction.
             project: whose they are.
             new: the examples; their `split` is not looked at, it is fixed here.
-            group_by: the inputs that make two examples duplicates of each other; all by default.
+            sameness: what makes two examples duplicates of each other; all inputs, and equal ones, by default.
 
         Raises:
             StoreError: an input is neither text, number nor bytes, or a label has no source, trust or time.
@@ -57,14 +60,14 @@ class Reservoir(Queue):
         known = self._known(conn, project, [example.id for example in new])
         first = {example.id: example for example in reversed(new) if example.id not in known}
         inputs = {example.id: canonical(example) for example in reversed(first.values())}
-        groups = {id_: duplicate_group(row, group_by) for id_, row in inputs.items()}
-        splits = self._splits(conn, project, groups.values())
+        groups = Groups(conn, project, sameness).assign(inputs)
+        splits = self._splits(conn, project, {group.duplicates for group in groups.values()})
         places = self._store.put(project, inputs)
         rows = []
         for id_, group in groups.items():
-            split = splits.setdefault(group, split_of(first[id_], group))
+            split = splits.setdefault(group.duplicates, split_of(first[id_], group.duplicates))
             at = {"chunk": places[id_].chunk, "chunk_row": places[id_].row}
-            rows.append(to_row(first[id_], project=project, split=split, duplicates=group, **at))
+            rows.append(to_row(first[id_], project=project, split=split, **group._asdict(), **at))
         if rows:
             conn.execute(insert(examples), rows)
         return len(rows)
@@ -77,8 +80,7 @@ class Reservoir(Queue):
         """
         query = select(*_METADATA).where(examples.c.project == project)
         with self._db.read() as conn:
-            rows = conn.execute(query.order_by(examples.c.received_at, examples.c.id)).mappings().all()
-        return index_frame(rows)
+            return index_frame(conn.execute(query.order_by(examples.c.received_at, examples.c.id)).all())
 
     def inputs(self, project: str, ids: Sequence[str], *, conn: Connection | None = None) -> list[dict[str, Any]]:
         """Return the canonical inputs of examples, in the order of `ids`; only the chunks they lie in are read.
@@ -97,6 +99,10 @@ class Reservoir(Queue):
         rows = self._rows(conn, project, ids)
         inputs = self._store.get(project, [_place(row) for row in rows])
         return [from_row(row, of_row) for row, of_row in zip(rows, inputs, strict=True)]
+
+    def columns(self, project: str, places: Sequence[Place], types: Mapping[str, pa.DataType]) -> InputColumns:
+        """Return the inputs at these places, to be read as columns of these names and types."""
+        return self._store.columns(project, places, types)
 
     def present(self, project: str, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are in the reservoir."""
@@ -124,7 +130,7 @@ class Reservoir(Queue):
         known = select(examples.c.trust, examples.c.labelled_at, examples.c.source, examples.c.label)
         row = conn.execute(known.where(*one).with_for_update()).first()
         if row is None:
-            raise _missing(project, [id])
+            raise unknown(project, [id])
         if row.trust is not None and given <= (Trust(row.trust).rank, row.labelled_at, row.source, row.label):
             return False
         values = {"trust": str(trust), "labelled_at": given[1], "source": source, "label": given[3]}
@@ -160,34 +166,25 @@ class Reservoir(Queue):
         found: dict[str, RowMapping] = {}
         query = select(*_METADATA, examples.c.chunk, examples.c.chunk_row).where(examples.c.project == project)
         with self._reading(conn) as reading:
-            for some in _parts(ids):
+            for some in parts(ids):
                 rows = reading.execute(query.where(examples.c.id.in_(some))).mappings()
                 found.update((row["id"], row) for row in rows)
         missing = [id_ for id_ in ids if id_ not in found]
         if missing:
-            raise _missing(project, missing)
+            raise unknown(project, missing)
         return [found[id_] for id_ in ids]
 
     def _known(self, conn: Connection, project: str, ids: Sequence[str]) -> set[str]:
         query = select(examples.c.id).where(examples.c.project == project)
-        parts = (conn.execute(query.where(examples.c.id.in_(some))).scalars() for some in _parts(ids))
+        parts = (conn.execute(query.where(examples.c.id.in_(some))).scalars() for some in parts(ids))
         return {id_ for part in parts for id_ in part}
 
-    def _splits(self, conn: Connection, project: str, groups: Iterable[str]) -> dict[str, str]:
+    def _splits(self, conn: Connection, project: str, groups: Collection[str]) -> dict[str, str]:
         """Return the splits of those duplicate groups that have one."""
         query = select(examples.c.duplicates, examples.c.split).distinct().where(examples.c.project == project)
-        parts = (conn.execute(query.where(examples.c.duplicates.in_(some))) for some in _parts(sorted(set(groups))))
+        parts = (conn.execute(query.where(examples.c.duplicates.in_(some))) for some in parts(sorted(groups)))
         return {row.duplicates: row.split for part in parts for row in part}
 
 
 def _place(row: RowMapping) -> Place:
     return Place(row["chunk"], row["chunk_row"])
-
-
-def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (names[at : at + _MAX_NAMES] for at in range(0, len(names), _MAX_NAMES))
-
-
-def _missing(project: str, ids: Sequence[str]) -> NotFound:
-    shown = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
-    return NotFound(f"the reservoir of {project!r} has no example {shown}.", "give ids of its index")

@@ -11,6 +11,7 @@ from tidemill.clock import from_micros, micros
 from tidemill.errors import Conflict
 from tidemill.records import Json, Route
 from tidemill.stores.database import Database, dumps, loads
+from tidemill.stores.listener import announce
 from tidemill.stores.models import no_version
 from tidemill.stores.projects import lock_project
 from tidemill.stores.tables import models, routes
@@ -75,6 +76,7 @@ class Routes:
                 reason=reason,
             )
         )
+        announce(conn, project)
         return new
 
     def renew(self, conn: Connection, project: str, rollout: str, lapses_at: datetime) -> bool:
@@ -88,6 +90,7 @@ class Routes:
             return False
         one = (routes.c.project == project, routes.c.revision == row.revision)
         conn.execute(update(routes).where(*one).values(lapses_at=micros(lapses_at)))
+        announce(conn, project)
         return True
 
 

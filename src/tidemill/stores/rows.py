@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import Column, Connection, Table, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
+
+_MAX_NAMES = 500  # in one SQL statement
+_T = TypeVar("_T")
 
 
 def insert_once(conn: Connection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
@@ -39,6 +42,11 @@ def next_number(conn: Connection, column: Column[Any], project: str) -> int:
     """Return one more than the greatest number in `column`, 1 for the first. Lock the project before."""
     greatest = conn.execute(select(func.max(column)).where(column.table.c.project == project)).scalar()
     return int(greatest or 0) + 1
+
+
+def parts(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Part values into as many as one statement may name."""
+    return (values[at : at + _MAX_NAMES] for at in range(0, len(values), _MAX_NAMES))
 
 
 def _is_there(conn: Connection, table: Table, key: Mapping[str, Any]) -> bool:

@@ -137,9 +137,8 @@ class SegmentWriter:
         try:
             written = self._write(data)
             if written != len(data):
-                raise OSError(
-                    errno.ENOSPC, f"only {written} of {len(data)} bytes were written", str(self._path(".open"))
-                )
+                full = f"{os.strerror(errno.ENOSPC)} (only {written} of {len(data)} bytes were written)"
+                raise OSError(errno.ENOSPC, full, str(self._path(".open")))
         except OSError:
             self._torn = True
             self._cut()
@@ -202,9 +201,8 @@ class SegmentWriter:
         self._torn = False
 
     def _seal(self) -> None:
+        # Neither needs a sync: what was written has had one, and after a power cut the file may be as it was before.
         os.ftruncate(self._fd, self._end)  # gives back what was preallocated
-        if self._power:
-            _sync_data(self._fd)
         self._path(".open").rename(self._path(".seg"))
 
     def _create(self, low_at: int) -> tuple[int, str]:
@@ -231,10 +229,8 @@ class SegmentWriter:
 
     def _head(self, fd: int, low_at: int) -> None:
         os.pwrite(fd, _HEADER.pack(_MAGIC, _FORMAT, low_at), 0)
-        if self._power and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, self._max_bytes)
         if self._power:
-            os.fsync(fd)
+            _preallocate(fd, self._max_bytes)  # the first write syncs it, and the header that lies in its page
 
 
 class Segments:
@@ -324,6 +320,18 @@ def decode(payload: bytes, *, name: str) -> Batch:
             f"segment {name} holds a frame that is no batch: {error}.",
             "update this program, or move that file out of the folder to go on without its rows",
         ) from error
+
+
+def _preallocate(fd: int, num_bytes: int) -> None:
+    """Reserve the room, so that synced writes need not; a disk with less left, or that cannot, does without."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(fd, 0, num_bytes)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(fd, _HEADER.size)
 
 
 def _has_header(data: bytes) -> bool:

@@ -202,7 +202,8 @@ examples = Table(
     Column("reason", String(100), nullable=False),
     Column("probability", Float),
     Column("split", String(10), nullable=False),
-    Column("duplicates", String(32), nullable=False),  # its duplicate group: hash of the canonical inputs
+    Column("content", String(32), nullable=False),  # hash of the inputs that make it a duplicate of another
+    Column("duplicates", String(32), nullable=False),  # its duplicate group: the content of the group's first example
     Column("chunk", String(64), nullable=False),  # the Arrow chunk that holds the inputs, and the row in it
     Column("chunk_row", Integer, nullable=False),
     Column("decision", Text),  # JSON
@@ -212,7 +213,27 @@ examples = Table(
     Column("source", String(100)),
     Column("labelled_at", BigInteger),
     Index("examples_by_request", "project", "request_id"),
+    Index("examples_by_content", "project", "content"),
     Index("examples_by_group", "project", "duplicates"),
+    Index("examples_by_chunk", "project", "chunk", "chunk_row"),
+)
+
+duplicate_leaders = Table(
+    "duplicate_leaders",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("leader", Integer, primary_key=True, autoincrement=False),
+    Column("duplicates", String(32), nullable=False),  # the group that it is the first of
+    Column("fingerprint", LargeBinary, nullable=False),
+)
+
+duplicate_bands = Table(
+    "duplicate_bands",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("band", BigInteger, primary_key=True, autoincrement=False),
+    Column("leader", Integer, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,  # the key is the row: half the size
 )
 
 queue = Table(
@@ -239,4 +260,13 @@ datasets = Table(
     Column("num_train", Integer, nullable=False),
     Column("num_test", Integer, nullable=False),
     UniqueConstraint("project", "number"),
+)
+
+dataset_tags = Table(
+    "dataset_tags",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("tagged_at", BigInteger, nullable=False),
 )

@@ -12,6 +12,7 @@ from alembic.config import Config
 from sqlalchemy import URL, Connection
 
 from tidemill.errors import StoreError
+from tidemill.stores.engines import shown
 
 
 def upgrade(conn: Connection, url: URL, migrations: Path, *, current: str | None, wanted: str) -> None:
@@ -31,9 +32,11 @@ def upgrade(conn: Connection, url: URL, migrations: Path, *, current: str | None
     except Exception as error:
         kept = f" A copy is at {str(copy)!r}." if copy else ""
         raise StoreError(
-            f"the upgrade of {url.render_as_string()} from revision {current or 'none'} to {wanted} failed: {error}."
+            f"the upgrade of {shown(url)} from revision {current or 'none'} to {wanted} failed: {_first_line(error)}."
             f" Nothing was changed.{kept}",
-            "go on with the program version used before, and report this",
+            "go on with the program version used before, and report this"
+            if current
+            else "check that this user may create tables there",
         ) from error
 
 
@@ -52,6 +55,11 @@ def backup(path: Path, revision: str) -> Path:
     unfinished.replace(target)
     _sync(target.parent)
     return target
+
+
+def _first_line(error: Exception) -> str:
+    said = str(error).splitlines()
+    return said[0].rstrip(".") if said else type(error).__name__
 
 
 def _sync(path: Path) -> None:

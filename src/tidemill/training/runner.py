@@ -23,13 +23,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from tidemill.errors import TrainingError
 from tidemill.model import Progress
 from tidemill.records import Json
+from tidemill.stores.engines import without_password
 
 JOB, PROCESS, LOG, PROGRESS = "job.json", "process.json", "log.txt", "progress.jsonl"
 LOCK, RESULT, ERROR = "lock", "result.json", "error.json"
@@ -41,7 +42,10 @@ _KILL_S = 10.0
 _LOOK_S = 0.02
 _MAX_THREADS = 8
 _started: dict[tuple[int, str | None], subprocess.Popen[bytes]] = {}
-"""Our own children by pid and start time, which must be reaped; a job of an earlier process is nobody's child and is found by its pid."""
+"""Our own children by pid and start time, which must be reaped.
+
+A job of an earlier process is nobody's child, and is found by its pid.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +132,8 @@ def _locked(lock: int, *, patience_s: float) -> bool:
 def _start(job: Job, workdir: Path, lock: int) -> None:
     for name in (ERROR, PROGRESS):
         (workdir / name).unlink(missing_ok=True)
-    write_json(workdir / JOB, asdict(job))
+    bare, password = (None, None) if job.db_url is None else without_password(job.db_url)
+    write_json(workdir / JOB, asdict(replace(job, db_url=bare)))  # kept, and shown to others
     try:
         with (workdir / LOG).open("ab") as log:
             process = subprocess.Popen(
@@ -138,7 +143,7 @@ def _start(job: Job, workdir: Path, lock: int) -> None:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the loop, and `kill` reaches whatever the training starts
                 pass_fds=(lock,),  # the lock is the child's from its first moment
-                env=_environment(os.environ, workdir),
+                env=_environment(os.environ, workdir) | ({} if password is None else {"PGPASSWORD": password}),
             )
     except OSError as error:
         raise TrainingError(f"the training process cannot be started: {error}", f"look at {workdir}") from error

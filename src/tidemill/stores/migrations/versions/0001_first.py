@@ -175,6 +175,7 @@ def _reservoir() -> None:
         sa.Column("reason", sa.String(100), nullable=False),
         sa.Column("probability", sa.Float),
         sa.Column("split", sa.String(10), nullable=False),
+        sa.Column("content", sa.String(32), nullable=False),
         sa.Column("duplicates", sa.String(32), nullable=False),
         sa.Column("chunk", sa.String(64), nullable=False),
         sa.Column("chunk_row", sa.Integer, nullable=False),
@@ -185,8 +186,24 @@ def _reservoir() -> None:
         sa.Column("source", sa.String(100)),
         sa.Column("labelled_at", sa.BigInteger),
     )
+    op.create_index("examples_by_chunk", "examples", ["project", "chunk", "chunk_row"])
+    op.create_index("examples_by_content", "examples", ["project", "content"])
     op.create_index("examples_by_group", "examples", ["project", "duplicates"])
     op.create_index("examples_by_request", "examples", ["project", "request_id"])
+    op.create_table(
+        "duplicate_leaders",
+        sa.Column("project", sa.String(100), primary_key=True),
+        sa.Column("leader", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("duplicates", sa.String(32), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "duplicate_bands",
+        sa.Column("project", sa.String(100), primary_key=True),
+        sa.Column("band", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("leader", sa.Integer, primary_key=True, autoincrement=False),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "queue",
         sa.Column("project", sa.String(100), primary_key=True),
@@ -208,4 +225,11 @@ def _reservoir() -> None:
         sa.Column("num_train", sa.Integer, nullable=False),
         sa.Column("num_test", sa.Integer, nullable=False),
         sa.UniqueConstraint("project", "number", name="datasets_by_number"),
+    )
+    op.create_table(
+        "dataset_tags",
+        sa.Column("project", sa.String(100), primary_key=True),
+        sa.Column("name", sa.String(100), primary_key=True),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("tagged_at", sa.BigInteger, nullable=False),
     )

@@ -1,0 +1,218 @@
+"""Duplicate groups: which examples say the same, so that they share a split.
+
+Examples with equal features are one group. So are near-duplicates: a new example joins the group of the nearest
+**leader**, the first example of a group, that is alike in all its text, image and tensor features and equal in the
+others (see `tidemill.stats.likeness`). Members are compared with leaders only, so that groups do not grow by chains, and
+a group takes near-duplicates up to 20 or 2 % of the project's examples, so that a fixed camera does not make one group
+of everything. What is asked for an example is bounded: at most 32 leaders for each of its six bands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, func, insert, select
+
+from tidemill.schema import Array, Schema
+from tidemill.stats.likeness import NUM_BANDS, Fingerprint, Likeness, likeness_of
+from tidemill.stores.rows import next_number, parts
+from tidemill.stores.tables import duplicate_bands, duplicate_leaders, examples
+
+Inputs = Mapping[str, Any]
+"""Canonical values by name."""
+
+_LEADERS_A_BAND = 32
+_LEAST_ROOM = 20
+_ROOM_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Sameness:
+    """What makes two examples of a project duplicates: the inputs that count, and those where near is enough.
+
+    `names` are the inputs that count, all where there is none of them; `near` says for some of them what alike means.
+    """
+
+    names: Collection[str] = ()
+    near: Mapping[str, Likeness] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, schema: Schema, *, near_duplicates: bool = True) -> Self:
+        """Return the sameness of a schema: its features, with or without near-duplicates."""
+        found = {name: likeness_of(schema.inputs[name]) for name in schema.features} if near_duplicates else {}
+        return cls(schema.features, {name: likeness for name, likeness in found.items() if likeness is not None})
+
+    def content(self, inputs: Inputs) -> str:
+        """Return 32 hex digits that examples with equal inputs share."""
+        seen = [(name, value) for name, value in inputs.items() if name in self.names] or list(inputs.items())
+        return hashlib.blake2b(msgspec.msgpack.encode(seen), digest_size=16).hexdigest()
+
+    def fingerprints(self, rows: Sequence[Inputs]) -> list[Fingerprint | None]:
+        """Return the fingerprint of each row over all near inputs; None of one that is like nothing but itself."""
+        by_name = {name: self._of_input(name, rows) for name in self.near}
+        return [self._joined(row, {n: p[at] for n, p in by_name.items()}) for at, row in enumerate(rows)]
+
+    def distances(self, data: bytes, others: Sequence[bytes]) -> Array:
+        """Return how far others are, float (N,): of the inputs the farthest; infinite where one is unlike."""
+        mine = msgspec.msgpack.decode(data, type=dict[str, bytes])
+        theirs = [msgspec.msgpack.decode(other, type=dict[str, bytes]) for other in others]
+        return np.max([self.near[n].distances(d, [other[n] for other in theirs]) for n, d in mine.items()], axis=0)
+
+    def _of_input(self, name: str, rows: Sequence[Inputs]) -> list[Fingerprint | None]:
+        likeness = self.near[name]
+        fit = [at for at, row in enumerate(rows) if likeness.fits(row.get(name))]
+        found = dict(zip(fit, likeness.fingerprints([rows[at][name] for at in fit]), strict=True))
+        return [found.get(at) for at in range(len(rows))]
+
+    def _joined(self, row: Inputs, prints: Mapping[str, Fingerprint | None]) -> Fingerprint | None:
+        known = {name: found for name, found in prints.items() if found is not None}
+        if not known:
+            return None
+        # In the bands, what must be equal: the other inputs, and the size of each fingerprint, which says the shape.
+        equal = [(name, value) for name, value in row.items() if name in self.names and name not in known]
+        sizes = [(name, len(found.data)) for name, found in known.items()]
+        begun = hashlib.blake2b(msgspec.msgpack.encode([equal, sizes]), digest_size=8)
+        bands = []
+        for number in range(NUM_BANDS):
+            band = begun.copy()
+            band.update(b"".join([number.to_bytes(), *(found.bands[number] for found in known.values())]))
+            bands.append(band.digest())
+        return Fingerprint(tuple(bands), msgspec.msgpack.encode({name: found.data for name, found in known.items()}))
+
+
+class Group(NamedTuple):
+    """The duplicate group of an example, and the hash of its own content."""
+
+    content: str
+    duplicates: str
+
+
+class Groups:
+    """Gives the new examples of a project their groups; the same, however the examples are parted into batches.
+
+    Args:
+        conn: a write transaction, in which the project is locked.
+        project: whose they are.
+        sameness: what makes two of them duplicates.
+    """
+
+    def __init__(self, conn: Connection, project: str, sameness: Sameness) -> None:
+        self._conn, self._project, self._sameness = conn, project, sameness
+        self._leaders = _Leaders(conn, project)
+        self._added: Counter[str] = Counter()  # to a group, since this began
+        self._stored: dict[str | None, int] = {}  # examples of a group before that, of all groups under None
+
+    def assign(self, inputs: Mapping[str, Inputs]) -> dict[str, Group]:
+        """Return the groups of new examples by id, in the order given, and remember their leaders."""
+        contents = {id_: self._sameness.content(row) for id_, row in inputs.items()}
+        group_of = self._known(contents.values())
+        fresh = {content: inputs[id_] for id_, content in contents.items() if content not in group_of}
+        prints = dict(zip(fresh, self._sameness.fingerprints(list(fresh.values())), strict=True))
+        self._leaders.read(prints.values())
+        for content in contents.values():
+            if content not in group_of:
+                group_of[content] = self._join(content, prints[content])
+            self._added[group_of[content]] += 1
+        self._leaders.write()
+        return {id_: Group(content, group_of[content]) for id_, content in contents.items()}
+
+    def _known(self, contents: Iterable[str]) -> dict[str, str]:
+        query = select(examples.c.content, examples.c.duplicates).distinct()
+        query = query.where(examples.c.project == self._project)
+        rows = (self._conn.execute(query.where(examples.c.content.in_(some))) for some in parts(sorted(set(contents))))
+        return {row.content: row.duplicates for part in rows for row in part}
+
+    def _join(self, content: str, found: Fingerprint | None) -> str:
+        """Return the group of the nearest leader that is alike and whose group has room, or begin one."""
+        if found is None:
+            return content
+        near = self._leaders.near(found)
+        if near:
+            distances = self._sameness.distances(found.data, [leader.data for leader in near])
+            for at in np.argsort(distances, kind="stable"):  # of two as near, the older one
+                if np.isfinite(distances[at]) and self._has_room(near[at].duplicates):
+                    return near[at].duplicates
+        self._leaders.add(content, found)
+        return content
+
+    def _has_room(self, group: str) -> bool:
+        size = self._num_stored(group) + self._added[group]
+        if size < _LEAST_ROOM:
+            return True
+        return size < _ROOM_SHARE * (self._num_stored(None) + self._added.total())
+
+    def _num_stored(self, group: str | None) -> int:
+        if group not in self._stored:
+            query = select(func.count()).select_from(examples).where(examples.c.project == self._project)
+            query = query if group is None else query.where(examples.c.duplicates == group)
+            self._stored[group] = int(self._conn.execute(query).scalar_one())
+        return self._stored[group]
+
+
+class _Leader(NamedTuple):
+    number: int
+    duplicates: str
+    data: bytes
+
+
+class _Leaders:
+    """The leaders of a project's groups that share a band with what is looked for, and those that were added."""
+
+    def __init__(self, conn: Connection, project: str) -> None:
+        self._conn, self._project = conn, project
+        self._known: dict[int, _Leader] = {}
+        self._in_band: dict[int, list[int]] = defaultdict(list)
+        self._new: list[_Leader] = []
+        self._new_bands: list[tuple[int, int]] = []
+
+    def read(self, prints: Iterable[Fingerprint | None]) -> None:
+        """Read all leaders that share a band with one of these."""
+        bands, leaders = duplicate_bands.c, duplicate_leaders.c
+        keys = sorted({_key(band) for found in prints if found is not None for band in found.bands})
+        query = select(bands.band, bands.leader).where(bands.project == self._project).order_by(bands.leader)
+        for some in parts(keys):
+            for band, number in self._conn.execute(query.where(bands.band.in_(some))):
+                self._in_band[band].append(number)
+        known = select(leaders.leader, leaders.duplicates, leaders.fingerprint).where(leaders.project == self._project)
+        for some in parts(sorted({number for numbers in self._in_band.values() for number in numbers})):
+            rows = self._conn.execute(known.where(leaders.leader.in_(some)))
+            self._known.update((number, _Leader(number, group, data)) for number, group, data in rows)
+        self._next = next_number(self._conn, leaders.leader, self._project)
+
+    def near(self, found: Fingerprint) -> list[_Leader]:
+        """Return the leaders that share a band with this one, the oldest first."""
+        numbers = {number for band in found.bands for number in self._in_band.get(_key(band), ())}
+        return [self._known[number] for number in sorted(numbers)]
+
+    def add(self, group: str, found: Fingerprint) -> None:
+        """Make a new group's first example a leader. A crowded band takes no more, so that it stays quick to search."""
+        leader = _Leader(self._next + len(self._new), group, found.data)
+        self._known[leader.number] = leader
+        self._new.append(leader)
+        for key in map(_key, found.bands):
+            if len(self._in_band[key]) < _LEADERS_A_BAND:
+                self._in_band[key].append(leader.number)
+                self._new_bands.append((key, leader.number))
+
+    def write(self) -> None:
+        """Store the leaders that were added."""
+        leaders = [
+            {"project": self._project, "leader": one.number, "duplicates": one.duplicates, "fingerprint": one.data}
+            for one in self._new
+        ]
+        bands = [{"project": self._project, "band": band, "leader": number} for band, number in sorted(self._new_bands)]
+        if leaders:
+            self._conn.execute(insert(duplicate_leaders), leaders)
+        if bands:
+            self._conn.execute(insert(duplicate_bands), bands)
+        self._new, self._new_bands = [], []
+
+
+def _key(band: bytes) -> int:
+    return int.from_bytes(band, "big", signed=True)
