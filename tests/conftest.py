@@ -14,6 +14,10 @@ from unittest import mock
 
 import polars as pl
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tidemill", deadline=None)  # a busy machine is slow, and not wrong
+settings.load_profile("tidemill")
 
 
 @pytest.fixture(scope="session")

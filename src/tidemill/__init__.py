@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tidemill.model import Trainer as Trainer
     from tidemill.model import TrainingData as TrainingData
     from tidemill.project import Project as Project
+    from tidemill.records import Outcome as Outcome
+    from tidemill.records import Verdict as Verdict
     from tidemill.schema import Category as Category
     from tidemill.schema import Classes as Classes
     from tidemill.schema import Image as Image
@@ -35,6 +37,7 @@ _NAMES = {
     "Limits": "tidemill.manifest",
     "Model": "tidemill.model",
     "Number": "tidemill.schema",
+    "Outcome": "tidemill.records",
     "Progress": "tidemill.model",
     "Project": "tidemill.project",
     "Sensitive": "tidemill.schema",
@@ -45,6 +48,7 @@ _NAMES = {
     "Trainer": "tidemill.model",
     "TrainingData": "tidemill.model",
     "Value": "tidemill.schema",
+    "Verdict": "tidemill.records",
 }
 
 _MODULES = {

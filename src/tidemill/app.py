@@ -217,5 +217,3 @@ def _world(project: Project, project_file: str, home: Home, database: str | None
 def _absolute(project_file: str) -> str:
     file, colon, name = project_file.partition(":")
     return f"{Path(file).absolute()}{colon}{name}"
-
-

@@ -6,9 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from harness import START, Harness
-
-CALM_S = 15
+from harness import CALM_S, START, Harness
 
 
 @pytest.fixture(scope="session")

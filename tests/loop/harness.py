@@ -27,6 +27,7 @@ from tidemill.stores.segments import Batch, SegmentWriter
 from tidemill.stores.tabular import examples_from
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+CALM_S = 15
 
 PROJECT = """
 from sklearn.linear_model import LogisticRegression

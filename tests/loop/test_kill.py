@@ -19,8 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import CALM_S
-from harness import START, Harness
+from harness import CALM_S, START, Harness
 from sqlalchemy import Connection
 
 from tidemill.loop import train

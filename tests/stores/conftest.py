@@ -16,13 +16,20 @@ from tidemill.stores.database import Database
 SOURCE = Path(__file__).parents[2] / "src"
 
 
-ON_BOTH = {"test_catalog", "test_database", "test_journal", "test_rows"}  # what PostgreSQL is for, whole
+ON_BOTH = {
+    "test_catalog",
+    "test_database",
+    "test_journal",
+    "test_rows",
+    "test_upgrade",
+}  # what PostgreSQL is for, whole
 DEAR = {"start_child", "monkeypatch"}  # of the others, tests that try an example many times or kill processes
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses a database on SQLite and on PostgreSQL."""
-    if "database_url" not in metafunc.fixturenames:
+    is_given = any(mark.args[0] == "database_url" for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database_url" not in metafunc.fixturenames or is_given:
         return
     is_dear = hasattr(metafunc.function, "hypothesis") or DEAR & set(metafunc.fixturenames)
     on_both = metafunc.module.__name__ in ON_BOTH or not is_dear

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, update
 
-from tidemill.errors import NewerStore, StoreError
+from tidemill.errors import StoreError
 from tidemill.stores import engines
 from tidemill.stores.database import MIGRATIONS, Database, dumps, head, loads, revisions
 from tidemill.stores.journal import Journal
@@ -191,89 +189,6 @@ def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> N
     with pytest.raises(StoreError, match=r"notes\.txt cannot be read: file is not a database"):
         Database.open(f"sqlite:///{path}")
     assert path.read_bytes() == before
-
-
-# Upgrading, by a real newer program: a copy of this one with one more migration
-
-ADDITION = "op.add_column('consumed', sa.Column('note', sa.Text))"
-OPEN = "import sys; from tidemill.stores.database import Database; Database.open(sys.argv[1]).close()"
-
-
-def newer_program(folder: Path, *, then: str = "") -> Path:
-    """Return the source folder of a program that knows a revision more; `then` comes after its change."""
-    source = folder / "newer"
-    shutil.copytree(Path(engines.__file__).parents[1], source / "tidemill", ignore=shutil.ignore_patterns("*.pyc"))
-    number = f"{int(head()) + 1:04}"
-    (source / f"tidemill/stores/migrations/versions/{number}_note.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\n"
-        f"revision, down_revision = {number!r}, {head()!r}\n"
-        f"def upgrade():\n    {ADDITION}\n    {then}\n"
-    )
-    return source
-
-
-def run_program(source: Path, database_url: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(source)}
-    return subprocess.run(
-        [sys.executable, "-c", OPEN, database_url], capture_output=True, text=True, env=env, check=False
-    )
-
-
-@pytest.fixture
-def old_file(tmp_path: Path) -> Path:
-    """A file of this program's revision with something in it."""
-    path = tmp_path / "home" / "tidemill.db"
-    path.parent.mkdir()
-    with Database.open(f"sqlite:///{path}") as database, database.begin() as conn:
-        conn.execute(insert(consumed).values(segment="kept", **ROW))
-    return path
-
-
-def notes(path: Path) -> list[Any]:
-    with closing(sqlite3.connect(path)) as raw:
-        return [dict(zip([c[0] for c in raw.execute("SELECT * FROM consumed").description], row, strict=True))
-                for row in raw.execute("SELECT * FROM consumed")]  # fmt: skip
-
-
-def test_a_newer_program_upgrades_what_is_there_and_keeps_a_copy_of_the_old(tmp_path: Path, old_file: Path) -> None:
-    run = run_program(newer_program(tmp_path), f"sqlite:///{old_file}")
-    assert run.returncode == 0, run.stderr
-    assert notes(old_file) == [{"segment": "kept", **ROW, "note": None}]
-    copy = old_file.with_name(f"tidemill.db.{head()}.backup")
-    assert notes(copy) == [{"segment": "kept", **ROW}]
-    with Database.open(f"sqlite:///{copy}", migrate=False) as database:
-        assert count(database) == 1
-    assert copy.stat().st_mode & 0o077 == 0
-
-
-def test_an_older_program_refuses_what_a_newer_one_upgraded(tmp_path: Path, old_file: Path) -> None:
-    run_program(newer_program(tmp_path), f"sqlite:///{old_file}")
-    with pytest.raises(NewerStore, match=rf"revision '{int(head()) + 1:04}'.*up to '{head()}'.*Next: upgrade tidemill"):
-        Database.open(f"sqlite:///{old_file}")
-
-
-def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, old_file: Path) -> None:
-    source = newer_program(tmp_path, then="raise RuntimeError('half way')")
-    run = run_program(source, f"sqlite:///{old_file}")
-    assert "StoreError" in run.stderr
-    assert "half way. Nothing was changed. A copy is at" in run.stderr
-    assert notes(old_file) == [{"segment": "kept", **ROW}]
-    with Database.open(f"sqlite:///{old_file}") as database:  # this program goes on
-        assert count(database) == 1
-
-
-def test_programs_that_upgrade_together_do_it_once(
-    tmp_path: Path, old_file: Path, start_child: Callable[..., Any]
-) -> None:
-    source = newer_program(tmp_path)
-    code = OPEN.replace("Database.open", "sys.stdin.readline(); Database.open") + "; print('done')"
-    children = [start_child(code, f"sqlite:///{old_file}", source=source) for _ in range(4)]
-    for child in children:
-        child.tell("go")
-    assert [child.hear() for child in children] == ["done"] * 4
-    assert notes(old_file) == [{"segment": "kept", **ROW, "note": None}]
-    copies = [path.name for path in old_file.parent.glob("*.backup*")]
-    assert copies == [f"tidemill.db.{head()}.backup"]  # of before, by the one that was first
 
 
 # JSON

@@ -193,7 +193,7 @@ def test_images_and_tensors_come_as_arrays_of_their_shape(pool: Pool) -> None:
 
 def test_a_large_version_lies_in_several_shards(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     pool.fill(40)
-    monkeypatch.setattr("tidemill.stores.chunks._MAX_ROWS", 7)
+    monkeypatch.setattr("tidemill.stores.shards._MAX_ROWS", 7)
     version = pool.form()
     data = pool.datasets.training_data("p", version.digest, SCHEMA)
     assert list(data.ids) == pool.ids("train")

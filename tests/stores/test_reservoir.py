@@ -18,6 +18,7 @@ from tidemill.clock import micros
 from tidemill.errors import Corrupt, NotFound, StoreError
 from tidemill.records import Example, Trust
 from tidemill.stores.database import Database
+from tidemill.stores.duplicates import Sameness
 from tidemill.stores.reservoir import Reservoir
 
 NUMBERS = count()
@@ -212,12 +213,12 @@ def test_examples_that_differ_in_a_tag_alone_are_duplicates_where_the_project_sa
     reservoir: Reservoir, example: Example
 ) -> None:
     rows = many(example, 60, unit=lambda i: f"user {i}", inputs=lambda i: {"text": str(i % 3), "age": float(i)})
-    add(reservoir, *rows, group_by=["text"])
+    add(reservoir, *rows, sameness=Sameness(["text"]))
     found = splits(reservoir)
     assert all(len({found[str(i)] for i in range(text, 60, 3)}) == 1 for text in range(3))
     add(reservoir, *rows, project="q")
     assert set(splits(reservoir, "q").values()) == {"train", "test"}
-    add(reservoir, *many(example, 60, unit=str, inputs=lambda i: {"other": str(i)}), project="r", group_by=["text"])
+    add(reservoir, *many(example, 60, unit=str, inputs=lambda i: {"other": str(i)}), project="r", sameness=Sameness(["text"]))
     assert set(splits(reservoir, "r").values()) == {"train", "test"}, "without any of those inputs all of them count"
 
 

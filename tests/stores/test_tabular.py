@@ -187,6 +187,7 @@ def test_arrays_of_fixed_size_in_parquet_are_read(tmp_path: Path) -> None:
         (PIXELS.tobytes(), VECTOR.tobytes()[:-4], "'vector' has 8 bytes, not 12"),
         (PIXELS.tobytes(), np.array([1, np.nan, 2], dtype="<f4").tobytes(), "'vector' holds NaN"),
     ],
+    ids=["short image", "short vector", "NaN"],
 )
 def test_bytes_are_checked_like_everything_else(image: bytes, vector: bytes, says: str) -> None:
     with pytest.raises(ProjectError, match=f"row 0: {says}"):

@@ -116,9 +116,11 @@ def _say_plainly(console: Console, result: dict[str, Any]) -> None:
         shown = ", ".join(f"{cohort} {'-' if value is None else f'{value:.3f}'}" for cohort, value in values.items())
         console.print(f"  quality {phase:<7} {shown}")
     asked = result["requests"]
-    console.print(f"  {asked['answered']} requests answered, {asked['logged']} in the log; {result['retrainings']} retrainings")
+    counted = f"{asked['answered']} requests answered, {asked['logged']} in the log"
+    console.print(f"  {counted}; {result['retrainings']} retrainings")
     bad = result.get("bad_candidate")
     if bad is not None:
         gate = "stopped by the gate" if bad["stopped_by_gate"] else "NOT stopped by the gate"
         guard = "rolled back" if bad["rolled_back"] else "NOT rolled back"
-        console.print(f"  the poisoned candidate: {gate}; let through, {guard} at a share of {bad['largest_share']:.0%}")
+        share = f"{bad['largest_share']:.0%}"
+        console.print(f"  the poisoned candidate: {gate}; let through, {guard} at a share of {share}")

@@ -27,4 +27,5 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to write; must not h
     table: pl.DataFrame = digits_table()
     table.write_parquet(data)
     where = "" if folder == Path() else f"cd {folder} && "
-    typer.echo(f"wrote {project} and {data}. Next:\n  {where}tidemill check\n  tidemill train digits.parquet\n  tidemill up")
+    commands = [f"{where}tidemill check", "tidemill train digits.parquet", "tidemill up"]
+    typer.echo("\n  ".join([f"wrote {project} and {data}. Next:", *commands]))

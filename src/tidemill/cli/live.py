@@ -38,7 +38,7 @@ class Live(threading.Thread):
         self._verdicts()
 
     def _stamp(self) -> Text:
-        return Text(f"{time.monotonic() - self._began:6.1f} s  ", style="dim")
+        return Text.assemble((f"{time.monotonic() - self._began:6.1f} s  ", "dim"))
 
     def _verdicts(self) -> None:
         given = self._app.world.journal.verdicts(self._app.name, limit=1000)[::-1]

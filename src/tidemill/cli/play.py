@@ -140,8 +140,8 @@ class Play:
         deadline = time.monotonic() + PATIENCE_S
         while not done():
             if time.monotonic() > deadline:
-                home = self.app.world.home.folder
-                raise TidemillError(f"the demo waited {PATIENCE_S:.0f} s for {what}.", f"see {home}/loop.log and serve.log")
+                logs = f"see loop.log and serve.log in {self.app.world.home.folder}"
+                raise TidemillError(f"the demo waited {PATIENCE_S:.0f} s for {what}.", logs)
             time.sleep(0.2)
 
     def _cycle(self, number: int) -> Cycle | None:

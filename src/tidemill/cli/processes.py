@@ -41,9 +41,8 @@ class Processes:
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         with (self.home / f"{command[0]}.log").open("ab") as log:
             env = child_environment(None) | {"OMP_NUM_THREADS": "1"}
-            child = subprocess.Popen(
-                [sys.executable, "-m", "tidemill.cli", *command], stdout=log, stderr=log, env=env, start_new_session=True
-            )
+            called = [sys.executable, "-m", "tidemill.cli", *command]
+            child = subprocess.Popen(called, stdout=log, stderr=log, env=env, start_new_session=True)
         self._children.append(child)
         return child
 

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tidemill.app import App
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.errors import NotFound
 from tidemill.records import Json
+from tidemill.stores.models import Run
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -33,13 +34,19 @@ def runs(
     elif as_json:
         typer.echo(json.dumps({name: {"status": r.status, **r.body} for name, r in found.items()}, indent=2))
     else:
-        table = Table("run", "status", "started", "seconds", "rows", "dataset", "metrics", box=None)
+        headings = ("status", "started", "seconds", "rows", "dataset", "metrics")
+        table = Table(Column("run", no_wrap=True), *headings, box=None)
         for name, r in found.items():
-            body = r.body
-            numbers = ", ".join(f"{k} {v:.3f}" for k, v in body.get("metrics", {}).items())
-            table.add_row(name, r.status, f"{r.started_at:%Y-%m-%d %H:%M:%S}", f"{body.get('seconds', 0):.1f}",
-                          str(body.get("num_rows", "")), str(body.get("dataset", ""))[:12], numbers or body.get("error", ""))  # fmt: skip
+            table.add_row(name, *_cells(r))
         Console().print(table)
+
+
+def _cells(run: Run) -> list[str]:
+    body = run.body
+    numbers = ", ".join(f"{k} {v:.3f}" for k, v in body.get("metrics", {}).items())
+    started, dataset = f"{run.started_at:%m-%d %H:%M:%S}", str(body.get("dataset", ""))[:12]
+    seconds, rows = f"{body.get('seconds', 0):.1f}", str(body.get("num_rows", ""))
+    return [run.status, started, seconds, rows, dataset, numbers or str(body.get("error", ""))]
 
 
 def _unknown(name: str, known: list[str]) -> dict[str, str]:

@@ -31,10 +31,8 @@ def verdict_lines(given: Iterable[GivenVerdict]) -> list[Text]:
     """Return a line per verdict, given the newest first and shown the newest last."""
     lines = []
     for entry in list(given)[::-1]:
-        line = Text(f"{entry.at:%Y-%m-%d %H:%M:%S}  ", style="dim")
-        line.append(f"#{entry.cycle or '-'} ", style="dim")
-        line.append_text(verdict_line(entry.verdict, step=entry.step))
-        lines.append(line)
+        stamp = f"{entry.at:%Y-%m-%d %H:%M:%S}  #{entry.cycle or '-'} "
+        lines.append(Text.assemble((stamp, "dim"), verdict_line(entry.verdict, step=entry.step)))
     return lines
 
 

@@ -37,6 +37,7 @@ def status(
 def show(console: Console, found: Status, period: str) -> None:
     """Print a status."""
     console.print(f"[bold]{found.project}[/bold]  {route_text(found.route)}")
+    console.print("versions: " + (", ".join(f"{v} {state}" for v, state in found.versions.items()) or "none"))
     if found.paused_at is not None:
         console.print(f"[yellow]paused since {found.paused_at:%Y-%m-%d %H:%M:%S}[/yellow]")
     if found.cycle is not None:

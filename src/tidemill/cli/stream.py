@@ -37,7 +37,9 @@ def replay(stream: Path, project: str, folder: Path, console: Console, *, max_ro
     train_first(app.world, examples_from(first, app.project.schema, now=app.clock.now()), clock=app.clock,
                 progress=lambda _: None)  # fmt: skip
     asks = _Asks(rest, app.project.schema)
-    users = Users("127.0.0.1", 0, draw=asks.draw, say=lambda ask, _: ask.truth, rate=RATE, delay_s=LABEL_DELAY_S, seed=1)
+    users = Users(
+        "127.0.0.1", 0, draw=asks.draw, say=lambda ask, _: ask.truth, rate=RATE, delay_s=LABEL_DELAY_S, seed=1
+    )
     with Processes(folder, project) as processes:
         users.port = processes.port
         stop = threading.Event()
@@ -87,10 +89,12 @@ def _wire(value: object) -> Any:
 
 
 def _summary(app: App, num_answered: int) -> dict[str, Any]:
-    log = app.world.log.predictions(app.name, after=None, until=app.clock.now(), columns=["received_at", "answered_version"])
+    columns = ["received_at", "answered_version"]
+    log = app.world.log.predictions(app.name, after=None, until=app.clock.now(), columns=columns)
     edges = np.linspace(log["received_at"].min(), log["received_at"].max(), NUM_WINDOWS + 1)  # type: ignore[arg-type]
+    windows = enumerate(itertools.pairwise(edges), start=1)
     return {
-        "quality": {f"window {i + 1}": _quality(app, int(a), int(b)) for i, (a, b) in enumerate(itertools.pairwise(edges))},
+        "quality": {f"window {i}": _quality(app, int(begin), int(end)) for i, (begin, end) in windows},
         "requests": {"answered": num_answered, "logged": int((log["answered_version"] > 0).sum())},
         "retrainings": sum(c.step != "form" for c in app.world.journal.cycles(app.name)),
         "verdicts": verdicts_of(app),

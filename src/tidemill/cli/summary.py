@@ -58,7 +58,8 @@ def _quality(app: App, after: int | None, until: int) -> dict[str, float | None]
 
 
 def _num_logged(app: App) -> int:
-    log = app.world.log.predictions(app.name, after=None, until=app.clock.now(), columns=["request_id", "answered_version"])
+    columns = ["request_id", "answered_version"]
+    log = app.world.log.predictions(app.name, after=None, until=app.clock.now(), columns=columns)
     return int((log["answered_version"] > 0).sum())
 
 

@@ -23,6 +23,7 @@ from tidemill.cli.settings import (
     ProjectOption,
     child_environment,
 )
+from tidemill.serving.serve import refuse_beyond_loopback
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _STOP_S = 15.0
@@ -39,6 +40,7 @@ def up(
     on_log_failure: LogFailureOption = "refuse",
 ) -> None:
     """Run gateway and loop as two processes on one folder, and start again the one that dies."""
+    refuse_beyond_loopback(host)
     opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
     opened.publish()
     version = opened.world.catalog.route(opened.name)
@@ -75,7 +77,8 @@ def _keep(command: list[str], env: dict[str, str], stop: threading.Event) -> Non
             _end(child)
             return
         rest_s = 0.5 if time.monotonic() - began > 30 else min(rest_s * 2, 30.0)
-        typer.echo(f"tidemill {command[0]} ended with code {child.returncode}; starting it again in {rest_s:g} s", err=True)
+        ended = f"tidemill {command[0]} ended with code {child.returncode}"
+        typer.echo(f"{ended}; starting it again in {rest_s:g} s", err=True)
         stop.wait(rest_s)
 
 

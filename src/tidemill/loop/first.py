@@ -32,7 +32,8 @@ def train_first(
     route = world.catalog.route(world.name)
     if route is not None:
         raise ProjectError(
-            f"{world.name!r} serves version {route.stable} already.", "add data with `tidemill import`, then `tidemill retrain`"
+            f"{world.name!r} serves version {route.stable} already.",
+            "add data with `tidemill import`, then `tidemill retrain`",
         )
     dataset = _form(world, examples, clock)
     run, result = _train(world, dataset, clock, progress, smoke=smoke)
@@ -83,9 +84,7 @@ def _train(
     return run, _wait(world, run, clock, progress, world.project.strategy.train_timeout)
 
 
-def _wait(
-    world: World, run: str, clock: Clock, progress: Callable[[Progress], None], limit: timedelta
-) -> Json:
+def _wait(world: World, run: str, clock: Clock, progress: Callable[[Progress], None], limit: timedelta) -> Json:
     workdir, deadline = world.workdir(run), clock.now() + limit
     while (status := runner.poll(workdir)).state == "running":
         if status.progress is not None:

@@ -24,6 +24,7 @@ class Status:
     route: Route | None
     paused_at: datetime | None
     cycle: Cycle | None
+    versions: dict[int, str]
     watching: Json
     rollout: Json
     verdicts: list[GivenVerdict]
@@ -42,6 +43,7 @@ class Status:
             "route": None if self.route is None else _iso(asdict(self.route)),
             "paused_at": None if self.paused_at is None else self.paused_at.isoformat(),
             "cycle": None if cycle is None else _iso(cycle),
+            "versions": {str(version): state for version, state in self.versions.items()},
             "watching": self.watching,
             "rollout": self.rollout,
             "verdicts": [
@@ -73,6 +75,7 @@ def status(
         route=catalog.route(name),
         paused_at=catalog.paused_at(name),
         cycle=cycle,
+        versions={m.version: m.status for m in catalog.models(name)},
         watching=watching.get("verdict"),
         rollout=None if rollout is None else rollout.get("verdict"),
         verdicts=journal.verdicts(name, limit=8),

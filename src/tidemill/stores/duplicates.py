@@ -2,9 +2,9 @@
 
 Examples with equal features are one group. So are near-duplicates: a new example joins the group of the nearest
 **leader**, the first example of a group, that is alike in all its text, image and tensor features and equal in the
-others (see `tidemill.stats.likeness`). Members are compared with leaders only, so that groups do not grow by chains, and
-a group takes near-duplicates up to 20 or 2 % of the project's examples, so that a fixed camera does not make one group
-of everything. What is asked for an example is bounded: at most 32 leaders for each of its six bands.
+others (see `tidemill.stats.likeness`). It is compared with leaders only, so that groups do not grow by chains, and a
+group takes near-duplicates up to 20 or 2 % of the project's examples, so that a fixed camera does not make one group of
+everything. What is looked at for an example is bounded: at most 32 leaders for each of its six bands.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class Sameness:
         """Return how far others are, float (N,): of the inputs the farthest; infinite where one is unlike."""
         mine = msgspec.msgpack.decode(data, type=dict[str, bytes])
         theirs = [msgspec.msgpack.decode(other, type=dict[str, bytes]) for other in others]
-        return np.max([self.near[n].distances(d, [other[n] for other in theirs]) for n, d in mine.items()], axis=0)
+        farthest: Array = np.max(
+            [self.near[n].distances(d, [other[n] for other in theirs]) for n, d in mine.items()], axis=0
+        )
+        return farthest
 
     def _of_input(self, name: str, rows: Sequence[Inputs]) -> list[Fingerprint | None]:
         likeness = self.near[name]
@@ -137,7 +140,7 @@ class Groups:
             distances = self._sameness.distances(found.data, [leader.data for leader in near])
             for at in np.argsort(distances, kind="stable"):  # of two as near, the older one
                 if np.isfinite(distances[at]) and self._has_room(near[at].duplicates):
-                    return near[at].duplicates
+                    return str(near[at].duplicates)
         self._leaders.add(content, found)
         return content
 

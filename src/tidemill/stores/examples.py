@@ -90,10 +90,12 @@ def from_row(row: RowMapping, inputs: Mapping[str, Any]) -> Example:
 def index_frame(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
     """Return rows of the columns of `INDEX` as a frame, labels and decisions decoded."""
     values = dict(zip(INDEX, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(INDEX, ())
-    return pl.DataFrame([
-        decoded(name, values[name]) if kind is None else pl.Series(name, values[name], dtype=kind)
-        for name, kind in INDEX.items()
-    ])
+    return pl.DataFrame(
+        [
+            decoded(name, values[name]) if kind is None else pl.Series(name, values[name], dtype=kind)
+            for name, kind in INDEX.items()
+        ]
+    )
 
 
 def decoded(name: str, texts: Iterable[str | None]) -> pl.Series:

@@ -24,7 +24,7 @@ class Home:
     | `blobs/` | artefacts by content hash |
     | `reservoir/` | Arrow chunks of curated inputs |
     | `datasets/` | Arrow shards of dataset versions |
-    | `runs/` | work folders of trainings, thrown away afterwards |
+    | `runs/` | work folders of trainings, with their logs |
     """
 
     folder: Path

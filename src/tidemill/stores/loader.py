@@ -64,16 +64,14 @@ class Rows:
             IndexError: there is no such row.
         """
         where = np.where(index < 0, index + len(self), index)
-        if len(where) and not (0 <= where.min() and where.max() < len(self)):
+        if len(where) and not (where.min() >= 0 and where.max() < len(self)):
             raise IndexError(f"rows are 0 to {len(self) - 1}, not {index.min()} to {index.max()}")
         shards = np.searchsorted(self._ends, where, side="right") - 1
         at = list(zip(shards.tolist(), (where - self._ends[shards]).tolist(), strict=True))
         labels = self._values("label", at)
         return TrainingData(
             schema=self.schema,
-            columns={
-                name: _writable(kind.column(self._values(name, at))) for name, kind in self.schema.inputs.items()
-            },
+            columns={name: _writable(kind.column(self._values(name, at))) for name, kind in self.schema.inputs.items()},
             targets=self.schema.output.targets(labels),
             weights=self._weights[where],
             ids=tuple(self._values("id", at)),

@@ -73,7 +73,7 @@ class Picked:
 def unknown(project: str, ids: Sequence[str]) -> NotFound:
     """Return the error that says which examples there are not."""
     shown = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
-    return NotFound(f"the reservoir of {project!r} has no example {shown}.", "give ids of its index")
+    return NotFound(f"the reservoir of {project!r} has no example {shown}.", "`tidemill label` shows the ids that wait")
 
 
 def _rows(conn: Connection, project: str, ids: Sequence[str]) -> Sequence[Row[Any]]:

@@ -176,14 +176,13 @@ class Reservoir(Queue):
 
     def _known(self, conn: Connection, project: str, ids: Sequence[str]) -> set[str]:
         query = select(examples.c.id).where(examples.c.project == project)
-        parts = (conn.execute(query.where(examples.c.id.in_(some))).scalars() for some in parts(ids))
-        return {id_ for part in parts for id_ in part}
+        return {id_ for some in parts(ids) for id_ in conn.execute(query.where(examples.c.id.in_(some))).scalars()}
 
     def _splits(self, conn: Connection, project: str, groups: Collection[str]) -> dict[str, str]:
         """Return the splits of those duplicate groups that have one."""
         query = select(examples.c.duplicates, examples.c.split).distinct().where(examples.c.project == project)
-        parts = (conn.execute(query.where(examples.c.duplicates.in_(some))) for some in parts(sorted(groups)))
-        return {row.duplicates: row.split for part in parts for row in part}
+        rows = (conn.execute(query.where(examples.c.duplicates.in_(some))) for some in parts(sorted(groups)))
+        return {row.duplicates: row.split for part in rows for row in part}
 
 
 def _place(row: RowMapping) -> Place:

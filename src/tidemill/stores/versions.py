@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, delete, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, select, update
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import Conflict, NotFound, StoreError
@@ -63,9 +63,7 @@ class Versions:
 
     # --- tags
 
-    def tag(
-        self, conn: Connection, project: str, name: str, digest: str, *, now: datetime, move: bool = False
-    ) -> None:
+    def tag(self, conn: Connection, project: str, name: str, digest: str, *, now: datetime, move: bool = False) -> None:
         """Name a version; a name that another one has is refused, unless `move`.
 
         Raises:
@@ -83,7 +81,9 @@ class Versions:
             return
         held = _tags(conn, project)[name]
         if held != digest and not move:
-            raise Conflict(f"the tag {name!r} is on dataset {held[:12]}.", "move it with --move, or choose another name")
+            raise Conflict(
+                f"the tag {name!r} is on dataset {held[:12]}.", "move it with --move, or choose another name"
+            )
         conn.execute(update(dataset_tags).where(*_named(project, name)).values(**values))
 
     def untag(self, conn: Connection, project: str, name: str) -> None:
@@ -123,7 +123,7 @@ def _tags(conn: Connection, project: str) -> dict[str, str]:
     return {row.name: row.digest for row in conn.execute(query.order_by(dataset_tags.c.name))}
 
 
-def _named(project: str, name: str) -> tuple[object, ...]:
+def _named(project: str, name: str) -> tuple[ColumnElement[bool], ...]:
     return (dataset_tags.c.project == project, dataset_tags.c.name == name)
 
 

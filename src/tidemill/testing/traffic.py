@@ -37,7 +37,16 @@ class Users:
     """
 
     def __init__(
-        self, host: str, port: int, *, draw: Draw, say: Say, rate: float, delay_s: float, seed: int, num_threads: int = 4
+        self,
+        host: str,
+        port: int,
+        *,
+        draw: Draw,
+        say: Say,
+        rate: float,
+        delay_s: float,
+        seed: int,
+        num_threads: int = 4,
     ) -> None:
         self.host, self.port, self.draw, self.say = host, port, draw, say
         self.rate, self.delay_s, self.num_threads = rate, delay_s, num_threads
@@ -67,7 +76,8 @@ class Users:
         pending: list[tuple[float, int, str, str | float]] = []
         next_at, serial = time.monotonic(), 0
         while not self._stop.is_set():
-            next_at = max(next_at + self.num_threads / self.rate, time.monotonic() - 1.0)  # catch up by a second at most
+            # After a stall, catch up by a second at most.
+            next_at = max(next_at + self.num_threads / self.rate, time.monotonic() - 1.0)
             while pending and pending[0][0] <= time.monotonic():
                 self._tell(connection, heapq.heappop(pending))
             time.sleep(max(0.0, next_at - time.monotonic()))

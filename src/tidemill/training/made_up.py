@@ -7,9 +7,7 @@ import numpy as np
 from tidemill.model import TrainingData
 from tidemill.schema import Array, Category, Classes, Image, Input, Number, Schema, Tensor
 
-_WORDS = np.array(
-    "the tide comes and goes again with wind rain sun salt sand stone boat net fish bird".split(), dtype=object
-)
+_WORDS = ("tide", "comes", "goes", "again", "with", "wind", "rain", "sun", "salt", "sand", "stone", "boat", "fish", "bird")
 
 
 def made_up_data(schema: Schema, *, num_rows: int, rng: np.random.Generator) -> TrainingData:
@@ -18,9 +16,8 @@ def made_up_data(schema: Schema, *, num_rows: int, rng: np.random.Generator) -> 
     if isinstance(schema.output, Classes):
         targets: Array = np.arange(num_rows, dtype=np.int64) % schema.output.num_scores
     else:
-        targets = rng.uniform(
-            getattr(schema.output, "low", None) or 0.0, getattr(schema.output, "high", None) or 1.0, num_rows
-        )
+        bounds = getattr(schema.output, "low", None), getattr(schema.output, "high", None)
+        targets = rng.uniform(*_within(*bounds), num_rows)
     ids = tuple(f"made-up-{i}" for i in range(num_rows))
     return TrainingData(schema=schema, columns=columns, targets=targets, weights=np.ones(num_rows), ids=ids)
 
@@ -31,8 +28,16 @@ def _column(kind: Input, num_rows: int, rng: np.random.Generator) -> Array:
     if isinstance(kind, Tensor):
         return rng.normal(size=(num_rows, *kind.shape)).astype(np.float32)
     if isinstance(kind, Number):
-        low = 0.0 if kind.low is None else kind.low
-        return rng.uniform(low, low + 1.0 if kind.high is None else kind.high, num_rows)
+        return rng.uniform(*_within(kind.low, kind.high), num_rows)
     if isinstance(kind, Category) and kind.values:
         return np.array(kind.values, dtype=object)[rng.integers(0, len(kind.values), num_rows)]
-    return np.array([" ".join(rng.choice(_WORDS, 8)) for _ in range(num_rows)] + [None], dtype=object)[:-1]
+    max_chars = getattr(kind, "max_chars", None)
+    texts = [" ".join(rng.choice(_WORDS, 8))[:max_chars] for _ in range(num_rows)]
+    return np.array([*texts, None], dtype=object)[:-1]
+
+
+def _within(low: float | None, high: float | None) -> tuple[float, float]:
+    """Return bounds that are both known, 0 to 1 where nothing is declared."""
+    if low is None:
+        low = 0.0 if high is None else min(0.0, high - 1.0)
+    return low, low + 1.0 if high is None else high
