@@ -1,14 +1,14 @@
 """Titles of papers over twenty years: the subject of a title, while the field moves and new subjects appear.
 
-`tidemill demo --stream arxiv_titles.parquet --project examples/arxiv_titles/project.py` replays the recorded stream over
-HTTP. Twenty years are squeezed into a minute or two, hence durations in seconds.
+`tidemill demo --stream arxiv_titles.parquet --project examples/arxiv_titles/project.py` replays the recorded stream
+over HTTP. Twenty years are squeezed into a minute or two, hence durations in seconds.
 """
 
 from sklearn.naive_bayes import ComplementNB
 
 import tidemill as tm
 
-SUBJECTS = "CC CG CR CY DB DC GT HC IR LO NE NI PL RO SD SE SI SY".split()
+SUBJECTS = ("CC", "CG", "CR", "CY", "DB", "DC", "GT", "HC", "IR", "LO", "NE", "NI", "PL", "RO", "SD", "SE", "SI", "SY")
 
 project = tm.Project(
     name="arxiv-titles",

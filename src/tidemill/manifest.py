@@ -8,6 +8,8 @@ from tidemill.records import Json, Trust
 from tidemill.schema import Schema
 from tidemill.strategy.log import Everything, Log, log_from_json
 
+_EVERYTHING = Everything()
+
 MANIFEST_FORMAT = 1
 
 
@@ -32,7 +34,7 @@ class Manifest:
 
     project: str
     schema: Schema
-    log: Log = Everything()
+    log: Log = _EVERYTHING
     unit: str = "request"
     feedback: Trust = Trust.CROWD
     events: tuple[str, ...] = ()

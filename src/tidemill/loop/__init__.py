@@ -1,1 +1,1 @@
-"""CONTROL PLANE: the journalled steps curate, label, watch, form, train, test, release, and the engine that takes them."""
+"""CONTROL PLANE: the journalled steps, from curate to release, and the engine that takes them."""

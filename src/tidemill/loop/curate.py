@@ -18,7 +18,6 @@ from tidemill.schema import Array
 from tidemill.strategy.curate import Candidates, CurateContext, Picks
 from tidemill.strategy.label import UNLIMITED
 
-
 _DAY = timedelta(days=1)
 
 

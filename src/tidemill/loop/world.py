@@ -1,4 +1,4 @@
-"""What a step may touch: the stores, the clock, and where heavy work is done. Wired in `app.py`, handed to every step."""
+"""What a step may touch: the project and its stores. Wired in `app.py`, handed to every step."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Chunks:
             writer.write_table(table)
         data = sink.getvalue()
         digest = hashlib.sha256(data).hexdigest()
-        path = self._path(digest)
+        path = self.path(digest)
         if not path.exists():
             make_folder(self.folder, self.folder.parent)
             with whole_file(path) as file:
@@ -49,7 +49,7 @@ class Chunks:
             Corrupt: its bytes are not those that were stored; they are checked once per process.
         """
         try:
-            file = pa.memory_map(str(self._path(digest)))
+            file = pa.memory_map(str(self.path(digest)))
         except FileNotFoundError as error:
             raise StoreError(f"chunk {digest} is not in {str(self.folder)!r}.", "restore it from a backup") from error
         with file:
@@ -59,7 +59,8 @@ class Chunks:
         self._verified.add(digest)
         return pa.ipc.open_stream(data).read_all()
 
-    def _path(self, digest: str) -> Path:
+    def path(self, digest: str) -> Path:
+        """Return where a chunk is, whether or not it is there."""
         return self.folder / f"{digest}.arrow"
 
 

@@ -178,7 +178,7 @@ class Datasets(Versions):
                 f" for {', '.join(schema.inputs)}.",
                 "form a dataset for the schema in force",
             )
-        return Rows(self._of(project), getattr(shards, split), shards.form, schema)
+        return Rows(self.chunks(project), getattr(shards, split), shards.form, schema)
 
     def _formed(
         self, project: str, picked: Picked, weights: Sequence[float] | None, schema: Schema, split: Split
@@ -190,7 +190,7 @@ class Datasets(Versions):
         """Write rows as shards, adding them to `shards` and to the digest; return their number."""
         for table in rows.tables():
             digest.update(table)
-            shards.append(self._of(project).put(table))
+            shards.append(self.chunks(project).put(table))
         return len(rows)
 
     def _describe(self, project: str, digest: str, shards: Shards) -> None:
@@ -202,7 +202,7 @@ class Datasets(Versions):
     def _tables(self, project: str, shards: Shards, digests: Sequence[str]) -> Iterator[pa.Table]:
         if not digests:
             yield pa.schema(shards.form.types).empty_table()
-        yield from (self._of(project).get(digest) for digest in digests)
+        yield from (self.chunks(project).get(digest) for digest in digests)
 
     def _labels(self, project: str, digest: str) -> Mapping[str, tuple[Any, str]]:
         tables = [table for split in ("train", "test") for table in self.tables(project, digest, split)]
@@ -212,7 +212,8 @@ class Datasets(Versions):
     def _path(self, project: str, digest: str) -> Path:
         return self._folder / folder_name(project) / f"{digest}.json"
 
-    def _of(self, project: str) -> Chunks:
+    def chunks(self, project: str) -> Chunks:
+        """Return the shards of a project's versions."""
         return self._chunks.setdefault(project, Chunks(self._folder / folder_name(project)))
 
 

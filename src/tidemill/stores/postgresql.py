@@ -55,8 +55,8 @@ def listening(engine: Engine, channel: str) -> Iterator[Callable[[float], bool]]
         StoreError: the connection is lost.
     """
     with engine.connect() as conn:
-        conn.detach()  # not for others of the pool, and closed at the end
         session = cast("Session[Any]", conn.connection.driver_connection)
+        conn.detach()  # not for others of the pool, and closed at the end
         session.autocommit = True
         try:
             session.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))

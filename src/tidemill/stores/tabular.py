@@ -1,4 +1,4 @@
-"""Labelled rows from files of others (Parquet, CSV, JSON lines) into examples, checked by the project's schema."""
+"""Labelled rows of others (Parquet, CSV, JSON lines, Hugging Face) into examples, checked by the project's schema."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tidemill.clock import from_micros
 from tidemill.errors import InvalidInput, ProjectError
 from tidemill.records import Example, Trust
 from tidemill.schema import Category, Classes, Input, Schema, Sensitive, Text, keyed_hash
+from tidemill.stores import huggingface
 
 _READERS: dict[str, Callable[[Path, Mapping[str, Any]], pl.DataFrame]] = {
     ".parquet": lambda path, _: pl.read_parquet(path),
@@ -26,17 +27,20 @@ _READERS: dict[str, Callable[[Path, Mapping[str, Any]], pl.DataFrame]] = {
 
 
 def read_table(path: Path, schema: Schema | None = None, *, label: str = "label") -> pl.DataFrame:
-    """Read a file by its ending.
+    """Read a file by its ending, or a folder that Hugging Face `datasets` saved.
 
     CSV has no types: with `schema`, what the project declares as text stays text there, such as `007`.
 
     Raises:
         ProjectError: it does not exist, has an unknown ending, or cannot be read.
     """
+    if huggingface.is_folder(path):
+        return huggingface.read_folder(path, [*schema.inputs, label] if schema is not None else ())
     reader = _READERS.get(path.suffix.lower())
     if reader is None or not path.is_file():
-        problem = "does not exist" if reader else "is no Parquet, CSV or JSON lines file"
-        raise ProjectError(f"data file {str(path)!r} {problem}.", f"name a file that ends in {', '.join(_READERS)}")
+        problem = "does not exist" if reader else "is no Parquet, CSV or JSON lines file, nor a saved dataset"
+        hint = f"name a file that ends in {', '.join(_READERS)}, or a folder of `datasets.Dataset.save_to_disk`"
+        raise ProjectError(f"data file {str(path)!r} {problem}.", hint)
     try:
         return reader(path, _texts(schema, label) if schema is not None else {})
     except (pl.exceptions.PolarsError, OSError) as error:

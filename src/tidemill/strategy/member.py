@@ -129,7 +129,8 @@ def plain(value: Any, where: str) -> Json:
     if callable(value):
         return callable_json(value, where)
     raise ProjectError(
-        f"{where} is {value!r}, which has no canonical form.", "pass numbers, strings, functions, classes or stage members"
+        f"{where} is {value!r}, which has no canonical form.",
+        "pass numbers, strings, functions, classes or stage members",
     )
 
 
@@ -141,7 +142,7 @@ def callable_json(function: Callable[..., Any], where: str) -> Json:
     """
     name = getattr(function, "__qualname__", "")
     if not name or "<lambda>" in name:
-        raise ProjectError(f"{where} is a lambda: its source cannot be told apart.", "name it with def, and pass the name")
+        raise ProjectError(f"{where} is a lambda: two of them look the same.", "name it with def, and pass the name")
     try:
         source = inspect.getsource(function)
     except (OSError, TypeError):
