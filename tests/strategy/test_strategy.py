@@ -179,3 +179,22 @@ def test_the_text_has_one_line_for_each_stage():
     lines = str(rich()).splitlines()
     assert lines[1].split() == ["curate", "Uncertain(0.6)", "+", "Random(0.2)"]
     assert lines[7].split() == ["curate_every", "10m"]
+
+
+def test_editing_the_code_of_a_users_own_member_makes_another_strategy(tmp_path, monkeypatch):
+    import importlib
+    import sys
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = (
+        "from dataclasses import dataclass\nfrom tidemill.strategy.trigger import Manual\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Manual):\n    '''Mine.'''\n\n    def extra(self): return {}\n"
+    )
+    sources = []
+    for number in (1, 2):
+        (tmp_path / f"mine{number}.py").write_text(code.replace("return {}", f"return {number}"))
+        importlib.invalidate_caches()
+        module = importlib.import_module(f"mine{number}")
+        sources.append(module.Mine().to_json()["code"]["source"])
+        sys.modules.pop(f"mine{number}")
+    assert sources[0] != sources[1]

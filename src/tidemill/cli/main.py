@@ -27,6 +27,7 @@ COMMANDS = {
     "runs": "List training runs, or compare two.",
     "label": "Show the examples that wait for a label, or answer them.",
     "import": "Add labelled data to the reservoir.",
+    "dataset": "List, compare, name or export the versions that models learnt from.",
     "retrain": "Ask the loop to open a cycle now.",
     "approve": "Let a candidate that waits for a person go on.",
     "reject": "Stop a candidate, with a reason.",

@@ -19,7 +19,9 @@ from tidemill.stores.tabular import examples_from, read_table
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
-DataArgument = Annotated[Path, typer.Argument(help="Labelled rows: a .parquet, .csv or .jsonl file.")]
+DataArgument = Annotated[
+    Path, typer.Argument(help="Labelled rows: a .parquet, .csv or .jsonl file, or a folder of Hugging Face `datasets`.")
+]
 LabelColumnOption = Annotated[str, typer.Option("--label", help="The column that holds the label.")]
 TimeColumnOption = Annotated[str | None, typer.Option("--time", help="The column with the time of the row, UTC.")]
 UnitColumnOption = Annotated[str | None, typer.Option("--unit", help="The column that says whose row it is.")]

@@ -48,6 +48,19 @@ class DatasetDiff:
     split_changed: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetContents:
+    """What a version holds: by split how many rows of each label (of numbers: lowest, mean and highest) and trust.
+
+    `inputs` are the kinds of the inputs by name, `num_bytes` is what its shards take on disk.
+    """
+
+    labels: Mapping[str, Mapping[str, Any]]
+    trusts: Mapping[str, Mapping[str, int]]
+    inputs: Mapping[str, str]
+    num_bytes: int
+
+
 class Shards(msgspec.Struct, kw_only=True):
     """What lies beside the shards of a version, as JSON: its form, and the digests of its shards in order."""
 
@@ -151,6 +164,22 @@ class Datasets(Versions):
             split_changed=tuple(sorted(id_ for id_ in both if before[id_][1] != after[id_][1])),
         )
 
+    def contents(self, project: str, digest: str) -> DatasetContents:
+        """Return what a version holds, counted.
+
+        Raises:
+            StoreError: there is no such version.
+        """
+        shards = self.shards(project, digest)
+        counts = {split: self._counted(project, shards, getattr(shards, split)) for split in ("train", "test")}
+        paths = {self.chunks(project).path(shard) for shard in (*shards.train, *shards.test)}
+        return DatasetContents(
+            labels={split: labels for split, (labels, _) in counts.items()},
+            trusts={split: trusts for split, (_, trusts) in counts.items()},
+            inputs=dict(shards.form.inputs),
+            num_bytes=sum(path.stat().st_size for path in paths),
+        )
+
     def shards(self, project: str, digest: str) -> Shards:
         """Return what a version is made of.
 
@@ -203,6 +232,15 @@ class Datasets(Versions):
         if not digests:
             yield pa.schema(shards.form.types).empty_table()
         yield from (self.chunks(project).get(digest) for digest in digests)
+
+    def _counted(self, project: str, shards: Shards, digests: Sequence[str]) -> tuple[dict[str, Any], dict[str, int]]:
+        tables = [table.select(["label", "trust"]) for table in self._tables(project, shards, digests)]
+        rows = pl.DataFrame(pa.concat_tables(tables))
+        trusts = dict(sorted(rows["trust"].value_counts().iter_rows()))
+        if shards.form.label == "text":
+            return dict(sorted(rows["label"].value_counts().iter_rows())), trusts
+        label = rows["label"]
+        return {"lowest": label.min(), "mean": label.mean(), "highest": label.max()}, trusts
 
     def _labels(self, project: str, digest: str) -> Mapping[str, tuple[Any, str]]:
         tables = [table for split in ("train", "test") for table in self.tables(project, digest, split)]

@@ -30,7 +30,7 @@ def write_description(
     features = {name: {"dtype": _DTYPES[kind], "_type": "Value"} for name, kind in types.items()}
     info = {"citation": "", "description": f"Tidemill dataset {digest}", "features": features, "homepage": "",
             "license": ""}  # fmt: skip
-    state = {
+    state: Json = {
         "_data_files": [{"filename": name} for name in names], "_fingerprint": digest[:16], "_format_columns": None,
         "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": split,
     }  # fmt: skip
@@ -93,7 +93,7 @@ def _is_plain(feature: Json) -> bool:
     """Say whether a column of this feature holds numbers, text, bytes, or lists of them."""
     if isinstance(feature, list):
         return all(map(_is_plain, feature))
-    return feature.get("_type") in _PLAIN and _is_plain(feature.get("feature", {"_type": "Value"}))
+    return feature.get("_type") in _PLAIN and ("feature" not in feature or _is_plain(feature["feature"]))
 
 
 def _without_extensions(table: pa.Table) -> pa.Table:
@@ -118,6 +118,6 @@ def _named(name: str, feature: Json) -> pl.Expr:
 def _unsupported(name: str, feature: Json) -> ProjectError:
     kind = feature.get("_type", "a structure") if isinstance(feature, dict) else "a structure"
     return ProjectError(
-        f"column {name!r} is of the feature {kind!r}, which is not read: values, class labels and arrays of numbers are.",
+        f"column {name!r} is of the feature {kind!r}, which is not read: only values, class labels and arrays are.",
         "map it to such a column first, for an image to `numpy.asarray(image)` as an Array3D of uint8",
     )

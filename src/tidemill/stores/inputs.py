@@ -65,6 +65,19 @@ class InputStore:
         """Return inputs at these places to be read as columns of these names and types."""
         return InputColumns(self.chunks(project), places, types)
 
+    def vectors(self, project: str, digests: Sequence[str], name: str, length: int) -> list[tuple[str, Array, Array]]:
+        """Return, of each chunk that has any, the rows int64 (N,) and the tensors of `length` numbers, float32 (N, D).
+
+        They are not copied: the disk is read when they are looked at.
+        """
+        found = []
+        for digest in digests:
+            table = self.chunks(project).get(digest)
+            if name in table.schema.names and table.schema.field(name).type == pa.binary():
+                for rows, block in _vectors(table[name], length):
+                    found.append((digest, rows, block))
+        return found
+
     def chunks(self, project: str) -> Chunks:
         """Return the chunks of a project."""
         return self._of.setdefault(project, Chunks(self._folder / folder_name(project)))
@@ -126,6 +139,21 @@ _SMALL = {
     pa.large_string(): {pa.string(), pa.large_string()},
     pa.large_binary(): {pa.binary(), pa.large_binary()},
 }
+
+
+def _vectors(column: pa.ChunkedArray, length: int) -> Iterator[tuple[Array, Array]]:
+    first = 0
+    for part in column.chunks:
+        _, starts, data = part.buffers()
+        offsets = np.frombuffer(starts, dtype=np.int32)[part.offset : part.offset + len(part) + 1].astype(np.int64)
+        rows = np.flatnonzero(np.diff(offsets) == 4 * length)
+        if len(rows) == len(part):
+            numbers = np.frombuffer(data, dtype="<f4", count=len(part) * length, offset=int(offsets[0]))
+            yield first + rows, numbers.reshape(len(part), length)
+        elif len(rows):  # arrays of another shape among them
+            taken = b"".join(part.take(pa.array(rows)).to_pylist())
+            yield first + rows, np.frombuffer(taken, dtype="<f4").reshape(len(rows), length)
+        first += len(part)
 
 
 def _grouped(codes: Array) -> Iterator[tuple[int, Array]]:

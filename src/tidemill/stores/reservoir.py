@@ -11,14 +11,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, tuple_, update
 
 from tidemill.clock import micros
+from tidemill.errors import StoreError
 from tidemill.records import Example, Trust
+from tidemill.schema import Array
 from tidemill.stores.database import Database, dumps
 from tidemill.stores.duplicates import Groups, Sameness
 from tidemill.stores.examples import INDEX, canonical, from_row, index_frame, split_of, to_row
@@ -26,10 +29,18 @@ from tidemill.stores.inputs import InputColumns, InputStore, Place
 from tidemill.stores.picked import unknown
 from tidemill.stores.queue import Queue
 from tidemill.stores.rows import parts
+from tidemill.stores.similar import nearest
 from tidemill.stores.tables import examples, projects
 
 _EQUAL = Sameness()
 _METADATA = [examples.c[name] for name in INDEX]
+
+
+class Neighbour(NamedTuple):
+    """An example that is similar to what was asked for: its id, and the cosine similarity."""
+
+    id: str
+    similarity: float
 
 
 class Reservoir(Queue):
@@ -104,6 +115,33 @@ class Reservoir(Queue):
         """Return the inputs at these places, to be read as columns of these names and types."""
         return self._store.columns(project, places, types)
 
+    def similar(self, project: str, field: str, vector: Array, k: int) -> list[Neighbour]:
+        """Return the `k` examples whose tensor `field` points most in the direction of `vector` float (D,), best first.
+
+        Exact: all examples are looked at.
+
+        Raises:
+            StoreError: no example has such a tensor of that length, or the vector is zero or not finite.
+        """
+        with self._db.read() as conn:
+            of_project = select(examples.c.chunk).distinct().where(examples.c.project == project)
+            chunks = conn.execute(of_project.order_by(examples.c.chunk)).scalars().all()
+            blocks = self._store.vectors(project, chunks, field, len(vector))
+            if not blocks:
+                raise StoreError(
+                    f"no example of {project!r} has a tensor {field!r} of {len(vector)} numbers.",
+                    "name a Tensor of the project, and give a vector of its length",
+                )
+            rows, similarities = nearest(vector, [block for _, _, block in blocks], k)
+            firsts = np.cumsum([0, *(len(block) for _, _, block in blocks)])
+            which = np.searchsorted(firsts, rows, side="right") - 1
+            places = [
+                Place(blocks[b][0], int(blocks[b][1][row - firsts[b]])) for b, row in zip(which, rows, strict=True)
+            ]
+            ids = self._ids(conn, project, places)
+        found = zip(places, similarities.tolist(), strict=True)
+        return [Neighbour(id_, alike) for place, alike in found for id_ in ids.get(place, ())][:k]
+
     def present(self, project: str, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are in the reservoir."""
         with self._db.read() as conn:
@@ -177,6 +215,16 @@ class Reservoir(Queue):
     def _known(self, conn: Connection, project: str, ids: Sequence[str]) -> set[str]:
         query = select(examples.c.id).where(examples.c.project == project)
         return {id_ for some in parts(ids) for id_ in conn.execute(query.where(examples.c.id.in_(some))).scalars()}
+
+    def _ids(self, conn: Connection, project: str, places: Sequence[Place]) -> dict[Place, list[str]]:
+        """Return the examples whose inputs lie at these places; equal inputs may lie at one."""
+        query = select(examples.c.id, examples.c.chunk, examples.c.chunk_row).where(examples.c.project == project)
+        ids: dict[Place, list[str]] = {}
+        for some in parts(places):
+            at = tuple_(examples.c.chunk, examples.c.chunk_row).in_([tuple(place) for place in some])
+            for id_, chunk, row in conn.execute(query.where(at).order_by(examples.c.id)):
+                ids.setdefault(Place(chunk, row), []).append(id_)
+        return ids
 
     def _splits(self, conn: Connection, project: str, groups: Collection[str]) -> dict[str, str]:
         """Return the splits of those duplicate groups that have one."""

@@ -42,7 +42,8 @@ def _directions(queries: Array) -> Array:
     lengths = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(lengths).all() or not lengths.all():
         raise StoreError("a vector to search for is zero or not finite, and has no direction.", "give another vector")
-    return (queries / lengths).astype(np.float32)
+    directions: Array = (queries / lengths).astype(np.float32)
+    return directions
 
 
 def _blocks(column: Iterable[Array], length: int) -> Iterator[tuple[int, Array]]:

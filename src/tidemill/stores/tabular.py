@@ -38,7 +38,7 @@ def read_table(path: Path, schema: Schema | None = None, *, label: str = "label"
         return huggingface.read_folder(path, [*schema.inputs, label] if schema is not None else ())
     reader = _READERS.get(path.suffix.lower())
     if reader is None or not path.is_file():
-        problem = "does not exist" if reader else "is no Parquet, CSV or JSON lines file, nor a saved dataset"
+        problem = "does not exist" if reader else "is no Parquet, CSV or JSON lines file"
         hint = f"name a file that ends in {', '.join(_READERS)}, or a folder of `datasets.Dataset.save_to_disk`"
         raise ProjectError(f"data file {str(path)!r} {problem}.", hint)
     try:

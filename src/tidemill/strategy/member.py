@@ -45,13 +45,16 @@ class Member:
         return {spec.name: getattr(self, spec.name) for spec in fields(self)}  # type: ignore[arg-type]
 
     def to_json(self) -> Json:
-        """Return the member as canonical JSON: family, member and parameters."""
-        where = f"{type(self).__name__}"
-        return {
+        """Return the member as canonical JSON: family, member and parameters; of a user's own class, its code too."""
+        where = type(self).__name__
+        body = {
             "stage": self.stage,
-            "member": type(self).__name__,
+            "member": where,
             "params": {name: plain(value, f"{where}.{name}") for name, value in self.params().items()},
         }
+        if not type(self).__module__.startswith("tidemill."):
+            body["code"] = callable_json(type(self), where)
+        return body
 
     def digest(self) -> str:
         """Return the hash of the canonical JSON: 16 hex digits."""
