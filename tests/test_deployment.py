@@ -143,8 +143,8 @@ def test_up_hands_the_database_to_gateway_and_loop_where_nobody_sees_it(
             stdout=log, stderr=log, env={**os.environ, "TIDEMILL_DATABASE": postgres_url},
         )  # fmt: skip
     try:
-        name = postgres_url.rpartition("/test")[2].partition("?")[0]
-        asked = f"SELECT 1 FROM pg_stat_activity WHERE datname = 'test{name}' AND query LIKE 'LISTEN%'"
+        name = postgres_url.partition("?")[0].rpartition("/")[2]
+        asked = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE 'LISTEN%'"
         until(lambda: postgres.do(asked))  # by the gateway
         with Database.open(postgres_url) as database:
             until(lambda: has_lease(database))  # by the loop

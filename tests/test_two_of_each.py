@@ -237,8 +237,11 @@ def deployed(tmp_path: Path, postgres_url: str) -> Iterator[Deployed]:
     made.end()
 
 
-def test_two_gateways_and_two_loops_do_everything_once(deployed: Deployed) -> None:
-    """One loop is killed in the middle of a cycle, one is stopped in the middle of the next and goes on later."""
+def test_two_gateways_and_two_loops_do_everything_once(deployed: Deployed, postgres: Any, postgres_url: str) -> None:
+    """One loop is killed in the middle of a cycle, one is stopped in the middle of the next and goes on later.
+
+    In between the server ends all sessions, as a restart of it does.
+    """
     for _ in range(2):
         deployed.start_gateway()
         deployed.start_loop()
@@ -246,6 +249,7 @@ def test_two_gateways_and_two_loops_do_everything_once(deployed: Deployed) -> No
     with Users(deployed.ports) as users:
         kill_the_holder(deployed)
         third = deployed.start_loop()
+        cut_all_off(postgres, postgres_url)
         revived = stop_the_holder_and_let_it_go_on(deployed)
     deployed.terminate(*[p.pid for p in deployed.processes if "serve" in p.args])  # type: ignore[operator]
     until(lambda: not Segments(deployed.app.world.home.segments).present())
@@ -267,6 +271,11 @@ def kill_the_holder(deployed: Deployed) -> None:
     print(f"taken over from a killed loop after {took_s:.1f} s, with a lease of {TTL_S} s")
     assert took_s < TTL_S + 3
     until(lambda: deployed.outcomes() == ["promoted"])
+
+
+def cut_all_off(postgres: Any, url: str) -> None:
+    name = url.partition("?")[0].rpartition("/")[2]
+    postgres.do(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
 
 def stop_the_holder_and_let_it_go_on(deployed: Deployed) -> int:

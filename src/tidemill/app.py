@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from tidemill.loop.ending import promoted, without_candidate
 from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.world import World
 from tidemill.monitor.cohorts import check_cohorts
+from tidemill.monitor.outcomes import horizon
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project, load_project
 from tidemill.records import Example, Route, Trust
+from tidemill.stats.metrics import EventRate
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
@@ -27,8 +30,10 @@ from tidemill.stores.datasets import Datasets
 from tidemill.stores.home import Home
 from tidemill.stores.journal import Journal
 from tidemill.stores.log import Log
+from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.reservoir import Reservoir
 from tidemill.stores.segments import Segments
+from tidemill.stores.sql import Rows, Sql
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,24 @@ class App:
             w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir, now=self.clock.now(),
             period=period,
         )  # fmt: skip
+
+    def sql(self, query: str, *, limit: int = 1000, timeout_s: float = 60.0, memory: str = "1GB") -> Rows:
+        """Run one SELECT over the log and the reservoir, and return its first `limit` rows.
+
+        Raises:
+            StoreError: it is no plain SELECT, it fails, or it takes too long or too much memory.
+        """
+        w = self.world
+        asked = Sql(
+            files=LogFiles(w.db, w.home.log),
+            project=self.name,
+            schema=self.project.schema,
+            horizon=horizon(self.project),
+            events=[m.event for m in self.project.metrics if isinstance(m, EventRate)],
+            projections=self.project.projections,
+            examples=partial(w.reservoir.index, self.name),
+        )
+        return asked.ask(query, limit=limit, timeout_s=timeout_s, memory=memory)
 
     # --- what people ask for
 

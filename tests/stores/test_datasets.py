@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -11,59 +10,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from dataset_pool import SCHEMA, Pool
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidemill.clock import micros
 from tidemill.errors import Corrupt, NotFound, StoreError
-from tidemill.records import DatasetVersion, Example, Trust
-from tidemill.schema import Category, Classes, Image, Number, Schema, Tensor, Text, Value
+from tidemill.records import DatasetVersion, Trust
+from tidemill.schema import Category, Image, Schema, Tensor, Text, Value
 from tidemill.stores.database import Database
-from tidemill.stores.datasets import DatasetDiff, Datasets
-from tidemill.stores.reservoir import Reservoir
+from tidemill.stores.datasets import DatasetDiff
 
 NUMBERS = count()
-SCHEMA = Schema({"text": Text(), "age": Number(tag=True)}, Classes(["ok", "toxic"]))
-
-
-class Pool:
-    """A reservoir and the datasets formed from it."""
-
-    def __init__(self, db: Database, folder: Path, now: datetime) -> None:
-        self.db, self.now, self.folder = db, now, folder
-        self.reservoir = Reservoir(db, folder / "reservoir")
-        self.datasets = Datasets(db, folder / "datasets", self.reservoir)
-
-    def fill(self, num: int, project: str = "p", **changes: Any) -> None:
-        """Add examples `0` to `num - 1`, each labelled by a person and of a content and unit of its own."""
-        for i in range(num):
-            self.add(project, f"{i}", text=f"text {i}", at=self.now + timedelta(seconds=i), **changes)
-
-    def add(self, project: str, id_: str, *, text: str, at: datetime | None = None, **changes: Any) -> None:
-        at = at or self.now
-        example = Example(
-            id=id_, request_id=id_, unit=id_, received_at=at, picked_at=self.now, reason="Random", probability=0.5,
-            split="", inputs={"text": text, "age": 4.0}, label="ok", trust=Trust.PEOPLE, source="queue", labelled_at=at,
-        )  # fmt: skip
-        with self.db.begin() as conn:
-            self.reservoir.add(conn, project, [replace(example, **changes)])
-
-    def label(self, id_: str, value: str, project: str = "p", trust: Trust = Trust.TRUTH) -> None:
-        with self.db.begin() as conn:
-            self.reservoir.label(conn, project, id_, value=value, trust=trust, source="s", at=self.now)
-
-    def ids(self, split: str, project: str = "p") -> list[str]:
-        index = self.reservoir.index(project)
-        return index.filter(index["split"] == split)["id"].to_list()
-
-    def form(self, ids: list[str] | None = None, project: str = "p", **changes: Any) -> DatasetVersion:
-        ids = self.ids("train", project) if ids is None else ids
-        asked = {
-            "ids": tuple(ids), "weights": (1.0,) * len(ids), "formed_by": "Everything()", "parent": None,
-            "schema": SCHEMA, "now": self.now,
-        }  # fmt: skip
-        with self.db.begin() as conn:
-            return self.datasets.form(conn, project, **{**asked, **changes})
 
 
 @pytest.fixture
@@ -354,3 +312,72 @@ def test_a_diff_names_what_was_added_removed_and_relabelled(pool: Pool) -> None:
     assert pool.datasets.diff("p", first.digest, first.digest) == DatasetDiff(
         added=(), removed=(), relabelled=(), split_changed=()
     )
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_diff_backwards_is_the_diff_turned_round_and_applied_gives_the_other(pool: Pool, data: st.DataObject) -> None:
+    project, num = f"d{next(NUMBERS)}", 12
+    pool.fill(num, project)
+    train = pool.ids("train", project)
+    chosen = st.lists(st.sampled_from(train), min_size=1, unique=True)
+    versions, labels = [], []
+    for _ in range(2):
+        for id_ in data.draw(st.lists(st.integers(0, num - 1), max_size=4, unique=True)):
+            pool.label(f"{id_}", data.draw(st.sampled_from(["ok", "toxic"])), project)
+        index = pool.reservoir.index(project)
+        versions.append(pool.form(data.draw(chosen), project).digest)
+        labels.append(dict(zip(index["id"], index["label"], strict=True)))
+    old, new = versions
+    diff, back = pool.datasets.diff(project, old, new), pool.datasets.diff(project, new, old)
+    assert (back.added, back.removed) == (diff.removed, diff.added)
+    assert (back.relabelled, back.split_changed) == (diff.relabelled, diff.split_changed)
+    before, after = (rows_of(pool, project, digest) for digest in versions)
+    assert (before.keys() - {*diff.removed}) | {*diff.added} == after.keys()
+    assert {*diff.relabelled} == {id_ for id_ in before.keys() & after.keys() if labels[0][id_] != labels[1][id_]}
+    assert not ({*diff.added} | {*diff.removed}) & {*diff.relabelled}
+    assert diff.split_changed == (), "a split never changes"
+    assert (diff == DatasetDiff(added=(), removed=(), relabelled=(), split_changed=())) == (before == after)
+
+
+def rows_of(pool: Pool, project: str, digest: str) -> dict[str, str]:
+    """Return the labels by id, of both splits."""
+    tables = [table for split in ("train", "test") for table in pool.datasets.tables(project, digest, split)]
+    return {row["id"]: row["label"] for table in tables for row in table.to_pylist()}
+
+
+# --- content
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(size=st.integers(1, 30), num_bytes=st.integers(1, 5_000))
+def test_a_digest_does_not_depend_on_how_the_rows_are_parted_into_shards(pool: Pool, size: int, num_bytes: int) -> None:
+    if not pool.datasets.all("p"):
+        pool.fill(25)
+        pool.form()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tidemill.stores.shards._MAX_ROWS", size)
+        patch.setattr("tidemill.stores.shards._MAX_BYTES", num_bytes)
+        assert pool.form().number == 1
+
+
+def test_what_a_version_holds_is_counted_by_split(pool: Pool) -> None:
+    pool.fill(30)
+    for id_ in [*pool.ids("train")[:3], pool.ids("test")[0]]:
+        pool.label(id_, "toxic")
+    version = pool.form()
+    held = pool.datasets.contents("p", version.digest)
+    assert held.labels["train"] == {"ok": version.num_train - 3, "toxic": 3}
+    assert held.labels["test"] == {"ok": version.num_test - 1, "toxic": 1}
+    assert held.trusts["train"] == {"people": version.num_train - 3, "truth": 3}
+    assert held.inputs == {"text": "text", "age": "number"}
+    assert held.num_bytes == sum(path.stat().st_size for path in (pool.folder / "datasets" / "p").glob("*.arrow"))
+
+
+def test_of_numbers_as_labels_the_range_is_told(pool: Pool) -> None:
+    schema = Schema(SCHEMA.inputs, Value())
+    for i in range(20):
+        pool.add("p", f"{i}", text=f"t {i}", label=float(i))
+    held = pool.datasets.contents("p", pool.form(schema=schema).digest)
+    train = [int(id_) for id_ in pool.ids("train")]
+    assert held.labels["train"] == {"lowest": min(train), "mean": np.mean(train), "highest": max(train)}

@@ -66,12 +66,11 @@ def test_who_waits_for_a_lock_is_told_in_the_end(postgres_url: str) -> None:
 
 
 def test_who_is_stopped_in_a_transaction_loses_it_and_is_told(postgres_url: str) -> None:
-    database = Database.open(given(postgres_url, idle_in_transaction_session_timeout="300ms"))
-    with database:
-        with pytest.raises(StoreError, match=r"idle-in-transaction timeout.*nothing was written"):
-            with database.begin() as conn:
-                conn.execute(insert(consumed).values(segment="a", **ROW))
-                time.sleep(0.6)
+    with Database.open(given(postgres_url, idle_in_transaction_session_timeout="300ms")) as database:
+        said = r"idle-in-transaction timeout.*nothing was written"
+        with pytest.raises(StoreError, match=said), database.begin() as conn:
+            conn.execute(insert(consumed).values(segment="a", **ROW))
+            time.sleep(0.6)
         with database.begin() as conn:  # and goes on
             assert conn.execute(select(consumed)).all() == []
 
@@ -159,8 +158,8 @@ def test_a_restart_of_the_server_costs_the_transactions_under_way_and_no_more(
 
 
 def cut_off(postgres: Any, database: Database) -> None:
-    name = database.name.rpartition("/test")[2].partition("?")[0]
-    postgres.do(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'test{name}'")
+    name = database.name.partition("?")[0].rpartition("/")[2]
+    postgres.do(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
 
 @pytest.mark.parametrize(

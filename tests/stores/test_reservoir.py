@@ -218,7 +218,8 @@ def test_examples_that_differ_in_a_tag_alone_are_duplicates_where_the_project_sa
     assert all(len({found[str(i)] for i in range(text, 60, 3)}) == 1 for text in range(3))
     add(reservoir, *rows, project="q")
     assert set(splits(reservoir, "q").values()) == {"train", "test"}
-    add(reservoir, *many(example, 60, unit=str, inputs=lambda i: {"other": str(i)}), project="r", sameness=Sameness(["text"]))
+    others = many(example, 60, unit=str, inputs=lambda i: {"other": str(i)})
+    add(reservoir, *others, project="r", sameness=Sameness(["text"]))
     assert set(splits(reservoir, "r").values()) == {"train", "test"}, "without any of those inputs all of them count"
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "pause": "Open no new cycle and move no candidate on; guards still roll back.",
     "resume": "Go on after a pause.",
     "strategy": "Show each strategy version and what it brought, or compare two.",
+    "sql": "Ask the log in SQL; it only reads.",
     "demo": "Watch the whole loop on real handwritten digits.",
 }
 

@@ -22,6 +22,7 @@ def form(turn: Turn, cycle: Cycle) -> bool:
         verdict = Verdict(outcome=Outcome.FAIL, by=stage, reason=reason, back_to="labels")
         return end_cycle(turn, cycle, "failed", verdict, step="form")
     with turn.write() as conn:
+        world.reservoir.consolidate(conn, turn.name, now=turn.now)
         version = world.datasets.form(
             conn, turn.name, ids=selection.ids, weights=selection.weights, formed_by=stage,
             parent=live_dataset(turn), schema=world.project.schema, now=turn.now,

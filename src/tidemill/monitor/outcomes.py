@@ -48,14 +48,16 @@ def matured_frame(log: Log, project: Project, window: Window, *, trust: Trust, i
         trust=trust,
         events=[m.event for m in project.metrics if isinstance(m, EventRate)],
         columns=[*_FACTS, *(project.inputs if inputs else columns_needed(project))],
+        schema=project.schema,
     )
 
 
 def answered_frame(log: Log, project: Project, window: Window) -> pl.DataFrame:
     """Return the answered requests of a window, matured or not."""
     return log.predictions(
-        project.name, after=window.after, until=window.until, columns=[*_FACTS, *columns_needed(project)]
-    )
+        project.name, after=window.after, until=window.until, columns=[*_FACTS, *columns_needed(project)],
+        schema=project.schema,
+    )  # fmt: skip
 
 
 def horizon(project: Project) -> timedelta:

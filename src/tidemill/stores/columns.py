@@ -6,10 +6,12 @@ column whose every value is unknown is left out, so that it cannot disagree with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 
 from tidemill.records import Feedback, Prediction
@@ -47,6 +49,13 @@ FEEDBACK_FIELDS: dict[str, pa.DataType] = {
 _TYPES = {str: pa.string(), float: pa.float64(), int: pa.float64(), bool: pa.float64(), bytes: pa.binary()}
 
 _Values = dict[str, Any]
+
+
+@cache
+def own_types(kind: str) -> Mapping[str, pl.DataType]:
+    """Return the columns that rows of a kind have always, with their types where no file says otherwise."""
+    fields = {**PREDICTION_FIELDS, "decision": pa.string()} if kind == "predictions" else FEEDBACK_FIELDS
+    return dict(pl.DataFrame(pa.schema(fields).empty_table()).schema)
 
 
 def prediction_tables(rows: Sequence[Prediction]) -> list[pa.Table]:

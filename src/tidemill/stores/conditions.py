@@ -7,10 +7,9 @@ file, a table, a setting or the environment is on it; the connection that runs i
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import duckdb
 import numpy as np
@@ -18,6 +17,7 @@ import polars as pl
 
 from tidemill.errors import ProjectError
 from tidemill.schema import Array
+from tidemill.stores.fence import Node, children, first_line, locked, parse
 
 MAX_CHARS = 2000
 _OPERATORS = frozenset({
@@ -42,16 +42,6 @@ _ALLOWED = (
     "use columns, literals, comparisons, AND, OR, NOT, IN, BETWEEN, IS NULL, LIKE, CASE, CAST, arithmetic, COALESCE and"
     f" the functions {', '.join(sorted(_FUNCTIONS))}"
 )
-_SETTINGS = {
-    "enable_external_access": "false",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "python_enable_replacements": "false",
-    "max_expression_depth": "100",
-    "threads": "2",
-}
-
-_Node = dict[str, Any]
 
 
 def check_condition(sql: str, columns: Collection[str]) -> None:
@@ -69,8 +59,7 @@ def condition_columns(sql: str, columns: Collection[str]) -> list[str]:
     Raises:
         ProjectError: the condition is not allowed.
     """
-    with _connect() as connection:
-        return _Condition(sql, "").read(connection, columns)
+    return _Condition(sql, "").read(columns)
 
 
 def evaluate(conditions: Mapping[str, str], frame: pl.DataFrame) -> dict[str, Array]:
@@ -81,15 +70,13 @@ def evaluate(conditions: Mapping[str, str], frame: pl.DataFrame) -> dict[str, Ar
     Raises:
         ProjectError: a condition is not allowed, or cannot be computed on these rows; the message names it.
     """
-    named = [_Condition(sql, name) for name, sql in conditions.items()]
-    with _connect() as connection:
-        return {c.name: c.evaluate(connection, frame) for c in named}
+    return {name: _Condition(sql, name).evaluate(frame) for name, sql in conditions.items()}
 
 
-def _connect() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:", config=_SETTINGS)
-    connection.execute("SET lock_configuration = true")
-    return connection
+@lru_cache(maxsize=1 << 10)
+def _read(condition: _Condition, columns: frozenset[str]) -> list[str]:
+    """Checking a condition takes longer than answering it for a few rows, and it is asked at every turn."""
+    return condition.check(columns)
 
 
 @dataclass(frozen=True)
@@ -107,23 +94,27 @@ class _Condition:
         """What is parsed to be checked, and what is run: the very same text but for the table."""
         return f"SELECT ({self.sql}\n)"
 
-    def read(self, connection: duckdb.DuckDBPyConnection, columns: Collection[str]) -> list[str]:
+    def read(self, columns: Collection[str]) -> list[str]:
+        """Return the columns it reads."""
+        return _read(self, frozenset(columns))
+
+    def check(self, columns: Collection[str]) -> list[str]:
         """Check every part, and return the columns it reads."""
         found: set[str] = set()
-        waiting = [self._parse(connection)]
+        waiting = [self._parse()]
         while waiting:
             node = waiting.pop()
             if node["class"] == "COLUMN_REF":
                 found.add(self._column(node, columns))
             elif not _RULES.get(node["class"], _never)(node):
                 raise self.refusal(f"uses {self._text(node)!r}, which is not allowed there", _ALLOWED)
-            waiting.extend(_children(node))
+            waiting.extend(children(node))
         if len({name.lower() for name in found}) < len(found):
             raise self.refusal(f"reads {', '.join(sorted(found))}, which SQL cannot tell apart", "rename one of them")
         return sorted(found)
 
-    def evaluate(self, connection: duckdb.DuckDBPyConnection, frame: pl.DataFrame) -> Array:
-        columns = self.read(connection, frame.columns)
+    def evaluate(self, frame: pl.DataFrame) -> Array:
+        columns, connection = self.read(frame.columns), locked()
         rows = frame.select(columns).fill_nan(None) if columns else pl.DataFrame({"": np.zeros(frame.height)})
         connection.register("rows", rows.to_arrow())
         try:
@@ -131,7 +122,7 @@ class _Condition:
             kind = str(result.description[0][1])
             (values,) = result.fetchnumpy().values()
         except duckdb.Error as error:
-            raise self.refusal(f"fails: {_first_line(error)}", "compare values of one type") from error
+            raise self.refusal(f"fails: {first_line(error)}", "compare values of one type") from error
         finally:
             connection.unregister("rows")
         if not kind.startswith(_TRUE_OR_FALSE):
@@ -139,38 +130,37 @@ class _Condition:
         filled: Array = np.ma.filled(np.ma.asarray(values), 0).astype(bool)
         return filled
 
-    def _parse(self, connection: duckdb.DuckDBPyConnection) -> _Node:
+    def _parse(self) -> Node:
         if not self.sql.strip() or len(self.sql) > MAX_CHARS:
             raise self.refusal(f"has {len(self.sql)} characters", f"write an expression of 1 to {MAX_CHARS} characters")
         try:
             if any(kind == duckdb.token_type.comment for _, kind in duckdb.tokenize(self.sql)):
                 raise self.refusal("holds a comment", "leave it out")
-            text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [self.query]).fetchall()[0][0]
-            tree = json.loads(text)
+            tree = parse(locked(), self.query)
         except (duckdb.Error, RecursionError, UnicodeError) as error:
-            raise self.refusal(f"cannot be read: {_first_line(error)}", "write a simpler expression") from error
+            raise self.refusal(f"cannot be read: {first_line(error)}", "write a simpler expression") from error
         if tree["error"]:
             raise self.refusal(f"is no expression: {tree['error_message']}", _ALLOWED)
         if not _is_one_expression(tree):
             raise self.refusal("is not one expression", _ALLOWED)
-        node: _Node = tree["statements"][0]["node"]["select_list"][0]
+        node: Node = tree["statements"][0]["node"]["select_list"][0]
         return node
 
-    def _column(self, node: _Node, columns: Collection[str]) -> str:
+    def _column(self, node: Node, columns: Collection[str]) -> str:
         name: str = ".".join(node["column_names"])
         if len(node["column_names"]) > 1 or name not in columns:
             known = ", ".join(sorted(columns)) or "none"
             raise self.refusal(f"names the column {name!r}, which is not there", f"the columns are {known}")
         return name
 
-    def _text(self, node: _Node) -> str:
+    def _text(self, node: Node) -> str:
         """The part of the condition that `node` was read from; all of it where the parser does not say."""
         query, start = self.query.encode(), node.get("query_location", -1)
         part = query[start : start + node.get("query_location_length", 0)] if 0 <= start < len(query) else b""
         return part.decode(errors="replace").strip() or self.sql
 
 
-def _is_one_expression(tree: _Node) -> bool:
+def _is_one_expression(tree: Node) -> bool:
     """Say whether the text closed no bracket of ours to go on with FROM, WHERE, another column or statement."""
     node = dict(tree["statements"][0]["node"])
     if len(tree["statements"]) != 1 or node.pop("type") != "SELECT_NODE":
@@ -180,42 +170,29 @@ def _is_one_expression(tree: _Node) -> bool:
     return plain and alone and not any(node.values())
 
 
-def _children(part: Any) -> Iterator[_Node]:
-    """Yield the nearest nodes below, wherever they hang: a part this program has never heard of is checked too."""
-    for value in part.values() if isinstance(part, dict) else part:
-        if isinstance(value, dict) and "class" in value:
-            yield value
-        elif isinstance(value, dict | list):
-            yield from _children(value)
-
-
-def _never(_: _Node) -> bool:
+def _never(_: Node) -> bool:
     return False
 
 
-def _always(_: _Node) -> bool:
+def _always(_: Node) -> bool:
     return True
 
 
-def _is_plain_operator(node: _Node) -> bool:
+def _is_plain_operator(node: Node) -> bool:
     return node["type"] in _PLAIN_OPERATORS
 
 
-def _is_pure_function(node: _Node) -> bool:
+def _is_pure_function(node: Node) -> bool:
     name = node["function_name"].lower()
     plain = not (node["filter"] or node["distinct"] or node["order_bys"]["orders"] or node["schema"] or node["catalog"])
     return plain and name in (_OPERATORS if node["is_operator"] else _FUNCTIONS)
 
 
-def _is_simple_type(node: _Node) -> bool:
+def _is_simple_type(node: Node) -> bool:
     return node["type_name"].upper() in _TYPES and not (node["children"] or node["schema"] or node["catalog"])
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0].strip().rstrip(".")
-
-
-_RULES: Mapping[str, Callable[[_Node], bool]] = {
+_RULES: Mapping[str, Callable[[Node], bool]] = {
     "CONSTANT": _always,
     "COMPARISON": _always,
     "CONJUNCTION": _always,

@@ -8,6 +8,7 @@ write. Open a database after `fork`, never before: SQLite connections do not sur
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ class Database:
     def __init__(self, reader: Engine, writer: Engine) -> None:
         self._reader, self._writer = reader, writer
         self.name = shown(writer.url)
+        weakref.finalize(self, _dispose, reader, writer)  # at the latest when nobody has it any more
 
     @classmethod
     def open(cls, url: str, *, migrate: bool = True) -> Self:
@@ -107,9 +109,8 @@ class Database:
             yield heard
 
     def close(self) -> None:
-        """Close the connections. The writer goes last, so that it folds the write-ahead log into the file."""
-        self._reader.dispose()
-        self._writer.dispose()
+        """Close the connections."""
+        _dispose(self._reader, self._writer)
 
     def __enter__(self) -> Self:
         return self
@@ -163,6 +164,12 @@ class Database:
             raise StoreError(
                 f"the database {self.name} cannot be read: {_told(error)}.", "restore the file from a backup"
             ) from error
+
+
+def _dispose(reader: Engine, writer: Engine) -> None:
+    """Close the connections, the writer's last, so that it folds the write-ahead log into the file."""
+    reader.dispose()
+    writer.dispose()
 
 
 def revisions() -> list[str]:

@@ -13,14 +13,15 @@ import polars as pl
 from tidemill.errors import ProjectError
 from tidemill.records import Trust
 
-_JUDGEMENTS = ("rating", "thumbs")  # nobody's silence is a rating of 0
+JUDGEMENTS = ("rating", "thumbs")  # nobody's silence is a rating of 0
 _RANKS = {str(trust): trust.rank for trust in Trust}
 _ADDED = {"label_trust": pl.String(), "label_at": pl.Int64()}
 
 
 def with_outcomes(
-    rows: pl.DataFrame, facts: pl.DataFrame, *, horizon: timedelta, trust: Trust, events: Sequence[str]
-) -> pl.DataFrame:
+    rows: pl.DataFrame, facts: pl.DataFrame, *, horizon: timedelta, trust: Trust, events: Sequence[str],
+    kind: pl.DataType | None = None,
+) -> pl.DataFrame:  # fmt: skip
     """Return `rows` with label, label_trust, label_at and `event_<name>` columns; see `Log.outcomes`.
 
     Args:
@@ -29,6 +30,7 @@ def with_outcomes(
         horizon: how long after its request feedback counts.
         trust: the least trust of a label.
         events: kinds of feedback that become columns.
+        kind: the type of a label, null where it was of another; by default that of the decisions.
 
     Raises:
         ProjectError: an input has the name of a column that would be added.
@@ -37,10 +39,10 @@ def with_outcomes(
     if taken:
         raise ProjectError(f"input {min(taken)!r} has the name of an outcome.", "rename the input")
     timely = _timely(rows, facts, horizon)
-    rows = _with_label(rows, _winners(timely, trust))
+    rows = _with_label(rows, _winners(timely, trust), kind)
     for name in events:
         rows = rows.join(_event(timely, name), on="request_id", how="left", maintain_order="left")
-    return rows.with_columns(pl.col(f"event_{name}").fill_null(0.0) for name in events if name not in _JUDGEMENTS)
+    return rows.with_columns(pl.col(f"event_{name}").fill_null(0.0) for name in events if name not in JUDGEMENTS)
 
 
 def value_of(facts: pl.DataFrame) -> pl.Expr:
@@ -69,9 +71,11 @@ def _winners(facts: pl.DataFrame, trust: Trust) -> pl.DataFrame:
     return best.select("request_id", label, label_trust="trust", label_at="received_at")
 
 
-def _with_label(rows: pl.DataFrame, winners: pl.DataFrame) -> pl.DataFrame:
+def _with_label(rows: pl.DataFrame, winners: pl.DataFrame, kind: pl.DataType | None) -> pl.DataFrame:
     """Join the labels, in the type that decisions have, so that the two can be compared."""
     rows = rows.join(winners, on="request_id", how="left", maintain_order="left")
+    if kind is not None:
+        return rows.with_columns(pl.col("label").cast(kind, strict=False))
     if "decision" not in rows.columns:
         return rows
     types = {name: rows.schema[name] for name in ("decision", "label") if rows[name].is_not_null().any()}

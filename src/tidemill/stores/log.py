@@ -1,26 +1,27 @@
 """The log: every prediction, and what was learned about it later, as frames.
 
-Times are microseconds since 1970 in the frames, and `after < received_at <= until` in the questions. Files written
-before an input was declared or retyped are read along: what they lack is null, and a column that has had several types
-is numbers where all are, else text (bytes as base64). Rows that a gateway wrote twice are there once.
+Times are microseconds since 1970 in the frames, and `after < received_at <= until` in the questions. Rows that a
+gateway wrote twice are there once. Files written before an input was declared or retyped are read along: what they lack
+is null. Where a `schema` is given, inputs and decision have the types it declares, null where a value was of another
+kind or shape; else a column that has had several types is numbers where all are, and text where not (bytes as base64).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 from sqlalchemy import select
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import Corrupt
 from tidemill.records import Trust
-from tidemill.stores.columns import FEEDBACK_FIELDS, PREDICTION_FIELDS
+from tidemill.schema import Schema
+from tidemill.stores.columns import FEEDBACK_FIELDS, own_types
 from tidemill.stores.database import Database
+from tidemill.stores.declared import declared_types, of_declared_size
 from tidemill.stores.hindsight import value_of, with_outcomes
 from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.scan import scan
@@ -62,13 +63,13 @@ class Log:
 
     def predictions(
         self, project: str, *, after: datetime | None, until: datetime, role: str = "answer",
-        columns: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None, schema: Schema | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """Return predictions in order of `received_at` and `request_id`; inputs and tags are columns by their names.
 
         Only `columns` are read, and are what the frame has; by default all.
         """
-        return self._predictions(project, _span(after, until), pl.col("role") == role, columns)
+        return self._predictions(project, _span(after, until), pl.col("role") == role, columns, schema)
 
     def feedback(
         self, project: str, *, after: datetime | None, until: datetime, kinds: Sequence[str] | None = None
@@ -85,6 +86,7 @@ class Log:
     def outcomes(
         self, project: str, *, after: datetime | None, until: datetime, horizon: timedelta, trust: Trust,
         events: Sequence[str] = (), role: str = "answer", columns: Sequence[str] | None = None,
+        schema: Schema | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """Return predictions with what became of them, from feedback received within `horizon` of the request.
 
@@ -97,29 +99,32 @@ class Log:
             ProjectError: an input has the name of one of those columns.
         """
         wanted = None if columns is None else list(dict.fromkeys([*columns, "request_id", "received_at"]))
-        rows = self.predictions(project, after=after, until=until, role=role, columns=wanted)
+        rows = self.predictions(project, after=after, until=until, role=role, columns=wanted, schema=schema)
         span = _NEVER
         if len(rows):
             times = rows["received_at"]
             span = (int(times[0]), int(times[-1]) + horizon // timedelta(microseconds=1))
         facts = self._feedback(project, span, ["label", *events])
-        return with_outcomes(rows, facts, horizon=horizon, trust=trust, events=events)
+        kind = None if schema is None else declared_types(schema).get("decision")
+        return with_outcomes(rows, facts, horizon=horizon, trust=trust, events=events, kind=kind)
 
     def lookup(
-        self, project: str, request_ids: Sequence[str], *, role: str = "answer", columns: Sequence[str] | None = None
-    ) -> pl.DataFrame:
+        self, project: str, request_ids: Sequence[str], *, role: str = "answer", columns: Sequence[str] | None = None,
+        schema: Schema | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
         """Return the predictions with these ids, whenever they were received."""
         ids = pl.col("request_id")
         # The bounds let Parquet skip row groups by their statistics: ids are UUIDv7, so they lie in order of time.
         near = ids.is_between(pl.lit(min(request_ids, default="")), pl.lit(max(request_ids, default="")))
         where = (pl.col("role") == role) & near & ids.is_in(list(request_ids))
-        return self._predictions(project, None if request_ids else _NEVER, where, columns)
+        return self._predictions(project, None if request_ids else _NEVER, where, columns, schema)
 
     def _predictions(
-        self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None
+        self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None, schema: Schema | None
     ) -> pl.DataFrame:
         read = None if columns is None else list(dict.fromkeys([*columns, *_KEY]))
-        rows = self._read(project, "predictions", span, where, read)
+        rows = self._read(project, "predictions", span, where, read, declared_types(schema) if schema else {})
+        rows = of_declared_size(rows, schema) if schema else rows
         rows = rows.sort(_KEY).unique(_KEY, keep="first", maintain_order=True)
         return rows if columns is None else rows.select(columns)
 
@@ -130,16 +135,18 @@ class Log:
         return facts.sort(order).unique(maintain_order=True)
 
     def _read(
-        self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None
-    ) -> pl.DataFrame:
+        self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,
+        asked: Mapping[str, pl.DataType] | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
         first, last = span or (None, None)
         if span is not None:
             where = pl.col("received_at").is_between(first, last) & where
         missing = ""
         for _ in range(_TRIES):
             files = self._files.find(project, kind, first=first, last=last)
+            paths = [self._files.folder / file.path for file in files]
             try:
-                return scan([self._files.folder / f.path for f in files], where=where, columns=columns, own=_own(kind))
+                return scan(paths, where=where, columns=columns, own=own_types(kind), asked=asked)
             except FileNotFoundError as error:  # merged into another file since it was found: look again
                 missing = str(error)
         raise Corrupt(f"the log names a file that is not there: {missing}.", "restore it from a backup")
@@ -148,10 +155,3 @@ class Log:
 def _span(after: datetime | None, until: datetime) -> _Span:
     """Return the first and the last microsecond of `(after, until]`."""
     return (_FIRST if after is None else micros(after) + 1, micros(until))
-
-
-@cache
-def _own(kind: str) -> Mapping[str, pl.DataType]:
-    """Return the columns that a kind has always, with the types they have when no file says otherwise."""
-    fields = {**PREDICTION_FIELDS, "decision": pa.string()} if kind == "predictions" else FEEDBACK_FIELDS
-    return dict(pl.DataFrame(pa.schema(fields).empty_table()).schema)

@@ -22,6 +22,7 @@ from tidemill.clock import micros
 from tidemill.errors import StoreError
 from tidemill.records import Example, Trust
 from tidemill.schema import Array
+from tidemill.stores.consolidate import consolidate
 from tidemill.stores.database import Database, dumps
 from tidemill.stores.duplicates import Groups, Sameness
 from tidemill.stores.examples import INDEX, canonical, from_row, index_frame, split_of, to_row
@@ -67,7 +68,7 @@ class Reservoir(Queue):
         Raises:
             StoreError: an input is neither text, number nor bytes, or a label has no source, trust or time.
         """
-        conn.execute(select(projects.c.project).where(projects.c.project == project).with_for_update())
+        self._lock(conn, project)
         known = self._known(conn, project, [example.id for example in new])
         first = {example.id: example for example in reversed(new) if example.id not in known}
         inputs = {example.id: canonical(example) for example in reversed(first.values())}
@@ -142,6 +143,11 @@ class Reservoir(Queue):
         found = zip(places, similarities.tolist(), strict=True)
         return [Neighbour(id_, alike) for place, alike in found for id_ in ids.get(place, ())][:k]
 
+    def consolidate(self, conn: Connection, project: str, *, now: datetime) -> int:
+        """Merge the small chunks that inputs lie in, where there are many; return how many were merged."""
+        self._lock(conn, project)
+        return consolidate(conn, project, self._store.chunks(project), now=now)
+
     def present(self, project: str, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are in the reservoir."""
         with self._db.read() as conn:
@@ -191,6 +197,9 @@ class Reservoir(Queue):
         counts = self.label(conn, project, id, value=value, trust=trust, source="queue", at=now)
         self.skip(conn, project, id, by=by, now=now)
         return counts
+
+    def _lock(self, conn: Connection, project: str) -> None:
+        conn.execute(select(projects.c.project).where(projects.c.project == project).with_for_update())
 
     @contextmanager
     def _reading(self, conn: Connection | None) -> Iterator[Connection]:
