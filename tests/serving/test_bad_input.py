@@ -146,7 +146,8 @@ def test_bad_feedback_is_refused(client, case):
 
 
 @pytest.mark.parametrize(
-    "request_id", ["", "nonsense", "01900000-0000-7000-8000-000000000000", IdMaker(b"elsewhere").new(1)]
+    "request_id",
+    ["", "nonsense", "01900000-0000-7000-8000-000000000000", IdMaker(b"elsewhere", nonce=7, counter=7).new(1)],
 )
 def test_feedback_for_a_request_id_that_was_not_given_here_is_not_found(client, request_id):
     reply = client.post("/v1/feedback", json={"request_id": request_id, "label": "cat"})
