@@ -160,7 +160,7 @@ def by_id(path: Path, rows: Rows) -> Callable[[np.ndarray], Any]:
     db, ids = duckdb.connect(), np.array(rows.all().ids, dtype=object)
     db.execute(f"CREATE VIEW version AS SELECT * EXCLUDE ({', '.join(NOT_IN_A_BATCH)}) FROM '{path}'")
     query = "SELECT * FROM version WHERE id IN (SELECT unnest(?))"
-    return lambda index: db.execute(query, [list(ids[index])]).to_arrow_table()
+    return lambda index: db.sql(query, params=[list(ids[index])]).to_arrow_table()
 
 
 # --- similarity

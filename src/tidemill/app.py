@@ -10,9 +10,12 @@ from datetime import timedelta
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from uuid import uuid4
 
-from tidemill.clock import Clock, SystemClock
-from tidemill.errors import NotFound, ProjectError
+import msgspec
+
+from tidemill.clock import Clock, SystemClock, micros
+from tidemill.errors import Conflict, NotFound, ProjectError
 from tidemill.loop.ending import promoted, without_candidate
 from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.world import World
@@ -20,7 +23,7 @@ from tidemill.monitor.cohorts import check_cohorts
 from tidemill.monitor.outcomes import horizon
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project, load_project
-from tidemill.records import Example, Route, Trust
+from tidemill.records import Example, Feedback, Route, Trust
 from tidemill.stats.metrics import EventRate
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
@@ -32,7 +35,7 @@ from tidemill.stores.journal import Journal
 from tidemill.stores.log import Log
 from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.reservoir import Reservoir
-from tidemill.stores.segments import Segments
+from tidemill.stores.segments import Batch, Segments, SegmentWriter
 from tidemill.stores.sql import Rows, Sql
 
 
@@ -156,6 +159,11 @@ class App:
         route = self._route()
         if route.rollout is not None:
             new = without_candidate(route)
+        elif self._was_just_withdrawn(route):
+            raise Conflict(
+                f"the candidate was taken out of traffic already; version {route.stable} answers.",
+                "to leave that version too, wait until `tidemill status` shows no cycle",
+            )
         elif route.fallback is not None:
             new = Route(revision=route.revision, stable=route.fallback, policy_version=route.policy_version)
         else:
@@ -163,6 +171,13 @@ class App:
                 f"version {route.stable} has no version before it.", "promote another with `tidemill promote`"
             )
         return self._set_route(route, new, by=by, reason=reason, retired="rolled back")
+
+    def _was_just_withdrawn(self, route: Route) -> bool:
+        """Tell whether the loop has yet to see that its candidate left traffic: a second call means the same thing."""
+        cycle = self.world.journal.cycle(self.name)
+        history = self.world.catalog.history(self.name)
+        before = history[-2].route if len(history) > 1 else None
+        return cycle is not None and before is not None and before.rollout is not None and before.stable == route.stable
 
     def promote_now(self, version: int, *, by: str, reason: str) -> Route:
         """Route all traffic to a version at once, past gate and rollout.
@@ -203,11 +218,28 @@ class App:
         """
         parsed = [(id_, self.project.output.parse_label(value)) for id_, value in answers]
         parsed.sort(key=itemgetter(0))  # the loop's order too, so that neither waits for the other
+        self._log_labels(parsed, by)
         with self.world.db.begin() as conn:
             for id_, value in parsed:
                 self.world.reservoir.answer(
                     conn, self.name, id_, value=value, by=by, now=self.clock.now(), trust=self._queue_trust()
                 )
+
+    def _log_labels(self, answers: Sequence[tuple[str, str | float]], by: str) -> None:
+        """Write the labels as feedback too, so that triggers, guards and quality see what people said."""
+        found = self.world.reservoir.examples(self.name, [id_ for id_, _ in answers])
+        values, trust = dict(answers), str(self._queue_trust())
+        # The segment is there before the time is taken: nothing may be received behind the log's low-water mark.
+        writer = SegmentWriter(self.world.home.segments, f"labels-{uuid4().hex}", low_at=micros(self.clock.now()))
+        at = micros(self.clock.now())
+        rows = [
+            Feedback(request_id=e.request_id, received_at=at, kind="label", value=values[e.id], source=by, trust=trust)
+            for e in found
+            if e.request_id is not None
+        ]
+        if rows:
+            writer.append(msgspec.msgpack.encode(Batch(project=self.name, feedback=rows)))
+        writer.close()
 
     def _queue_trust(self) -> Trust:
         queue = self.project.strategy.label.queue

@@ -9,6 +9,7 @@ import pytest
 from harness import Harness
 from sqlalchemy import text
 
+from tidemill.errors import Conflict
 from tidemill.loop import engine
 from tidemill.records import Outcome
 
@@ -219,3 +220,77 @@ def test_a_unit_counts_once_in_a_rollout_however_often_it_comes(harness: Make) -
     last = h.verdicts("release")[-1]
     assert h.outcomes() == [None], "twenty units cannot be evidence enough, however many requests they send"
     assert last.outcome is Outcome.INCONCLUSIVE
+
+
+def test_while_paused_no_candidate_enters_traffic(harness: Make) -> None:
+    h = harness("tried")
+    h.app.pause(paused=True)
+    h.seconds(4)
+    assert h.route.rollout is None and h.outcomes() == [None]
+    h.app.ask("promote", by="ann", version=1)
+    h.app.pause(paused=False)
+    h.until_closed()
+    assert h.outcomes() == ["promoted"]
+
+
+def test_a_candidate_that_a_person_made_live_is_not_tried_against_itself(harness: Make) -> None:
+    h = harness("tried", edit={GATE: "tm.offline.Approval()"})
+    h.second()
+    h.app.promote_now(2, by="ann", reason="now")
+    h.app.ask("reject", by="bob", version=2)
+    h.seconds(3)
+    assert h.outcomes() == ["promoted"] and h.route.stable == 2
+    assert h.app.world.catalog.model(h.name, 2).status == "live"
+
+
+def test_a_rejection_that_names_no_version_means_the_candidate_in_traffic(harness: Make) -> None:
+    h = harness("tried")
+    while h.route.candidate is None:
+        h.second()
+    h.app.ask("reject", by="ann", reason="a feeling")
+    h.seconds(3)
+    assert h.outcomes() == ["rolled back"] and h.route.candidate is None
+
+
+def test_a_rollback_said_twice_does_not_leave_the_live_version_too(harness: Make) -> None:
+    h = harness("tried")
+    while h.route.candidate is None:
+        h.second()
+    h.app.rollback(by="ann", reason="first")
+    with pytest.raises(Conflict, match="already"):
+        h.app.rollback(by="ann", reason="a double click")
+    assert h.route.stable == 1
+
+
+def test_asked_for_three_times_it_is_one_retraining(harness: Make) -> None:
+    h = harness()
+    for _ in range(3):
+        h.app.ask("retrain", by="ann")
+    h.until_closed()
+    h.seconds(3)
+    assert len(h.outcomes()) == 1
+    assert h.app.world.journal.waiting(h.name) == []
+
+
+def test_a_step_that_fails_for_good_ends_its_cycle_and_the_live_version_stays(
+    harness: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h = harness("tried")
+
+    def broken(turn: object, cycle: object) -> bool:
+        raise RuntimeError("the artefact does not load")
+
+    monkeypatch.setattr(engine, "CYCLE", {**engine.CYCLE, "test": broken})
+    h.until_closed(limit_s=200)
+    assert h.outcomes() == ["failed"] and h.route.stable == 1
+    closed = h.app.world.journal.cycles(h.name)[0]
+    assert "does not load" in closed.reason
+
+
+def test_what_people_label_reaches_quality_and_guards(harness: Make) -> None:
+    h = harness(edit={"tm.label.Queue(daily_budget=86_400)": "tm.label.Queue(daily_budget=864_000, horizon='20s')"})
+    h.feedback_share = 0.0
+    h.seconds(45)
+    log = h.app.world.log.feedback(h.name, after=None, until=h.clock.now(), kinds=["label"])
+    assert (log["trust"] == "people").sum() > 50
+    assert {q.cohort: q.num for q in h.app.status(period=timedelta(seconds=60)).quality}["all"] > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -24,11 +25,17 @@ EVERYTHING = Schema(
 )
 
 
-@pytest.fixture
-def pool(tmp_path: Path, database: Database, noon: datetime, monkeypatch: pytest.MonkeyPatch) -> Pool:
-    """A version of rows of every type, in several shards, with weights."""
-    monkeypatch.setattr("tidemill.stores.shards._MAX_ROWS", 7)
-    pool = Pool(database, tmp_path, noon)
+@pytest.fixture(params=[3, 12, 1000])
+def pool(
+    request: pytest.FixtureRequest, tmp_path: Path, noon: datetime, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Pool]:
+    """A version of rows of every type, in many shards, few or one, with weights."""
+    monkeypatch.setattr("tidemill.stores.shards._MAX_ROWS", request.param)
+    with Database.open(f"sqlite:///{tmp_path / 'tidemill.db'}") as database:
+        yield filled(Pool(database, tmp_path, noon))
+
+
+def filled(pool: Pool) -> Pool:
     for i in range(40):
         inputs = {
             "text": "ü" * i, "kind": "ab"[i % 2], "age": float(i), "picture": bytes([i] * 6),

@@ -245,10 +245,12 @@ def test_three_parts_are_one_chain_written_as_it_was_made():
     assert plan.digest() == (Shadow(100) >> Now() >> Gradual(guards=[Errors()])).digest()
 
 
-def test_a_plan_reads_what_its_guards_read_at_the_strictest_trust():
-    guards = (NoWorse("accuracy"), Latency(), NoWorse("appeal", trust="truth"))
+def test_a_plan_reads_what_its_guards_read_and_refuses_guards_that_trust_differently():
+    guards = (NoWorse("accuracy", trust="truth"), Latency(), NoWorse("appeal", trust="truth"))
     needs = (Shadow() >> Gradual(guards=guards)).needs()
     assert (needs.metrics, needs.trust) == (("accuracy", "appeal"), Trust.TRUTH)
+    with pytest.raises(ProjectError, match="crowd and truth"):
+        Gradual(guards=(NoWorse("accuracy", trust="crowd"), NoWorse("appeal", trust="truth"))).needs()
     default = Shadow() >> Gradual()
     assert default.resolved("accuracy").needs().metrics == ("accuracy",)
 

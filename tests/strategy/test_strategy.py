@@ -33,7 +33,7 @@ def test_a_strategy_of_no_arguments_is_whole():
     assert plain.log == log.Everything()
     assert plain.curate == curate.Random()
     assert plain.label == label.Feedback()
-    assert str(plain.trigger) == "Degraded() | Every()"
+    assert str(plain.trigger) == "(Degraded() | Every()).at_most('1d')"
     assert plain.dataset == dataset.Everything()
     assert plain.offline == (offline.NoWorse(by="cohort"),)
     assert str(plain.online).startswith("Shadow() >> Gradual(")
@@ -119,7 +119,7 @@ def test_none_means_the_first_metric_of_the_project_wherever_it_stands():
 
 
 def test_a_metric_that_is_not_right_or_wrong_is_passed_on_as_such():
-    parts = Strategy().resolved("log_loss", binary=False).trigger.members  # type: ignore[attr-defined]
+    parts = Strategy().resolved("log_loss", binary=False).trigger.trigger.members  # type: ignore[attr-defined]
     assert parts[0] == trigger.Degraded("log_loss", drop=0.03, binary=False)
 
 

@@ -106,11 +106,13 @@ def test_a_composition_is_written_as_it_was_made_and_has_a_digest_of_its_own():
     assert str(Every("2d") & (Manual() | Amount(5))) == "Every('2d') & (Manual() | Amount(5))"
 
 
-def test_a_composition_asks_for_all_that_its_members_read_at_the_strictest_trust():
-    needs = (Every() | Degraded("accuracy") | Degraded("appeal", trust="people")).needs()
+def test_a_composition_asks_for_all_that_its_members_read_and_refuses_members_that_trust_differently():
+    needs = (Every() | Degraded("accuracy", trust="people") | Degraded("appeal", trust="people")).needs()
     assert needs.metrics == ("accuracy", "appeal")
     assert needs.trust is Trust.PEOPLE
     assert Every().needs().metrics == ()
+    with pytest.raises(ProjectError, match="crowd and people"):
+        (Degraded("accuracy") & Degraded("appeal", trust="people")).needs()
 
 
 def test_what_is_no_trigger_is_refused():

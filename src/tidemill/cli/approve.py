@@ -34,4 +34,4 @@ def approve(
     opened = App.open(project, home, database=database)
     version = version or opened.waiting_candidate()
     opened.ask("approve", by=who(by), version=version, reason=reason)
-    typer.echo(f"approved version {version}")
+    typer.echo(f"asked; `tidemill status` shows what came of it (version {version})")

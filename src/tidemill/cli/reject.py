@@ -33,4 +33,4 @@ def reject(
     opened = App.open(project, home, database=database)
     version = version or opened.waiting_candidate()
     opened.ask("reject", by=who(by), version=version, reason=reason)
-    typer.echo(f"rejected version {version}")
+    typer.echo(f"asked; `tidemill status` shows what came of it (version {version})")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from tidemill.app import App
 from tidemill.cli.screen import quality_table, verdict_line, verdict_lines
@@ -49,10 +50,13 @@ def show(console: Console, found: Status, period: str) -> None:
     labelled = f"{found.num_labelled} labelled, {found.num_waiting} waiting for a label"
     console.print(f"examples: {found.num_examples}, {labelled}")
     console.print(quality_table(found.quality, title=f"quality users got, last {period}"))
+    for command in found.commands:
+        said = f"{command.by} asked to {command.verb}: {command.result or 'not taken up yet'}"
+        console.print(Text(f"{command.at:%Y-%m-%d %H:%M:%S}  {said}"))
     for line in verdict_lines(found.verdicts):
         console.print(line)
     for step, trouble in found.trouble.items():
-        console.print(f"[red]step {step} failed {trouble['times']} times:[/red] {trouble['error']}")
+        console.print(Text.assemble((f"step {step} failed {trouble['times']} times: ", "red"), trouble["error"]))
 
 
 def route_text(route: Route | None) -> str:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+from tidemill.loop.ending import close
 from tidemill.loop.world import Turn
-from tidemill.records import Outcome, Verdict
+from tidemill.records import Cycle, Outcome, Verdict
 from tidemill.stores.journal import Command
-
-_TAKEN_ELSEWHERE = {"retrain": "watch", "approve": "test", "reject": "test or release"}
+from tidemill.training import runner
 
 
 def commands(turn: Turn) -> bool:
     """Answer waiting commands that no other step will take; return whether there was one."""
     did = False
     for command in turn.world.journal.waiting(turn.name):
-        did |= _promote(turn, command) if command.verb == "promote" else _refuse_stale(turn, command)
+        did |= _TAKEN[command.verb](turn, command) if command.verb in _TAKEN else _unknown(turn, command)
     return did
 
 
 def _promote(turn: Turn, command: Command) -> bool:
     """Open a cycle that only releases: the version meets traffic under the online stage, whatever the gate said."""
     world, version = turn.world, command.args.get("version")
-    cycle, route = world.journal.cycle(turn.name), world.catalog.route(turn.name)
-    if cycle is not None and cycle.candidate == version and cycle.step == "release":
-        return False  # the release step takes it
-    problem = _problem(turn, version, busy=cycle is not None, live=route.stable if route else None)
+    if world.catalog.paused_at(turn.name) is not None:
+        return False  # it waits until the project is resumed
+    problem = _problem(turn, version)
     if problem:
         return _answer(turn, command, f"refused: {problem}")
     reason = f"{command.by} asked to release version {version}: {command.args.get('reason') or 'no reason given'}"
@@ -39,29 +38,62 @@ def _promote(turn: Turn, command: Command) -> bool:
     return True
 
 
-def _problem(turn: Turn, version: object, *, busy: bool, live: int | None) -> str:
-    if version not in {m.version for m in turn.world.catalog.models(turn.name)}:
+def _problem(turn: Turn, version: object) -> str:
+    """Return why a version cannot be released now, "" when it can."""
+    world = turn.world
+    cycle, route = world.journal.cycle(turn.name), world.catalog.route(turn.name)
+    if version not in {m.version for m in world.catalog.models(turn.name)}:
         return f"there is no version {version}"
-    if version == live:
+    if route is not None and version == route.stable:
         return f"version {version} is live already"
-    return "another cycle is open; wait for it or reject its candidate" if busy else ""
+    if cycle is not None and cycle.candidate == version:
+        return f"version {version} is under way already; `promote {version} --now` skips what is left of it"
+    return "another cycle is open; wait for it, or reject it" if cycle is not None else ""
 
 
-def _refuse_stale(turn: Turn, command: Command) -> bool:
-    """Answer a word about a candidate that is not waiting for one."""
+def _about_candidate(turn: Turn, command: Command) -> bool:
+    """Take a word about the candidate that no other step takes: too early, too late, or about another one."""
     cycle = turn.world.journal.cycle(turn.name)
-    if command.verb in ("approve", "reject"):
-        about = cycle.candidate if cycle is not None and cycle.step in ("train", "test", "release") else None
-        if about is None or command.args.get("version") not in (None, about):
-            return _answer(turn, command, "refused: no such candidate is waiting")
-    if command.verb == "approve" and cycle is not None and cycle.step == "release":
-        return _answer(turn, command, "refused: the candidate is past the gate; use promote")
-    if command.verb not in _TAKEN_ELSEWHERE:
-        return _answer(turn, command, f"refused: no command {command.verb!r}")
+    version = command.args.get("version")
+    if cycle is None or (version is not None and version != cycle.candidate):
+        return _answer(turn, command, "refused: no such candidate is under way")
+    if command.verb == "approve" and cycle.step == "release":
+        return _answer(turn, command, "refused: the candidate is past the gate")
+    if command.verb == "reject" and cycle.step in ("form", "train"):
+        return _stop(turn, cycle, command)
     return False
+
+
+def _stop(turn: Turn, cycle: Cycle, command: Command) -> bool:
+    """End a cycle that has no candidate yet, and its training with it."""
+    for run in turn.world.catalog.runs(turn.name):
+        if run.cycle == cycle.number and run.status == "running":
+            runner.kill(turn.world.workdir(run.run), "the cycle was rejected")
+    reason = f"rejected by {command.by}: {command.args.get('reason') or 'no reason given'}"
+    verdict = Verdict(outcome=Outcome.FAIL, by="reject", reason=reason, back_to="strategy")
+    with turn.write() as conn:
+        close(turn, conn, cycle, "rejected", verdict, step=cycle.step)
+        turn.world.journal.handle(conn, command.id, "rejected", turn.now)
+    return True
 
 
 def _answer(turn: Turn, command: Command, result: str) -> bool:
     with turn.write() as conn:
         turn.world.journal.handle(conn, command.id, result, turn.now)
     return True
+
+
+def _unknown(turn: Turn, command: Command) -> bool:
+    return _answer(turn, command, f"refused: no command {command.verb!r}")
+
+
+def _left_to_watch(turn: Turn, command: Command) -> bool:
+    return False
+
+
+_TAKEN = {
+    "promote": _promote,
+    "approve": _about_candidate,
+    "reject": _about_candidate,
+    "retrain": _left_to_watch,
+}

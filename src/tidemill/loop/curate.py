@@ -29,6 +29,8 @@ def curate(turn: Turn) -> bool:
         return False
     since = state.get("since") or micros(turn.now)
     budget, spent = _budget(turn, turn.now - from_micros(since), int(state.get("spent", 0)))
+    if budget <= 0 and state:
+        return False  # the requests wait: passed over, they could not be picked, and yet would seem to be represented
     examples = pick(turn, window, budget) if budget > 0 else []
     with turn.write() as conn:
         num_new = turn.world.reservoir.add(conn, turn.name, examples, sameness=turn.world.sameness)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from tidemill.loop.world import Turn
-from tidemill.records import Cycle, Route, Verdict
+from tidemill.records import Cycle, Outcome, Route, Verdict
 
 _STATUS = {"promoted": "live", "rejected": "rejected", "rolled back": "rolled back", "failed": "rejected"}
 
@@ -41,3 +41,30 @@ def without_candidate(route: Route) -> Route:
     return Route(
         revision=route.revision, stable=route.stable, fallback=route.fallback, policy_version=route.policy_version
     )
+
+
+def end_moved_by_somebody(turn: Turn, cycle: Cycle, *, step: str) -> bool:
+    """Close a cycle whose candidate a person promoted or took out of traffic: their word stands."""
+    change = turn.world.catalog.history(turn.name)[-1]
+    is_live = change.route.stable == cycle.candidate
+    verdict = Verdict(
+        outcome=Outcome.PASS if is_live else Outcome.FAIL,
+        by=change.by,
+        reason=f"{change.by} moved the route: {change.reason}",
+        back_to="" if is_live else "strategy",
+    )
+    return end_cycle(turn, cycle, "promoted" if is_live else "rolled back", verdict, step=step)
+
+
+def give_up(turn: Turn, cycle: Cycle, error: str, times: int) -> bool:
+    """Close a cycle whose step failed too often; its candidate leaves traffic, and the live version stays."""
+    reason = f"step {cycle.step} failed {times} times, the last time with: {error}"
+    verdict = Verdict(outcome=Outcome.FAIL, by=cycle.step, reason=reason, back_to="training")
+    route = turn.world.catalog.route(turn.name)
+    with turn.write() as conn:
+        if route is not None and route.rollout is not None:
+            turn.world.catalog.set_route(
+                conn, turn.name, without_candidate(route), now=turn.now, by="loop", reason=reason
+            )
+        close(turn, conn, cycle, "failed", verdict, step=cycle.step)
+    return True

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from tidemill.clock import Clock
 from tidemill.errors import Fenced, StoreError
+from tidemill.loop.ending import give_up
 from tidemill.loop.steps import CYCLE, STANDING
 from tidemill.loop.trouble import Trouble
 from tidemill.loop.world import Turn, World
@@ -20,6 +21,7 @@ from tidemill.stores.journal import Journal, Lease
 LEASE_TTL = timedelta(seconds=10)
 MERGE_EVERY = timedelta(seconds=30)
 LONGEST_REST_S = 30.0
+MAX_TRIES = 6  # of a cycle's step, resting 2, 4, 8 ... seconds in between
 
 _logger = logging.getLogger(__name__)
 
@@ -118,21 +120,22 @@ class Engine:
         if lease is None:
             return False
         try:
-            self._compact(now)
-            known_until = self.world.log.complete_until(now)
-            return self._take_steps(
-                Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=known_until)
-            )
+            turn = Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=now)
+            trouble = Trouble(turn)
+            trouble.take("compact", partial(self._compact, now))
+            return self._take_steps(replace(turn, known_until=self.world.log.complete_until(now)), trouble)
         except Fenced as error:
             _logger.warning("%s", error)
             return False  # somebody took over: ask for the lease again at the next turn
 
-    def _take_steps(self, turn: Turn) -> bool:
-        trouble = Trouble(turn)
+    def _take_steps(self, turn: Turn, trouble: Trouble) -> bool:
         did = [trouble.take(name, partial(step, turn)) for name, step in STANDING.items()]
         cycle = turn.world.journal.cycle(turn.name)
         if cycle is not None:
             did.append(trouble.take(cycle.step, partial(CYCLE[cycle.step], turn, cycle)))
+            if trouble.times(cycle.step) >= MAX_TRIES:
+                did.append(give_up(turn, cycle, trouble.last(cycle.step), trouble.times(cycle.step)))
+                trouble.forget(cycle.step)
         return any(did)
 
     # --- leases
@@ -145,7 +148,14 @@ class Engine:
                     hold.keep(self.clock.now())
 
     def drain(self) -> None:
-        """Move everything that gateways sealed into the log, and let go: for the end of a run."""
+        """Move everything that gateways sealed into the log, and let go: for the end of a run.
+
+        Waits for a killed compactor's lease to run out.
+        """
+        patience_s = self.lease_ttl.total_seconds() + 1
+        while self._compactor.take(self.clock.now()) is None and patience_s > 0:
+            self.clock.sleep(0.5)
+            patience_s -= 0.5
         self._compact(self.clock.now())
         self._let_go()
 
@@ -153,12 +163,13 @@ class Engine:
         self._loop.let_go()
         self._compactor.let_go()
 
-    def _compact(self, now: datetime) -> None:
+    def _compact(self, now: datetime) -> bool:
         """Move sealed segments into the log, unless another process is doing so."""
         lease = self._compactor.take(now)
         if lease is None:
-            return
-        self.world.compactor.compact(lease, now=now)
+            return False
+        moved = self.world.compactor.compact(lease, now=now)
         if now - self._merged_at >= MERGE_EVERY:
             self.world.compactor.merge_small(lease, now=now)
             self._merged_at = now
+        return moved.segments > 0

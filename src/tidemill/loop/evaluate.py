@@ -22,6 +22,7 @@ from tidemill.strategy import offline
 
 NEWEST_SHARE = 0.2
 _NUM_TIMED = 200
+_ONNX_BATCH, _PYTHON_BATCH = 1024, 16
 
 
 def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | None) -> Report:
@@ -34,8 +35,8 @@ def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | N
     rows = world.datasets.test_rows(world.name, dataset)
     columns = {n: t.column(rows[n].to_list()) for n, t in world.project.schema.inputs.items()}
     labels = rows["label"].to_list()
-    mine, latency = _predict(world, candidate, columns, labels)
-    theirs = _predict(world, live, columns, labels)[0] if live is not None else None
+    mine, latency = _predict(world, candidate, columns, labels, timed=True)
+    theirs = _predict(world, live, columns, labels, timed=False)[0] if live is not None else None
     training = world.datasets.training_data(world.name, dataset, world.project.schema)
     report = build_report(
         candidate=candidate,
@@ -56,7 +57,7 @@ def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | N
 
 
 def _predict(
-    world: World, version: int, columns: Columns, labels: list[str | float]
+    world: World, version: int, columns: Columns, labels: list[str | float], *, timed: bool
 ) -> tuple[Judged, tuple[float, float] | None]:
     """Return a version's decisions beside the labels, and its p50 and p99 for one row in ms."""
     model = world.catalog.model(world.name, version)
@@ -64,8 +65,16 @@ def _predict(
         if not labels:
             empty = np.zeros((0, world.project.output.num_scores), dtype=np.float32)
             return judged(world.project.output, scores=empty, labels=[]), None
-        scores = loaded.predict(columns)
-        return judged(world.project.output, scores=scores, labels=labels), _latency_ms(loaded, columns, len(labels))
+        scores = _scores(loaded, columns, len(labels))
+        latency = _latency_ms(loaded, columns, len(labels)) if timed else None
+        return judged(world.project.output, scores=scores, labels=labels), latency
+
+
+def _scores(loaded: Loaded, columns: Columns, num_rows: int) -> Array:
+    """Return the scores of all rows, in batches that bound memory and, for a worker, the time of an answer."""
+    size = _PYTHON_BATCH if loaded.is_python else _ONNX_BATCH
+    batches = ({n: c[at : at + size] for n, c in columns.items()} for at in range(0, num_rows, size))
+    return np.concatenate([loaded.predict(batch) for batch in batches])
 
 
 def _latency_ms(loaded: Loaded, columns: Columns, num_rows: int) -> tuple[float, float]:

@@ -17,6 +17,8 @@ _BEHIND = timedelta(minutes=1)  # how far the watermark may stay behind when the
 def label(turn: Turn) -> bool:
     """Label examples from the feedback since the last turn; return whether there was any."""
     world, after = turn.world, time_of(turn.state("label").get("until"))
+    if turn.strategy.label.feedback is None:
+        return False
     if after is not None and turn.known_until <= after:
         return False
     found = _for_examples(turn, world.log.feedback(turn.name, after=after, until=turn.known_until, kinds=["label"]))

@@ -14,13 +14,14 @@ import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.clock import from_micros, micros
-from tidemill.loop.ending import close, promoted, without_candidate
+from tidemill.loop.ending import close, end_moved_by_somebody, promoted, without_candidate
 from tidemill.loop.world import Turn
 from tidemill.monitor.outcomes import Window, answered_frame, failures, horizon, matured_frame, outcomes, shadow_frame
 from tidemill.records import Cycle, Json, Outcome, Route, Verdict
 from tidemill.stats.first_seen import first_seen
+from tidemill.stores.journal import Command
 from tidemill.strategy.outcomes import Outcomes
-from tidemill.strategy.rollout import Action, Kind, RolloutFacts, Shadows
+from tidemill.strategy.rollout import Action, RolloutFacts, Shadows
 
 _STEP = "release"
 _UNIT_BITS = 18  # a rollout tells about 260,000 units apart; the bitmap takes 32 kB at most
@@ -31,11 +32,15 @@ def release(turn: Turn, cycle: Cycle) -> bool:
     route = turn.world.catalog.route(turn.name)
     assert route is not None, "a cycle reaches `release` with a route"
     memory = turn.state(_state_name(cycle))
-    if not memory:
-        return _begin(turn, cycle, route)
-    if route.rollout != memory["rollout"]:
-        return _moved_by_somebody(turn, cycle)
-    return _look(turn, cycle, route, memory)
+    is_mine = bool(memory) and route.rollout == memory["rollout"]
+    if route.stable == cycle.candidate or (memory and not is_mine):
+        return end_moved_by_somebody(turn, cycle, step=_STEP)
+    is_new = not memory or memory["digest"] != turn.strategy.online.digest()  # another stage: its evidence is not ours
+    if not is_new:
+        return _look(turn, cycle, route, memory)
+    if turn.world.catalog.paused_at(turn.name) is not None:
+        return False
+    return _begin(turn, cycle, route)
 
 
 def _state_name(cycle: Cycle) -> str:
@@ -60,29 +65,30 @@ def _begin(turn: Turn, cycle: Cycle, route: Route) -> bool:
 
 def _look(turn: Turn, cycle: Cycle, route: Route, memory: Json) -> bool:
     online = turn.strategy.online
-    if memory["digest"] != online.digest():
-        return _begin(turn, cycle, route)  # the stage was changed meanwhile: its evidence is not this one's
     facts, read = _facts(turn, cycle, memory)
     state = online.update(memory["online"], facts)
     action = online.decide(state, turn.now)
     if turn.world.catalog.paused_at(turn.name) is not None and action.kind in ("advance", "promote"):
         action = replace(action, kind="hold", share=route.share, shadow=bool(route.shadows), state=state)
-    word = _word(turn, cycle)
+    word = _rejection(turn, cycle)
     if word is not None:
         action = _by_person(action, word)
     news = action.kind != memory["kind"] or action.step != memory["step"]
-    _carry_out(turn, cycle, route, {**memory, **read}, action, news=news)
+    _carry_out(turn, cycle, route, {**memory, **read}, action, news=news, word=word)
     return news or len(facts.requests) > 0
 
 
-def _carry_out(turn: Turn, cycle: Cycle, route: Route, memory: Json, action: Action, *, news: bool) -> None:
+def _carry_out(
+    turn: Turn, cycle: Cycle, route: Route, memory: Json, action: Action, *, news: bool, word: Command | None = None
+) -> None:
     """Write what is remembered, the verdict if it is news, and the route if it changes: one transaction."""
     world = turn.world
     memory = {**memory, "online": action.state, "kind": action.kind, "step": action.step,
               "verdict": action.verdict.to_json()}  # fmt: skip
     with turn.write() as conn:
         world.journal.put_state(conn, turn.name, _state_name(cycle), memory, turn.now)
-        _answer_words(turn, conn, cycle, action)
+        if word is not None:
+            world.journal.handle(conn, word.id, "rolled back", turn.now)
         if action.kind in ("promote", "rollback"):
             _finish(turn, conn, cycle, route, action)
             return
@@ -125,20 +131,6 @@ def _finish(turn: Turn, conn: Connection, cycle: Cycle, route: Route, action: Ac
     world.catalog.set_route(conn, turn.name, new, now=turn.now, by="loop", reason=action.verdict.reason)
     outcome = "promoted" if action.kind == "promote" else "rolled back"
     close(turn, conn, cycle, outcome, action.verdict, step=_STEP)
-
-
-def _moved_by_somebody(turn: Turn, cycle: Cycle) -> bool:
-    change = turn.world.catalog.history(turn.name)[-1]
-    outcome = "promoted" if change.route.stable == cycle.candidate else "rolled back"
-    verdict = Verdict(
-        outcome=Outcome.PASS if outcome == "promoted" else Outcome.FAIL,
-        by=change.by,
-        reason=f"{change.by} moved the route: {change.reason}",
-        back_to="" if outcome == "promoted" else "strategy",
-    )
-    with turn.write() as conn:
-        close(turn, conn, cycle, outcome, verdict, step=_STEP)
-    return True
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------
@@ -194,25 +186,15 @@ def _shadows(turn: Turn, new: Window, rollout: str) -> Shadows:
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
-def _word(turn: Turn, cycle: Cycle) -> tuple[Kind, str] | None:
-    """Return (action kind, reason) when a person promoted or rejected this candidate."""
+def _rejection(turn: Turn, cycle: Cycle) -> Command | None:
+    """Return a person's word against this candidate."""
     for command in turn.world.journal.waiting(turn.name):
-        if command.args.get("version") == cycle.candidate and command.verb in ("promote", "reject"):
-            kind: Kind = "promote" if command.verb == "promote" else "rollback"
-            return kind, f"{command.verb} by {command.by}: {command.args.get('reason') or 'no reason given'}"
+        if command.verb == "reject" and command.args.get("version") in (None, cycle.candidate):
+            return command
     return None
 
 
-def _by_person(action: Action, word: tuple[Kind, str]) -> Action:
-    kind, reason = word
-    outcome = Outcome.PASS if kind == "promote" else Outcome.FAIL
-    verdict = Verdict(outcome=outcome, by="person", reason=reason, parts=(action.verdict,))
-    return replace(action, kind=kind, verdict=verdict)
-
-
-def _answer_words(turn: Turn, conn: Connection, cycle: Cycle, action: Action) -> None:
-    if action.verdict.by != "person":
-        return
-    for command in turn.world.journal.waiting(turn.name):
-        if command.args.get("version") == cycle.candidate and command.verb in ("promote", "reject"):
-            turn.world.journal.handle(conn, command.id, action.kind, turn.now)
+def _by_person(action: Action, word: Command) -> Action:
+    reason = f"rejected by {word.by}: {word.args.get('reason') or 'no reason given'}"
+    verdict = Verdict(outcome=Outcome.FAIL, by="person", reason=reason, parts=(action.verdict,))
+    return replace(action, kind="rollback", verdict=verdict)

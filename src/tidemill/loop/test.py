@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidemill.loop.ending import close
+from tidemill.loop.ending import close, end_moved_by_somebody
 from tidemill.loop.evaluate import evaluate
 from tidemill.loop.world import Turn
 from tidemill.records import Cycle, Outcome, Verdict
@@ -14,20 +14,25 @@ from tidemill.strategy.offline import gate
 def test(turn: Turn, cycle: Cycle) -> bool:
     """Write the candidate's report once, then ask the gate until it decides."""
     assert cycle.candidate is not None, "a cycle reaches `test` with a candidate"
-    stored = turn.world.catalog.report(turn.name, cycle.candidate)
-    report = Report.from_json(stored) if stored is not None else _write_report(turn, cycle, cycle.candidate)
-    word = _word(turn, cycle.candidate)
-    verdict = gate(turn.strategy.offline, evidence(report, approval=_approval(word), now=turn.now))
+    route, word = turn.world.catalog.route(turn.name), _word(turn, cycle.candidate)
+    live = None if route is None else route.stable
+    if live == cycle.candidate:
+        return end_moved_by_somebody(turn, cycle, step="test")
     if word is not None and word.verb == "reject":
-        verdict = _rejected_by(word, verdict)
+        return _decide(turn, cycle, _rejected_by(word), word)
+    report = _report(turn, cycle, cycle.candidate, live)
+    verdict = gate(turn.strategy.offline, evidence(report, approval=_approval(word), now=turn.now))
     if verdict.outcome is Outcome.UNKNOWN:
         return _wait(turn, cycle, verdict)
     return _decide(turn, cycle, verdict, word)
 
 
-def _write_report(turn: Turn, cycle: Cycle, candidate: int) -> Report:
-    world, route = turn.world, turn.world.catalog.route(turn.name)
-    report = evaluate(world, candidate=candidate, live=route.stable if route else None, dataset=cycle.dataset)
+def _report(turn: Turn, cycle: Cycle, candidate: int, live: int | None) -> Report:
+    """Return the report of the candidate against the live version, writing it when there is none."""
+    world, stored = turn.world, turn.world.catalog.report(turn.name, candidate)
+    if stored is not None and Report.from_json(stored).live == live:
+        return Report.from_json(stored)
+    report = evaluate(world, candidate=candidate, live=live, dataset=cycle.dataset)
     with turn.write() as conn:
         world.catalog.add_report(conn, turn.name, candidate, report.to_json(), turn.now)
     return report
@@ -43,12 +48,12 @@ def _word(turn: Turn, candidate: int) -> Command | None:
 def _approval(word: Command | None) -> str | None:
     if word is None:
         return None
-    return "approved" if word.verb == "approve" else f"rejected: {word.args.get('reason', '')}"
+    return "approved"
 
 
-def _rejected_by(word: Command, verdict: Verdict) -> Verdict:
-    reason = f"rejected by {word.by}: {word.args.get('reason', '')}"
-    return Verdict(outcome=Outcome.FAIL, by="reject", reason=reason, back_to="strategy", parts=(verdict,))
+def _rejected_by(word: Command) -> Verdict:
+    reason = f"rejected by {word.by}: {word.args.get('reason') or 'no reason given'}"
+    return Verdict(outcome=Outcome.FAIL, by="reject", reason=reason, back_to="strategy")
 
 
 def _wait(turn: Turn, cycle: Cycle, verdict: Verdict) -> bool:

@@ -36,9 +36,21 @@ class Trouble:
         except Exception as error:
             self._note(name, error)
             return False
+        self.forget(name)
+        return did
+
+    def forget(self, name: str) -> None:
+        """Count a step's failures from nothing again."""
         if self._known.pop(name, None) is not None:
             self._write()
-        return did
+
+    def times(self, name: str) -> int:
+        """Return how often in a row a step has failed."""
+        return int(self._known.get(name, {}).get("times", 0))
+
+    def last(self, name: str) -> str:
+        """Return what a step raised last."""
+        return str(self._known.get(name, {}).get("error", ""))
 
     def _note(self, name: str, error: Exception) -> None:
         before = self._known.get(name, {})

@@ -105,5 +105,6 @@ def _open_cycle(turn: Turn, conn: Connection, verdict: Verdict, asked: Command |
         conn, turn.name, trigger=verdict, strategy=turn.strategy.digest(), step="form", now=turn.now
     )
     journal.add_verdict(conn, turn.name, verdict, cycle=number, step="watch", now=turn.now)
-    if asked is not None:
-        journal.handle(conn, asked.id, f"opened cycle {number}", turn.now)
+    for command in journal.waiting(turn.name):
+        if asked is not None and command.verb == "retrain":  # asked for twice, it is one retraining
+            journal.handle(conn, command.id, f"opened cycle {number}", turn.now)

@@ -10,7 +10,7 @@ from tidemill.monitor.quality import Quality, quality
 from tidemill.project import Project
 from tidemill.records import Cycle, Json, Route
 from tidemill.stores.catalog import Catalog
-from tidemill.stores.journal import GivenVerdict, Journal
+from tidemill.stores.journal import Command, GivenVerdict, Journal
 from tidemill.stores.log import Log
 from tidemill.stores.reservoir import Reservoir
 
@@ -28,6 +28,7 @@ class Status:
     watching: Json
     rollout: Json
     verdicts: list[GivenVerdict]
+    commands: list[Command]
     quality: list[Quality]
     num_examples: int
     num_labelled: int
@@ -48,6 +49,10 @@ class Status:
             "rollout": self.rollout,
             "verdicts": [
                 {"cycle": v.cycle, "step": v.step, "at": v.at.isoformat(), **v.verdict.to_json()} for v in self.verdicts
+            ],
+            "commands": [
+                {"verb": c.verb, "by": c.by, "at": c.at.isoformat(), "args": c.args, "result": c.result}
+                for c in self.commands
             ],
             "quality": [q.to_json() for q in self.quality],
             "examples": {"all": self.num_examples, "labelled": self.num_labelled, "waiting": self.num_waiting},
@@ -79,6 +84,7 @@ def status(
         watching=watching.get("verdict"),
         rollout=None if rollout is None else rollout.get("verdict"),
         verdicts=journal.verdicts(name, limit=8),
+        commands=journal.commands(name, 3)[::-1],
         quality=quality(log, project, Window(after=until - period, until=until)),
         num_examples=len(index),
         num_labelled=int(index["label"].is_not_null().sum()),

@@ -15,6 +15,7 @@ from tidemill.records import Trust
 
 JUDGEMENTS = ("rating", "thumbs")  # nobody's silence is a rating of 0
 _RANKS = {str(trust): trust.rank for trust in Trust}
+_ROW = "\0row"  # no input has such a name
 _ADDED = {"label_trust": pl.String(), "label_at": pl.Int64()}
 
 
@@ -38,11 +39,13 @@ def with_outcomes(
     taken = {"label", *_ADDED, *(f"event_{name}" for name in events)} & set(rows.columns)
     if taken:
         raise ProjectError(f"input {min(taken)!r} has the name of an outcome.", "rename the input")
+    rows = rows.with_row_index(_ROW)
     timely = _timely(rows, facts, horizon)
     rows = _with_label(rows, _winners(timely, trust), kind)
     for name in events:
-        rows = rows.join(_event(timely, name), on="request_id", how="left", maintain_order="left")
-    return rows.with_columns(pl.col(f"event_{name}").fill_null(0.0) for name in events if name not in JUDGEMENTS)
+        rows = rows.join(_event(timely, name), on=_ROW, how="left", maintain_order="left")
+    silent = [pl.col(f"event_{name}").fill_null(0.0) for name in events if name not in JUDGEMENTS]
+    return rows.with_columns(silent).drop(_ROW)
 
 
 def value_of(facts: pl.DataFrame) -> pl.Expr:
@@ -53,27 +56,27 @@ def value_of(facts: pl.DataFrame) -> pl.Expr:
 
 
 def _timely(rows: pl.DataFrame, facts: pl.DataFrame, horizon: timedelta) -> pl.DataFrame:
-    """Return the feedback on these rows that came within the horizon."""
-    asked = rows.group_by("request_id").agg(pl.col("received_at").min().alias("asked_at"))
+    """Return the feedback on these rows that came within the horizon, with the number of its row."""
+    asked = rows.select(_ROW, "request_id", asked_at="received_at")
     late_by = pl.col("received_at") - pl.col("asked_at")
     inside = late_by.is_between(0, horizon // timedelta(microseconds=1))
     return facts.join(asked, on="request_id").filter(inside)
 
 
 def _winners(facts: pl.DataFrame, trust: Trust) -> pl.DataFrame:
-    """Return the label that counts of each request: request_id, label, label_trust, label_at."""
+    """Return the label that counts of each row: its number, label, label_trust, label_at."""
     rank = pl.col("trust").replace_strict(_RANKS, return_dtype=pl.Int64)
     known = pl.col("text").is_not_null() | pl.col("number").is_not_null()
     labels = facts.filter((pl.col("kind") == "label") & known & (rank >= trust.rank))
     order = [rank, pl.col("received_at"), pl.col("source"), pl.col("text"), pl.col("number")]
-    best = labels.sort(order, descending=True, nulls_last=True).unique("request_id", keep="first", maintain_order=True)
+    best = labels.sort(order, descending=True, nulls_last=True).unique(_ROW, keep="first", maintain_order=True)
     label = value_of(best).alias("label")
-    return best.select("request_id", label, label_trust="trust", label_at="received_at")
+    return best.select(_ROW, label, label_trust="trust", label_at="received_at")
 
 
 def _with_label(rows: pl.DataFrame, winners: pl.DataFrame, kind: pl.DataType | None) -> pl.DataFrame:
     """Join the labels, in the type that decisions have, so that the two can be compared."""
-    rows = rows.join(winners, on="request_id", how="left", maintain_order="left")
+    rows = rows.join(winners, on=_ROW, how="left", maintain_order="left")
     if kind is not None:
         return rows.with_columns(pl.col("label").cast(kind, strict=False))
     if "decision" not in rows.columns:
@@ -85,7 +88,7 @@ def _with_label(rows: pl.DataFrame, winners: pl.DataFrame, kind: pl.DataType | N
 
 
 def _event(facts: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return the newest value of an event for each request that has it."""
+    """Return the newest value of an event for each row that has it."""
     mine = facts.filter(pl.col("kind") == name).sort("received_at", "number", "text", nulls_last=False)
-    newest = mine.unique("request_id", keep="last", maintain_order=True)
-    return newest.select("request_id", pl.col("number").fill_null(1.0).alias(f"event_{name}"))
+    newest = mine.unique(_ROW, keep="last", maintain_order=True)
+    return newest.select(_ROW, pl.col("number").fill_null(1.0).alias(f"event_{name}"))

@@ -15,6 +15,8 @@ from tidemill.schema import Array, Schema
 from tidemill.stores.chunks import Chunks
 from tidemill.stores.shards import Form, text_buffers
 
+_FEW_SHARDS = 4
+
 Sample = tuple[dict[str, Any], Any, Any]
 """Inputs by name, the target and the weight: of one row, or each with one more axis of a batch."""
 
@@ -67,12 +69,11 @@ class Rows:
         if len(where) and not (where.min() >= 0 and where.max() < len(self)):
             raise IndexError(f"rows are 0 to {len(self) - 1}, not {index.min()} to {index.max()}")
         shards = np.searchsorted(self._ends, where, side="right") - 1
-        at = list(zip(shards.tolist(), (where - self._ends[shards]).tolist(), strict=True))
-        labels = self._values("label", at)
+        at = _Places(shards, where - self._ends[shards])
         return TrainingData(
             schema=self.schema,
             columns={name: _writable(kind.column(self._values(name, at))) for name, kind in self.schema.inputs.items()},
-            targets=self.schema.output.targets(labels),
+            targets=self.schema.output.targets(self._values("label", at)),
             weights=self._weights[where],
             ids=tuple(self._values("id", at)),
         )
@@ -108,37 +109,66 @@ class Rows:
 
     @cached_property
     def _weights(self) -> Array:
-        weights = np.concatenate([np.zeros(0), *(shard.numbers["weight"] for shard in self._shards)])
+        weights = np.concatenate([np.zeros(0), *(np.asarray(shard.numbers["weight"]) for shard in self._shards)])
         return weights / weights.mean() if weights.any() else weights
 
-    def _values(self, name: str, at: Sequence[tuple[int, int]]) -> list[Any]:
+    def _values(self, name: str, at: _Places) -> Sequence[Any]:
         """Return canonical values; bytes as views, which live as long as the rows do."""
-        if name in self._shards[0].numbers if self._shards else False:
+        kind = self._form.types[name]
+        if kind == pa.float64():
             numbers = [shard.numbers[name] for shard in self._shards]
-            return [float(numbers[shard][row]) for shard, row in at]
-        parts = [shard.parts[name] for shard in self._shards]
+            return [numbers[shard][row] for shard, row in at.pairs]
+        if kind == pa.large_string() and at.by_shard is not None:
+            return self._texts(name, len(at.pairs), at.by_shard)
+        views = [shard.views[name] for shard in self._shards]
         values = []
-        for shard, row in at:
-            starts, data = parts[shard]
+        for shard, row in at.pairs:
+            starts, data = views[shard]
             values.append(data[starts[row] : starts[row + 1]])
-        return values if self._form.types[name] == pa.large_binary() else [str(value, "utf-8") for value in values]
+        return values if kind == pa.large_binary() else [str(value, "utf-8") for value in values]
+
+    def _texts(self, name: str, num: int, by_shard: Sequence[tuple[int, Array, Array]]) -> list[str]:
+        """Return texts from few shards: Arrow makes those of one shard quicker than a loop makes each."""
+        texts = np.empty(num, dtype=object)
+        for shard, positions, rows in by_shard:
+            texts[positions] = self._shards[shard].texts[name].take(pa.array(rows)).to_numpy(zero_copy_only=False)
+        found: list[str] = texts.tolist()
+        return found
+
+
+class _Places:
+    """Where rows lie: as pairs of a shard and a row in it; in few shards, also by shard, with their positions."""
+
+    def __init__(self, shards: Array, rows: Array) -> None:
+        self.pairs = list(zip(shards.tolist(), rows.tolist(), strict=True))
+        self.by_shard: list[tuple[int, Array, Array]] | None = None
+        which = np.unique(shards).tolist()
+        if len(which) <= _FEW_SHARDS:
+            positions = [np.flatnonzero(shards == shard) for shard in which]
+            self.by_shard = [(shard, at, rows[at]) for shard, at in zip(which, positions, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """A shard's numbers as arrays, its text and bytes as (where each begins, all of them), without a copy."""
+    """A shard's numbers, and its text and bytes as (where each begins, all of them), without a copy.
+
+    They are views because one of their items is a Python value sooner than one of an array.
+    """
 
     table: pa.Table
-    numbers: dict[str, Array]
-    parts: dict[str, tuple[Array, memoryview]]
+    numbers: dict[str, memoryview]
+    texts: dict[str, pa.Array]
+    views: dict[str, tuple[memoryview, memoryview]]
 
     @classmethod
     def of(cls, table: pa.Table) -> _Shard:
         columns = {name: table[name].combine_chunks() for name in table.schema.names}
         columns = {n: c.chunk(0) if isinstance(c, pa.ChunkedArray) else c for n, c in columns.items()}
         long = [name for name, column in columns.items() if column.type in (pa.large_string(), pa.large_binary())]
-        numbers = {n: c.to_numpy(zero_copy_only=False) for n, c in columns.items() if n not in long}
-        return cls(table, numbers, {name: text_buffers(columns[name]) for name in long})
+        numbers = {n: c.to_numpy(zero_copy_only=False).data for n, c in columns.items() if n not in long}
+        buffers = {name: text_buffers(columns[name]) for name in long}
+        views = {name: (starts.data, data) for name, (starts, data) in buffers.items()}
+        return cls(table, numbers, {name: columns[name] for name in long}, views)
 
 
 def _writable(column: Array) -> Array:

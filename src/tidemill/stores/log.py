@@ -125,14 +125,13 @@ class Log:
         read = None if columns is None else list(dict.fromkeys([*columns, *_KEY]))
         rows = self._read(project, "predictions", span, where, read, declared_types(schema) if schema else {})
         rows = of_declared_size(rows, schema) if schema else rows
-        rows = rows.sort(_KEY).unique(_KEY, keep="first", maintain_order=True)
+        rows = _in_order(rows, _KEY)
         return rows if columns is None else rows.select(columns)
 
     def _feedback(self, project: str, span: _Span, kinds: Sequence[str] | None) -> pl.DataFrame:
         where = pl.lit(value=True) if kinds is None else pl.col("kind").is_in(list(kinds))
         facts = self._read(project, "feedback", span, where, list(FEEDBACK_FIELDS))
-        order = ["received_at", "request_id", "kind", "source", "text", "number", "trust"]
-        return facts.sort(order).unique(maintain_order=True)
+        return _in_order(facts, ("received_at", "request_id", "kind", "source", "text", "number", "trust"))
 
     def _read(
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,
@@ -150,6 +149,21 @@ class Log:
             except FileNotFoundError as error:  # merged into another file since it was found: look again
                 missing = str(error)
         raise Corrupt(f"the log names a file that is not there: {missing}.", "restore it from a backup")
+
+
+def _in_order(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Return rows in the order of a key that begins with the time, each once.
+
+    Only those of the same microsecond need the rest of their keys compared.
+    """
+    if not rows["received_at"].is_sorted():
+        rows = rows.sort("received_at", maintain_order=True)
+    same = (rows["received_at"].diff() == 0).fill_null(value=False)
+    if not same.any():
+        return rows
+    tied = same | same.shift(-1, fill_value=False)
+    some = rows.filter(tied).sort(key).unique(key, keep="first", maintain_order=True)
+    return pl.concat([rows.filter(~tied), some]).sort("received_at", maintain_order=True)
 
 
 def _span(after: datetime | None, until: datetime) -> _Span:

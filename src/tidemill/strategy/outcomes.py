@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tidemill.errors import ProjectError
 from tidemill.records import Trust
 from tidemill.schema import Array
 
@@ -71,7 +72,16 @@ class OutcomeNeeds:
 
     @classmethod
     def of(cls, needs: Iterable[OutcomeNeeds]) -> OutcomeNeeds:
-        """Return all that is needed, at the strictest trust that a reader of any metric asks for."""
+        """Return all that is needed.
+
+        Raises:
+            ProjectError: members of one stage read labels of different trust; the strictest would blind the others.
+        """
         needs = [need for need in needs if need.metrics]
+        trusts = sorted({need.trust for need in needs}, key=lambda trust: trust.rank)
+        if len(trusts) > 1:
+            raise ProjectError(
+                f"members of one stage read labels of trust {' and '.join(trusts)}.", "give all of them the same trust="
+            )
         metrics = tuple(dict.fromkeys(name for need in needs for name in need.metrics))
         return cls(metrics, max((need.trust for need in needs), key=lambda trust: trust.rank, default=Trust.PEOPLE))

@@ -69,7 +69,7 @@ class Strategy:
     log: Log = log.Everything()
     curate: Curate = Random()
     label: Label = Feedback()
-    trigger: Trigger = Degraded(None, drop=0.03) | Every("30d")
+    trigger: Trigger = (Degraded(None, drop=0.03) | Every("30d")).at_most("1d")
     dataset: Dataset = dataset.Everything()
     offline: _Tests = _Tests(NoWorse(by="cohort"))
     online: Online = _ONLINE
