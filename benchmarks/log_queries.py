@@ -1,9 +1,8 @@
-"""What questions of a large log cost: a group-by, the label join, conditions, and the loop's turn when nothing happens."""
+"""What questions of a large log cost: a group-by, the label join, conditions, and an idle turn of the loop."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from tidemill.app import App
@@ -62,7 +60,9 @@ def predictions(first: int, num: int, rng: np.random.Generator, *, per_s: int = 
         "assigned_version": rng.integers(1, 6, num),
         "answered_version": rng.integers(1, 6, num),
         "policy_version": np.ones(num, np.int64),
-        "scores": pa.ListArray.from_arrays(np.arange(0, 2 * num + 1, 2, dtype=np.int32), rng.random(2 * num, np.float32)),
+        "scores": pa.ListArray.from_arrays(
+            np.arange(0, 2 * num + 1, 2, dtype=np.int32), rng.random(2 * num, np.float32)
+        ),
         "abstained": np.zeros(num, bool),
         "cached": np.zeros(num, bool),
         "latency_ms": rng.exponential(2.0, num),
@@ -147,7 +147,9 @@ def label_join(num: int = 1_000_000, num_labels: int = 100_000) -> None:
         window = {"after": None, "until": START + timedelta(days=2)}
         asked = {"horizon": timedelta(hours=1), "trust": Trust.CROWD, "columns": ["decision", "age"]}
         whole = "SELECT count(*), count(label), avg((label = decision)::INT) FROM outcomes"
-        print(f"label join, {num:,} predictions with {num_labels:,} labels, best (median) of 5, s (wanted: at most 0.5)")
+        print(
+            f"label join, {num:,} predictions with {num_labels:,} labels, best (median) of 5, s (wanted: at most 0.5)"
+        )
         for name, ask in {
             "Log.outcomes, 2 columns": lambda: at.log.outcomes("p", **window, **asked),
             "Log.predictions, 2 columns": lambda: at.log.predictions("p", **window, columns=["decision", "age"]),

@@ -31,7 +31,7 @@ def calm(first_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tried(calm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """The same when version 1 has fallen on the new app and version 2 is trained, but not yet tested; and the second."""
+    """The same when version 1 has fallen on the new app and version 2 is trained, not tested; and the second."""
     folder = tmp_path_factory.mktemp("tried") / "now"
     shutil.copytree(calm, folder)
     harness = Harness.open(folder, now=START + timedelta(seconds=CALM_S))
@@ -42,10 +42,8 @@ def tried(calm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, i
 
 
 @pytest.fixture
-def harness(
-    calm: Path, request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[Callable[..., Harness]]:
-    """Return a factory of deployments: `calm`, or `tried` with a candidate that awaits its test; `edit` changes its project."""
+def harness(calm: Path, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+    """Return a factory of deployments: `calm`, or `tried` with an untested candidate; `edit` changes the project."""
     opened: list[Harness] = []
 
     def make(stage: str = "calm", *, edit: Mapping[str, str] | None = None) -> Harness:

@@ -1,7 +1,7 @@
 """A deployment in one process on a manual clock: real stores, real training, real engine; only users and time are fake.
 
-Users are drawn anew for each second from a seed, are routed by the route in force, and get the answer that the test says
-their version gives. A second's facts are written once, however often the loop is killed and started again.
+Users are drawn anew for each second from a seed, are routed by the route in force, and get the answer that the test
+says their version gives. A second's facts are written once, however often the loop is killed and started again.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class Harness:
     engine: Engine | None = None
 
     @classmethod
-    def make(cls, folder: Path, *, project: str = PROJECT, offline: str = "tm.offline.NoWorse('accuracy', by='cohort')") -> Harness:
+    def make(
+        cls, folder: Path, *, project: str = PROJECT, offline: str = "tm.offline.NoWorse('accuracy', by='cohort')"
+    ) -> Harness:
         """Open a home with version 1 in traffic."""
         harness = cls.open(folder, project=project, offline=offline)
         examples = examples_from(table(np.random.default_rng(1), 300), harness.app.project.schema, now=START)
@@ -97,7 +99,11 @@ class Harness:
 
     @classmethod
     def open(
-        cls, folder: Path, *, project: str = PROJECT, offline: str = "tm.offline.NoWorse('accuracy', by='cohort')",
+        cls,
+        folder: Path,
+        *,
+        project: str = PROJECT,
+        offline: str = "tm.offline.NoWorse('accuracy', by='cohort')",
         now: datetime = START,
     ) -> Harness:
         """Open a home as a process that starts does."""
@@ -207,7 +213,9 @@ class Harness:
 
         rows = [row(assigned.version, "answer"), *(row(v, "shadow") for v in route.shadows)]
         said = ("low" if right == "high" else "high") if self.lie else right
-        told = Feedback(request_id=request_id, received_at=at + 500_000, kind="label", value=said, source="feedback", trust="crowd")
+        told = Feedback(
+            request_id=request_id, received_at=at + 500_000, kind="label", value=said, source="feedback", trust="crowd"
+        )
         return rows, [told] if says else []
 
     def people(self) -> None:
@@ -241,13 +249,28 @@ class Harness:
 
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:
         """Return everything the stores hold, but for what is measured by a real clock."""
-        tables = "projects models routes states cycles steps verdicts commands examples queue datasets strategies".split()
+        tables = [
+            "projects",
+            "models",
+            "routes",
+            "states",
+            "cycles",
+            "steps",
+            "verdicts",
+            "commands",
+            "examples",
+            "queue",
+            "datasets",
+            "strategies",
+        ]
         out: dict[str, list[tuple[Any, ...]]] = {}
         with self.app.world.db.read() as conn:
             for name in tables:
                 rows = [tuple(r) for r in conn.execute(text(f"SELECT * FROM {name}"))]
                 out[name] = sorted(rows, key=repr)
-            out["reports"] = sorted(_without_latency(r) for r in conn.execute(text("SELECT version, body FROM reports")))
+            out["reports"] = sorted(
+                _without_latency(r) for r in conn.execute(text("SELECT version, body FROM reports"))
+            )
             out["runs"] = sorted(tuple(r) for r in conn.execute(text("SELECT run, cycle, status FROM runs")))
         log = self.app.world.log.predictions(self.name, after=None, until=self.clock.now() + timedelta(days=1))
         out["log"] = log.select("request_id", "role", "answered_version").rows()

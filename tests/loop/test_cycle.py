@@ -29,7 +29,8 @@ def test_a_fall_is_noticed_retrained_and_released_step_by_step(harness: Make) ->
     fell = quality(h, 4)
     h.until_closed()
     h.seconds(20)
-    assert fell["new_app"] < 0.6 < 0.85 < quality(h, 10)["new_app"]
+    assert fell["new_app"] < 0.6
+    assert quality(h, 10)["new_app"] > 0.85
     assert h.outcomes() == ["promoted"]
     assert (h.route.stable, h.route.fallback, h.route.candidate) == (2, 1, None)
     shares = [c.route.share for c in h.app.world.catalog.history(h.name) if c.route.candidate == 2]
@@ -174,6 +175,7 @@ def test_a_stale_word_is_answered_and_not_kept_for_the_next_candidate(harness: M
 
 def test_what_a_step_raises_is_shown_and_the_other_steps_go_on(harness: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     h = harness("tried")
+
     def broken(turn: object) -> bool:
         raise RuntimeError("the labels page burnt down")
 

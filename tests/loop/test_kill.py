@@ -1,8 +1,8 @@
 """The loop is killed before and after every write of a full cycle, and started again: the end is the same.
 
-The unkilled run is kept second by second. For each write in a second, a child process starts from that second, is ended by
-`os._exit` just before or just after the write, and the second is taken again by a fresh start. What the stores then hold
-equals what they held in the unkilled run, from where on the two runs are the same.
+The unkilled run is kept second by second. For each write in a second, a child process starts from that second, is
+ended by `os._exit` just before or just after the write, and the second is taken again by a fresh start. What the stores
+then hold equals what they held in the unkilled run, from where on the two runs are the same.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def test_a_route_waits_until_its_versions_are_loaded(place, tmp_path):
     with running(place) as client, Load(client.base_url, num_callers=1) as load:
         place.route(stable=place.add(python_artefact(tmp_path / "a", "Fickle")))
         until(lambda: any(version == 2 for version, _, _ in load.replies))
-        workers = psutil.Process().children(recursive=True)
+        children = psutil.Process().children(recursive=True)
+        workers = [child for child in children if "tidemill.runtime.worker" in child.cmdline()]
+        assert workers
         place.route(stable=1)
         until(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))
     assert {(fallback, status) for _, fallback, status in load.replies} == {(None, 200)}

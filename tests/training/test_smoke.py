@@ -67,12 +67,10 @@ class Broken:
     ids=lambda e: type(e).__name__,
 )
 @pytest.mark.parametrize("seed", [0, 1])
-def test_what_can_learn_passes_within_a_second(estimator, seed, digits, tmp_path):
-    begun = time.process_time()
+def test_what_can_learn_passes(estimator, seed, digits, tmp_path):
     verdicts = smoke.run(Sklearn(estimator), digits, seed=seed, workdir=tmp_path)
     assert not failed(verdicts), failed(verdicts)
     assert [v.by for v in verdicts] == [f"smoke.{n}" for n in ("shapes", "inputs", "labels", "memorise", "latency")]
-    assert time.process_time() - begun < 1.5  # of CPU, since the machine may be busy; 0.5 on a quiet core
 
 
 def test_text_and_values_pass_too(titles, prices, tmp_path):

@@ -3,7 +3,7 @@
 Examples with equal features are one group. So are near-duplicates: a new example joins the group of the nearest
 **leader**, the first example of a group, that is alike in all its text, image and tensor features and equal in the
 others (see `tidemill.stats.likeness`). It is compared with leaders only, so that groups do not grow by chains, and a
-group takes near-duplicates up to 20 or 2 % of the project's examples, so that a fixed camera does not make one group of
+group takes near-duplicates up to 20 or 1 % of the project's examples, so that a fixed camera does not make one group of
 everything. What is looked at for an example is bounded: at most 32 leaders for each of its six bands.
 """
 
@@ -29,7 +29,7 @@ Inputs = Mapping[str, Any]
 
 _LEADERS_A_BAND = 32
 _LEAST_ROOM = 20
-_ROOM_SHARE = 0.02
+_ROOM_SHARE = 0.01
 
 
 @dataclass(frozen=True)

@@ -91,47 +91,48 @@ class InputColumns:
     """
 
     def __init__(self, chunks: Chunks, places: Sequence[Place], types: Mapping[str, pa.DataType]) -> None:
-        self._types = dict(types)
-        codes = {digest: code for code, digest in enumerate(dict.fromkeys(place.chunk for place in places))}
+        self._chunks, self._types = chunks, dict(types)
+        self._digests = list(dict.fromkeys(place.chunk for place in places))
+        codes = {digest: code for code, digest in enumerate(self._digests)}
         self._codes = np.array([codes[place.chunk] for place in places], dtype=np.int64)
         self._rows = np.array([place.row for place in places], dtype=np.int64)
-        self._tables = [self._typed(chunks.get(digest)) for digest in codes]
-        self.fits = np.array([table is not None for table in self._tables], dtype=bool)[self._codes]
-        self.lengths = self._measured()
+        self.fits = np.zeros(len(places), dtype=bool)
+        self.lengths = {name: np.zeros(len(places), dtype=np.int64) for name in types}
+        self._measure()
 
     def take(self, index: Array) -> pa.Table:
         """Return the rows at `index` int64 (M,), which all fit, in that order and in one piece."""
         pieces, order = [], []
         for code, at in _grouped(self._codes[index]):
-            table = self._tables[code]
+            table = self._table(code)
             assert table is not None, "only rows that fit are taken"
-            pieces.append(self._large(table.take(pa.array(self._rows[index[at]]))))
+            # In types that hold more than 2 GiB together.
+            pieces.append(table.take(pa.array(self._rows[index[at]])).cast(pa.schema(self._types)))
             order.append(at)
         if not pieces:
             return pa.schema(self._types).empty_table()
         together = pa.concat_tables(pieces).combine_chunks()
         return together if len(pieces) == 1 else together.take(pa.array(np.argsort(np.concatenate(order))))
 
-    def _typed(self, table: pa.Table) -> pa.Table | None:
-        """Return the wanted columns of a chunk, None where it has one of them not, or in another type."""
+    def _measure(self) -> None:
+        long = [name for name, kind in self._types.items() if kind != pa.float64()]
+        for code, at in _grouped(self._codes):
+            table = self._table(code)
+            if table is not None:
+                self.fits[at] = True
+                for name in long:
+                    self.lengths[name][at] = pc.binary_length(table[name]).to_numpy()[self._rows[at]]
+
+    def _table(self, code: int) -> pa.Table | None:
+        """Return the wanted columns of a chunk, None where it has one of them not, or in another type.
+
+        It is opened anew each time: a process may map some ten thousand files at once, and no more.
+        """
+        table = self._chunks.get(self._digests[code])
         for name, kind in self._types.items():
             if name not in table.schema.names or table.schema.field(name).type not in _SMALL[kind]:
                 return None
         return table.select(list(self._types))
-
-    def _large(self, table: pa.Table) -> pa.Table:
-        """Return the columns in types that hold more than 2 GiB together."""
-        return table.cast(pa.schema(self._types))
-
-    def _measured(self) -> dict[str, Array]:
-        lengths = {name: np.zeros(len(self._rows), dtype=np.int64) for name in self._types}
-        long = [name for name, kind in self._types.items() if kind != pa.float64()]
-        for code, at in _grouped(self._codes):
-            table = self._tables[code]
-            if table is not None:
-                for name in long:
-                    lengths[name][at] = pc.binary_length(table[name]).to_numpy()[self._rows[at]]
-        return lengths
 
 
 _SMALL = {
