@@ -5,6 +5,12 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # Tests of the optional torch trainer run where torch is installed: `make test TORCH=1` installs it.
 TORCH  ?=
+ifneq ($(TORCH),)
+EXTRAS    := dev,torch
+TORCH_PIN := torch==2.13.0
+else
+EXTRAS    := dev
+endif
 WORKERS ?= 2
 
 .PHONY: demo test check bench clean
@@ -35,5 +41,5 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet --constraint constraints.txt $(if $(TORCH),torch==2.13.0 '--editable=.[dev,torch]',--editable '.[dev]')
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]' $(TORCH_PIN)
 	touch $@ $(VENV)/.base

@@ -72,6 +72,17 @@ def versions(shell: Shell) -> list[str]:
     return digests
 
 
+def test_a_project_says_whether_near_duplicates_share_a_split(shell: Shell, tmp_path: Path) -> None:
+    texts = PROJECT.replace("tm.Number()", "tm.Text()")
+    without = texts.replace("trainer=", "near_duplicates=False, trainer=")
+    for number, (text, near) in enumerate([(texts, {"x"}), (without, set())]):
+        (tmp_path / f"near_{number}.py").write_text(text.replace('"waves"', f'"waves{number}"'))
+        app = App.open(f"near_{number}.py", ".tidemill")
+        assert set(app.world.sameness.near) == near
+        assert tuple(app.world.sameness.names) == ("x",)
+        app.close()
+
+
 def test_versions_are_listed_with_their_names(shell: Shell, versions: list[str]) -> None:
     shell("dataset", "tag", "golden", "1")
     _, said, _ = shell("dataset", "list")
