@@ -161,7 +161,7 @@ def _report_ingest(home: str, fed: list[dict[str, Any]], moved: dict[str, Any], 
     print(f"  acknowledged        {made - failed:,}, in the log {rows:,} rows of {ids:,} ids "
           f"({'each once' if rows == ids == made - failed else 'NOT each once'})")  # fmt: skip
     print(f"  acknowledgement     p50 {p50:.2f}, p99 {p99:.2f}, p99.9 {p999:.2f} ms (wanted: p99 at most {wanted:.1f})")
-    print(f"  CPU us a row        {1e6 * sum(f["cpu"] for f in fed) / made:.1f} gateways (most of it to make rows),"
+    print(f"  CPU us a row        {1e6 * sum(f['cpu'] for f in fed) / made:.1f} gateways (most of it to make rows),"
           f" compactor {1e6 * moved['cpu'] / made:.1f}")  # fmt: skip
 
 

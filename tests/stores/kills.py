@@ -1,8 +1,8 @@
 """Gateways and compactors that are killed again and again, and a count of what they acknowledged against the log.
 
-A gateway here is its recorder, and a caller beside it that notes an id once the recorder has said that it is written. An
-injected kill ends a process at one of its operations on the disk or the database, chosen by chance, half way through a
-write where it is one; a real kill is SIGKILL from outside. Each dead process has a successor at once.
+A gateway here is its recorder, and a caller beside it that notes an id once the recorder has said that it is written.
+An injected kill ends a process at one of its operations on the disk or the database, chosen by chance, half way through
+a write where it is one; a real kill is SIGKILL from outside. Each dead process has a successor at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.segments import Batch, Segments, SegmentWriter
 
 CLOCK = SystemClock()
-TTL = timedelta(seconds=1)
+TTL = timedelta(milliseconds=500)
 _KILLED = 9
 _PROCESS = multiprocessing.get_context("forkserver")
 _PROCESS.set_forkserver_preload(["kills"])
@@ -195,9 +195,7 @@ class Killing:
         next_real = begun + 0.5
         try:
             while killed < injected or killed_real < real:
-                assert time.monotonic() - begun < limit_s, (
-                    f"{killed} injected and {killed_real} real kills in {limit_s} s"
-                )
+                assert time.monotonic() - begun < limit_s, f"only {killed} and {killed_real} kills in {limit_s} s"
                 time.sleep(0.01)
                 takeovers.look()
                 for place, process in running.items():
@@ -221,12 +219,12 @@ class Killing:
         self._num += 1
         kind = place.partition(" ")[0]
         if kind == "gateway":
-            fate = self.rng.randint(1, 1500) if doomed else -1
+            fate = self.rng.randint(1, 300) if doomed else -1
             notes = self.home / "acknowledged" / f"{self._num:05d}"
             arguments = (str(self.home / "segments"), str(notes), self.rate // 2, self.durability, fate)
             process = _PROCESS.Process(target=run_gateway, args=arguments)
         else:
-            fate = self.rng.randint(1, 120) if doomed else -1
+            fate = self.rng.randint(1, 80) if doomed else -1
             process = _PROCESS.Process(target=run_compactor, args=(str(self.home), fate))
         process.start()
         return process
