@@ -257,7 +257,9 @@ def test_every_setting_of_a_deployment_is_described() -> None:
     commands = (_command(name, []) for name in main.COMMANDS)
     settings = {(p.envvar, p.opts[0]) for command in commands for p in command.params if p.envvar}
     rows = [
-        line.split("|") for line in page("docs/loop.md").read_text().splitlines() if line.startswith("| `TIDEMILL_")
+        line.split("|")
+        for line in page("docs/deployment.md").read_text().splitlines()
+        if line.startswith("| `TIDEMILL_")
     ]
     described = {pair for row in rows for pair in zip(_SPAN.findall(row[1]), _SPAN.findall(row[2]), strict=True)}
     assert described == settings

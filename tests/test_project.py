@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +327,15 @@ def test_projects_that_serve_otherwise_have_other_manifests() -> None:
         )
     ]
     assert all(one != other for i, one in enumerate(manifests) for other in manifests[:i])
+
+
+def test_how_long_the_log_is_kept_is_a_duration_that_lets_feedback_come() -> None:
+    strategy = tm.Strategy(label=tm.label.Feedback(horizon="5d"), curate_every="1d")
+    assert pets().log_age is None
+    assert pets(keep_log="2w", strategy=strategy).log_age == timedelta(days=14)
+    assert pets(keep_log=timedelta(days=7), strategy=strategy).log_age == timedelta(days=7)
+    with pytest.raises(ProjectError, match="before their feedback has come") as refusal:
+        pets(keep_log="6d", strategy=strategy)
+    assert refusal.value.hint == "keep at least 7 days"
+    with pytest.raises(ProjectError, match="keep_log is 'long'"):
+        pets(keep_log="long")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
+from tidemill.clock import duration
 from tidemill.errors import ProjectError, TidemillError
 from tidemill.manifest import Limits, Manifest
 from tidemill.model import Trainer
@@ -34,7 +37,8 @@ class Project:
     `unit` names what the route sticks to and statistics count once. The first of `metrics` is the one to optimise.
     `cohorts` are SQL conditions over tags, inputs and projections. `abstain_below` marks decisions whose highest score
     is lower. With `near_duplicates`, examples whose text, images or tensors are nearly the same are all for training or
-    all for tests, as equal ones always are.
+    all for tests, as equal ones always are. `keep_log` is how long predictions and feedback stay in the log, in whole
+    days; by default for ever.
 
     Raises:
         ProjectError: something in it is wrong; the message names the part, the value and the next move.
@@ -51,6 +55,7 @@ class Project:
     strategy: Strategy = field(default_factory=Strategy)
     abstain_below: float | None = None
     near_duplicates: bool = True
+    keep_log: timedelta | str | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -68,6 +73,7 @@ class Project:
         resolved = self.strategy.resolved(first.name, binary=first.bounds == (0.0, 1.0))
         object.__setattr__(self, "strategy", resolved)
         self._check_metrics_are_declared()
+        self._check_keep_log()
 
     def _check_name(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -119,6 +125,23 @@ class Project:
                         f"strategy.{stage} watches {name!r}, which has no value for a single request.",
                         "watch accuracy, log_loss, mean_absolute_error or an event rate there; the gate may read it",
                     )
+
+    def _check_keep_log(self) -> None:
+        if self.keep_log is None:
+            return
+        age = duration(self.keep_log, name="keep_log")
+        object.__setattr__(self, "keep_log", age)
+        least = timedelta(days=1) + self.strategy.label.horizon + self.strategy.curate_every
+        if age < least:
+            raise ProjectError(
+                f"keep_log is {age}: the loop would lose requests before their feedback has come.",
+                f"keep at least {math.ceil(least / timedelta(days=1))} days",
+            )
+
+    @property
+    def log_age(self) -> timedelta | None:
+        """How long predictions and feedback stay in the log; None for ever."""
+        return None if self.keep_log is None else duration(self.keep_log)
 
     @cached_property
     def schema(self) -> Schema:

@@ -24,9 +24,9 @@ from tidemill.clock import SystemClock
 from tidemill.manifest import Manifest
 from tidemill.records import Feedback, ModelVersion, Prediction, Route
 from tidemill.serving.serve import Service, config
+from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
-from tidemill.stores.database import Database
 from tidemill.stores.home import Home
 from tidemill.stores.segments import Segments, decode, read_frames
 
@@ -34,10 +34,11 @@ from tidemill.stores.segments import Segments, decode, read_frames
 class Place:
     """A home with one project or more, and what the loop would do to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         self.folder = folder
         self.home = Home(folder / "home").make()
-        self.database = Database.open(self.home.db_url)
+        self.url = database
+        self.database = open_database(self.home, database)
         self.catalog = Catalog(self.database)
         self.blobs = Blobs(self.home.blobs)
         self._num = 0
@@ -97,7 +98,7 @@ class Place:
 @contextlib.contextmanager
 def running(place: Place, **settings: Any) -> Iterator[httpx.Client]:
     """A gateway in a thread of this process, and a client of it."""
-    service = Service(place.home, poll_s=0.05, **settings)
+    service = Service(place.home, database=place.url, **{"poll_s": 0.05, **settings})
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     started = threading.Event()

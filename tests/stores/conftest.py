@@ -16,24 +16,22 @@ from tidemill.stores.database import Database
 SOURCE = Path(__file__).parents[2] / "src"
 
 
-ON_BOTH = {
-    "test_catalog",
-    "test_database",
-    "test_journal",
-    "test_rows",
-    "test_upgrade",
-}  # what PostgreSQL is for, whole
-DEAR = {"start_child", "monkeypatch"}  # of the others, tests that try an example many times or kill processes
+# What runs on PostgreSQL too: of the modules that are about its tables every test, of those that stand on them the
+# ones that neither try many examples nor kill processes; the rest would only say the same again, in another minute.
+WHOLE = {"test_belonging", "test_catalog", "test_database", "test_journal", "test_rows", "test_upgrade"}
+IN_PART = {"test_datasets", "test_log", "test_reservoir"}
+DEAR = {"start_child", "monkeypatch"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses a database on SQLite and on PostgreSQL."""
+    """Run what uses a database on SQLite, and on PostgreSQL."""
     is_given = any(mark.args[0] == "database_url" for mark in metafunc.definition.iter_markers("parametrize"))
     if "database_url" not in metafunc.fixturenames or is_given:
         return
     is_dear = hasattr(metafunc.function, "hypothesis") or DEAR & set(metafunc.fixturenames)
-    on_both = metafunc.module.__name__ in ON_BOTH or not is_dear
-    metafunc.parametrize("database_url", ["sqlite", "postgresql"][: 1 + on_both], indirect=True)
+    module = metafunc.module.__name__
+    on_both = module in WHOLE or (module in IN_PART and not is_dear)
+    metafunc.parametrize("database_url", ["sqlite", "postgresql"] if on_both else ["sqlite"], indirect=True)
 
 
 @pytest.fixture

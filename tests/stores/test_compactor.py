@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from log_rows import Mill, feedback, keys, payload, prediction
+from log_rows import LEASE, Mill, feedback, keys, payload, prediction
 from sqlalchemy import select
 
+from tidemill.clock import SystemClock
 from tidemill.errors import Corrupt, Fenced
 from tidemill.stores.compactor import Compacted
 from tidemill.stores.database import Database
@@ -243,6 +248,76 @@ def test_a_compactor_that_lost_its_lease_while_it_wrote_changes_nothing(mill: Mi
     with pytest.raises(Fenced):
         slow.compact(lease, now=mill.now)
     assert mill.ids() == ["request-000001"]
+    assert_tidy(mill)
+
+
+STOPPED = """
+import os, signal, sys
+from datetime import timedelta
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from log_rows import LEASE, Mill
+from tidemill.clock import SystemClock
+from tidemill.errors import Fenced
+from tidemill.stores.database import Database
+
+where, now = sys.argv[4], SystemClock().now
+mill = Mill(Path(sys.argv[2]), Database.open(sys.argv[3]), now())
+
+def stopping(act, before):
+    def stop(*given, **named):
+        if before:
+            print("stops", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        done = act(*given, **named)
+        if not before:
+            print("stops", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return done
+    return stop
+
+if where == "it has listed the segments":
+    mill.compactor._segments.present = stopping(mill.compactor._segments.present, False)
+elif where == "it has written the files":
+    mill.journal.write = stopping(mill.journal.write, True)
+else:
+    removed = mill.compactor._segments.remove
+    def remove(names):
+        names = list(names)
+        (stopping(removed, True) if names else removed)(names)
+    mill.compactor._segments.remove = remove
+lease = mill.journal.acquire(LEASE, "old", now=now(), ttl=timedelta(seconds=0.5))
+try:
+    print("moved", mill.compactor.compact(lease, now=now()).rows)
+except Fenced:
+    print("fenced")
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("it has listed the segments", "fenced"),
+        ("it has written the files", "fenced"),
+        ("it has committed", "moved 5"),
+    ],
+)
+def test_a_compactor_stopped_and_revived_after_its_heir_worked_changes_nothing(
+    mill: Mill, database_url: str, start_child: Callable[..., Any], where: str, expected: str
+) -> None:
+    rows = [prediction(i, mill.at(i)) for i in range(5)]
+    mill.seal(*rows, feedback(1, mill.at(9), "ok"))
+    old = start_child(STOPPED, str(Path(__file__).parent), str(mill.folder), database_url, where)
+    assert old.hear() == "stops"
+    now = SystemClock().now
+    while (lease := mill.journal.acquire(LEASE, "heir", now=now(), ttl=HOUR)) is None:
+        time.sleep(0.05)
+    mill.compactor.compact(lease, now=now())
+    mill.seal(prediction(7, mill.at(7)))
+    mill.compactor.compact(lease, now=now())
+    old.signal(signal.SIGCONT)
+    assert old.hear() == expected
+    assert mill.ids() == keys([*rows, prediction(7, mill.at(7))])
     assert_tidy(mill)
 
 

@@ -168,8 +168,11 @@ class Engine:
         lease = self._compactor.take(now)
         if lease is None:
             return False
-        moved = self.world.compactor.compact(lease, now=now)
-        if now - self._merged_at >= MERGE_EVERY:
-            self.world.compactor.merge_small(lease, now=now)
-            self._merged_at = now
+        try:
+            moved = self.world.compactor.compact(lease, now=now)
+            if now - self._merged_at >= MERGE_EVERY:
+                self.world.compactor.merge_small(lease, now=now)
+                self._merged_at = now
+        except Fenced:  # another took over, and goes on where this one stopped
+            return False
         return moved.segments > 0

@@ -13,6 +13,7 @@ from tidemill.loop.curate import curate
 from tidemill.loop.form import form
 from tidemill.loop.label import label
 from tidemill.loop.release import release
+from tidemill.loop.retain import retain
 from tidemill.loop.test import test
 from tidemill.loop.train import train
 from tidemill.loop.watch import watch
@@ -24,6 +25,7 @@ STANDING: Mapping[str, Callable[[Turn], bool]] = {
     "curate": curate,
     "label": label,
     "watch": watch,
+    "retain": retain,
 }
 
 CYCLE: Mapping[str, Callable[[Turn, Cycle], bool]] = {

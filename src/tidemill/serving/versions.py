@@ -160,6 +160,7 @@ class VersionWatch:
                 slot = watched.slots[version] = Slot()
             if slot.future is None and (slot.state is None or time.monotonic() >= slot.retry_at):
                 slot.future = _in_thread(partial(self._load, name, version, Manifest.from_json(manifest)))
+                slot.future.add_done_callback(lambda _: self.wake())
             elif slot.future is not None and slot.future.done():
                 self._gather(name, version, slot)
         return all(watched.slots[version].state is not None for version in wanted)

@@ -8,10 +8,10 @@ are named as consumed, which it deletes too. One that lost its lease can name no
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import Connection, delete, insert, select
 
 from tidemill.clock import from_micros, micros
-from tidemill.errors import Fenced
+from tidemill.errors import Conflict, Fenced
 from tidemill.records import Feedback, Prediction
 from tidemill.stores.columns import feedback_table, prediction_tables
 from tidemill.stores.database import Database
@@ -32,6 +32,9 @@ _GROUP_BYTES = 64 << 20  # of the segments that are read and committed together
 _MERGED_BYTES = 64 << 20  # of the files merged into one
 _FAN_IN = 16
 _DAY = 86_400_000_000
+_LEFT_BEHIND_S = 3600.0
+
+Write = Callable[[], AbstractContextManager[Connection]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class Compactor:
         self._segments = segments
         self._files = LogFiles(db, folder)
         self._clean_under: int | None = None  # the token under which nothing was left behind
+        self._cleared: dict[str, date] = {}  # by project, up to which day nothing was left behind
 
     def compact(self, lease: Lease, *, now: datetime) -> Compacted:
         """Move every sealed segment, and those of dead gateways, into the log.
@@ -98,11 +102,30 @@ class Compactor:
         """
         with self._tidy(lease):
             replaced = 0
-            for group in _mergeable(self._files.find(), today=now.date().isoformat()):
-                for schema, files in self._alike(group):
-                    self._merge(schema, files, lease, now)
-                    replaced += len(files)
+            small = self._files.find(smaller_than=_MERGED_BYTES // 2)
+            for group in _mergeable(small, today=now.date().isoformat()):
+                with suppress(Conflict, FileNotFoundError):  # one of them has left the log meanwhile (see `forget`)
+                    for schema, files in self._alike(group):
+                        self._merge(schema, files, lease, now)
+                        replaced += len(files)
             return replaced
+
+    def forget(self, project: str, *, now: datetime, age: timedelta, write: Write) -> int:
+        """Delete the whole days of a project's log that are older than `age`; return how many files that were.
+
+        Examples and datasets have copies of their own. `write` gives the transaction that takes the files out of the
+        log; no lease of the compactor's is needed.
+        """
+        before = (now - age).date()
+        old = self._files.find(project, ended_before=micros(datetime.combine(before, time(), UTC)))
+        if old:
+            with write() as conn:
+                drop_files(conn, [file.path for file in old])
+            self._files.remove(file.path for file in old)
+        if self._cleared.get(project) != before:
+            self._files.clear_days(project, before=before.isoformat(), unless_after=now.timestamp() - _LEFT_BEHIND_S)
+            self._cleared[project] = before
+        return len(old)
 
     @contextmanager
     def _tidy(self, lease: Lease) -> Iterator[None]:
@@ -150,7 +173,8 @@ class Compactor:
         assert merged.num_rows == sum(file.num_rows for file in files)
         replaced = [file.path for file in files]
         with self._naming([merged], lease, now) as conn:
-            drop_files(conn, replaced)
+            if drop_files(conn, replaced) < len(replaced):
+                raise Conflict(f"a file of {first.day} is no longer in the log.", "merge what is left of that day")
         self._files.remove(replaced)
 
     @contextmanager
@@ -160,7 +184,7 @@ class Compactor:
             with self._journal.write(lease, now=now) as conn:
                 add_files(conn, files, now=micros(now))
                 yield conn
-        except Fenced:
+        except (Fenced, Conflict):
             self._files.remove(file.path for file in files)  # nobody can have named them
             raise
 

@@ -7,10 +7,11 @@ never be named, and may delete it.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,8 +70,9 @@ class LogFiles:
         )  # fmt: skip
 
     def find(
-        self, project: str | None = None, kind: str | None = None, *, first: int | None = None, last: int | None = None
-    ) -> list[LogFile]:
+        self, project: str | None = None, kind: str | None = None, *, first: int | None = None, last: int | None = None,
+        ended_before: int | None = None, smaller_than: int | None = None,
+    ) -> list[LogFile]:  # fmt: skip
         """Return the files of the log that may hold rows received from `first` to `last`, oldest first."""
         query: Select[Any] = select(*[column for column in log_files.c if column.name != "committed_at"])
         wanted = ((log_files.c.project, project), (log_files.c.kind, kind))
@@ -79,6 +81,10 @@ class LogFiles:
             query = query.where(log_files.c.last_at >= first)
         if last is not None:
             query = query.where(log_files.c.first_at <= last)
+        if ended_before is not None:
+            query = query.where(log_files.c.last_at < ended_before)
+        if smaller_than is not None:
+            query = query.where(log_files.c.num_bytes < smaller_than)
         with self._db.read() as conn:
             rows = conn.execute(query.order_by(log_files.c.first_at, log_files.c.path)).mappings().all()
         return [LogFile(**row) for row in rows]
@@ -95,6 +101,20 @@ class LogFiles:
             named = set(conn.execute(select(log_files.c.path)).scalars())
         self.remove(path for path in (str(path.relative_to(self.folder)) for path in left) if path not in named)
 
+    def clear_days(self, project: str, *, before: str, unless_after: float) -> None:
+        """Delete what is left in the folders of the days before `before`, unless it was written after that time (s).
+
+        A process that was killed between taking files out of the log and deleting them leaves some.
+        """
+        days = [day for day in (self.folder / folder_name(project)).glob("*/*") if day.name < before]
+        left = [path for day in days for path in day.glob("*.parquet*") if _written_at(path) <= unless_after]
+        with self._db.read() as conn:  # after the listing, as in `sweep`
+            named = set(conn.execute(select(log_files.c.path).where(log_files.c.project == project)).scalars())
+        self.remove(path for path in (str(path.relative_to(self.folder)) for path in left) if path not in named)
+        for day in days:
+            with suppress(OSError):  # a late row has come
+                day.rmdir()
+
 
 def add_files(conn: Connection, files: Sequence[LogFile], *, now: int) -> None:
     """Name files: from the commit on they are part of the log."""
@@ -102,10 +122,17 @@ def add_files(conn: Connection, files: Sequence[LogFile], *, now: int) -> None:
         conn.execute(insert(log_files), [{**asdict(file), "committed_at": now} for file in files])
 
 
-def drop_files(conn: Connection, paths: Sequence[str]) -> None:
-    """Take files out of the log."""
-    for at in range(0, len(paths), _MAX_NAMES):
-        conn.execute(delete(log_files).where(log_files.c.path.in_(paths[at : at + _MAX_NAMES])))
+def drop_files(conn: Connection, paths: Sequence[str]) -> int:
+    """Take files out of the log; return how many were in it."""
+    parts = [paths[at : at + _MAX_NAMES] for at in range(0, len(paths), _MAX_NAMES)]
+    return sum(conn.execute(delete(log_files).where(log_files.c.path.in_(part))).rowcount for part in parts)
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _is_older(name: str, fence: int) -> bool:
