@@ -94,7 +94,7 @@ class Sql:
     def _answer(
         self, statement: Statement, files: Sequence[LogFile], *, limit: int, timeout_s: float, memory: str
     ) -> Rows:
-        with unlocked(memory_limit=memory) as connection:
+        with _connected(memory) as connection:
             try:
                 with _limited(connection, timeout_s):
                     self._define(connection, statement, files)
@@ -172,6 +172,15 @@ class Sql:
             SELECT answers.*, TRY_CAST(best.label AS {kind}) AS label, best.trust AS label_trust,
                 best."at" AS label_at {shown}
             FROM answers LEFT JOIN known USING (request_id)"""
+
+
+def _connected(memory: str) -> duckdb.DuckDBPyConnection:
+    try:
+        return unlocked(memory_limit=memory)
+    except duckdb.Error as error:
+        raise StoreError(
+            f"memory is {memory!r}: {first_line(error)}.", "give an amount such as 500MB or 2GB"
+        ) from error
 
 
 def _silence(event: str) -> str:
