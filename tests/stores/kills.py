@@ -161,7 +161,7 @@ class Tally:
     missing: int
     doubled: int
     extra: int  # written, but the kill came before the caller heard
-    torn: int
+    torn: int  # bytes
     seconds: float
     takeovers_s: list[float]
 

@@ -10,7 +10,7 @@ from kills import Killing
 
 @pytest.mark.parametrize("durability", ["process", "power"])
 def test_rows_acknowledged_under_kills_are_in_the_log_each_once(tmp_path: Path, durability: str) -> None:
-    """`python benchmarks/stores.py --kills 200` does the same for longer."""
+    """`python benchmarks/log_kills.py` does the same for longer."""
     done = Killing(tmp_path, durability=durability).run(injected=20, real=4, limit_s=120)
     assert (done.missing, done.doubled) == (0, 0)
     assert done.acknowledged > 1_000, "or the kills left no time to acknowledge anything"
