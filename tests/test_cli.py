@@ -177,7 +177,13 @@ WRONG = [
     ("label --file nowhere.jsonl", "nowhere.jsonl is no file of answers", "one JSON object with id and label per line"),
     ("runs first-nothing", "there is no run 'first-nothing'.", "runs are first-"),
     ("strategy diff 1 7", "there is no strategy version 7.", "versions are 1"),
-    ("serve --host 0.0.0.0", "host '0.0.0.0' is not a loopback address", "listen on 127.0.0.1"),
+    ("serve --host 0.0.0.0 --port 0", "there is no token, and others", "`tidemill token add NAME`, or listen on 127"),
+    ("up --host 0.0.0.0", "there is no token, and others", "`tidemill token add NAME`, or listen on 127"),
+    ("token add queue", "'queue' is no name for a token.", "use a letter"),
+    ("token add web --for cats", "there is no project 'cats'.", "there is digits"),
+    ("token add web --expires soon", "--expires is 'soon', which is not a duration.", "such as '30d'"),
+    ("token add web --scope predict --trust truth", "may give no feedback", "add the scope feedback"),
+    ("token revoke web", "there is no token 'web' to revoke.", "`tidemill token list`"),
     ("status --home few.parquet/home", "cannot be created", "--home or TIDEMILL_HOME"),
 ]
 
@@ -301,3 +307,21 @@ def test_settings_come_from_the_environment_too(
     monkeypatch.setenv("TIDEMILL_PROJECT", str(here / "project.py"))
     monkeypatch.chdir(tmp_path)
     assert "version 1 answers" in shell("status").out
+
+
+def test_a_project_file_that_is_broken_or_gone_keeps_nobody_from_its_controls(shell: Shell, mine: Path) -> None:
+    (mine / "project.py").write_text("raise RuntimeError('half an edit')\n")
+    assert shell("pause").code == 0
+    assert shell("resume").code == 0
+    refused = shell("rollback", "--reason", "a customer called")
+    assert "version 1 has no version before it" in refused.err
+    (mine / "project.py").unlink()
+    assert shell("retrain").code == 0
+    assert shell("policy", "set", "--abstain-below", "0.5").code == 0
+
+
+def test_without_a_home_controls_say_that_there_is_none(shell: Shell, tmp_path: Path) -> None:
+    refused = shell("pause", "--home", str(tmp_path / "nothing"))
+    assert refused.code == 1
+    assert "there is no home folder" in refused.err
+    assert not (tmp_path / "nothing").exists()

@@ -283,7 +283,7 @@ PROJECTS = [
             tm.metrics.EventRate("appeal", higher_is_better=False),
             tm.metrics.EventRate("buy"),
         ],
-        abstain_below=0.6,
+        policy=tm.Policy(abstain_below=0.6),
         limits=Limits(max_batch=8, timeout_s=1.5),
         strategy=tm.Strategy(
             log=tm.log.Sample(0.1, by="country", rates={"NL": 1.0}),
@@ -307,7 +307,7 @@ def test_a_compiled_project_comes_back_from_json_as_it_was(project: Project) -> 
 
 def test_the_manifest_tells_the_gateway_what_it_needs() -> None:
     manifest = PROJECTS[1].compile()
-    assert (manifest.project, manifest.unit, manifest.abstain_below) == ("pets", "user", 0.6)
+    assert (manifest.project, manifest.unit, manifest.policy) == ("pets", "user", tm.Policy(abstain_below=0.6))
     assert manifest.feedback is Trust.FUNCTIONS and manifest.events == ("appeal", "buy")
     assert manifest.limits.max_batch == 8 and manifest.strategy == PROJECTS[1].strategy.digest()
 
@@ -319,7 +319,7 @@ def test_projects_that_serve_otherwise_have_other_manifests() -> None:
             *PROJECTS,
             pets(name="birds"),
             pets(unit="user"),
-            pets(abstain_below=0.5),
+            pets(policy=tm.Policy(abstain_below=0.5)),
             pets(limits=Limits(max_batch=1)),
             pets(output=tm.Classes(["dog", "cat"])),
             pets(inputs={"weight_kg": tm.Number(low=0)}),

@@ -14,8 +14,8 @@ import tidemill as tm
 from tidemill.strategy.member import Member
 
 NAMES = [
-    "App", "Category", "Classes", "Image", "Limits", "Model", "Number", "Outcome", "Progress", "Project", "Sensitive",
-    "Strategy", "Tensor", "Text", "TidemillError", "Trainer", "TrainingData", "Value", "Verdict",
+    "App", "Category", "Classes", "Image", "Limits", "Model", "Number", "Outcome", "Policy", "Progress", "Project",
+    "Sensitive", "Strategy", "Tensor", "Text", "TidemillError", "Trainer", "TrainingData", "Value", "Verdict",
 ]  # fmt: skip
 
 MEMBERS = {

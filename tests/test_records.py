@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.clock import SystemClock, from_micros
+from tidemill.policy import Policy
 from tidemill.records import Feedback, ModelVersion, Outcome, Prediction, Route, Trust, Verdict
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.database import Database
@@ -77,6 +78,8 @@ def test_a_route_comes_back_from_the_catalog_as_it_was_set(tmp_path: Path) -> No
                     version=0, artefact="x", created_at=now, dataset=None, strategy="", parent=None, cycle=None, run=run
                 )
                 catalog.add_model(conn, "p", model)
+            for _ in range(8):  # after the one that is declared
+                catalog.add_policy(conn, "p", Policy(), now=now, by="test", reason="")
 
         @settings(max_examples=25)  # each is a transaction that is synced to the disk
         @given(ROUTES)
@@ -101,8 +104,20 @@ def test_rows_of_the_log_come_back_from_msgpack() -> None:
         request_id="r", received_at=1, role="answer", unit="u", subject=None, rollout=None, share=0.5, salt="s",
         route_revision=1, assigned_version=1, answered_version=0, fallback_reason="raised", error="boom",
         policy_version=1, tags={"a": "b"}, inputs={"x": 1.0, "image": b"\x00\xff"}, scores=[0.5, 0.5], decision="ok",
-        abstained=False, cached=False, latency_ms=1.5, keep_probability=0.25,
+        abstained=False, cached=False, latency_ms=1.5, keep_probability=0.25, outlier=["x"], top_k=["ok", "not"],
     )  # fmt: skip
     told = Feedback(request_id="r", received_at=2, kind="label", value="ok", source="http", trust="crowd")
     for value in (row, told):
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=type(value)) == value
+
+
+def test_a_row_written_before_it_had_its_last_fields_is_read_as_it_is() -> None:
+    now = Prediction(
+        request_id="r", received_at=1, role="answer", unit="u", subject=None, rollout=None, share=0.5, salt="s",
+        route_revision=1, assigned_version=1, answered_version=1, fallback_reason=None, error=None, policy_version=1,
+        tags={}, inputs=None, scores=[0.5], decision="ok", abstained=False, cached=False, latency_ms=1.5,
+        keep_probability=0.25,
+    )  # fmt: skip
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(now))
+    before = msgspec.msgpack.encode(fields[: fields.index(0.25) + 1])
+    assert msgspec.msgpack.decode(before, type=Prediction) == now

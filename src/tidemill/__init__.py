@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tidemill.model import Progress as Progress
     from tidemill.model import Trainer as Trainer
     from tidemill.model import TrainingData as TrainingData
+    from tidemill.policy import Policy as Policy
     from tidemill.project import Project as Project
     from tidemill.records import Outcome as Outcome
     from tidemill.records import Verdict as Verdict
@@ -38,6 +39,7 @@ _NAMES = {
     "Model": "tidemill.model",
     "Number": "tidemill.schema",
     "Outcome": "tidemill.records",
+    "Policy": "tidemill.policy",
     "Progress": "tidemill.model",
     "Project": "tidemill.project",
     "Sensitive": "tidemill.schema",

@@ -15,15 +15,15 @@ from uuid import uuid4
 import msgspec
 
 from tidemill.clock import Clock, SystemClock, micros
-from tidemill.errors import Conflict, NotFound, ProjectError
-from tidemill.loop.ending import promoted, without_candidate
+from tidemill.errors import ProjectError
+from tidemill.loop.controls import Controls
 from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.world import World
 from tidemill.monitor.cohorts import check_cohorts
 from tidemill.monitor.outcomes import horizon
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project, load_project
-from tidemill.records import Example, Feedback, Route, Trust
+from tidemill.records import Example, Feedback, Trust
 from tidemill.stats.metrics import EventRate
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
@@ -40,11 +40,10 @@ from tidemill.stores.sql import Rows, Sql
 
 
 @dataclass(frozen=True, kw_only=True)
-class App:
+class App(Controls):
     """One project in one home folder, opened."""
 
     world: World
-    clock: Clock
 
     @classmethod
     def open(
@@ -63,7 +62,10 @@ class App:
         project = load_project(project_file)
         check_cohorts(project)
         world = _world(project, project_file, Home(home).make(), database)
-        app = cls(world=world, clock=clock or SystemClock())
+        app = cls(
+            name=project.name, db=world.db, catalog=world.catalog, journal=world.journal, clock=clock or SystemClock(),
+            world=world,
+        )  # fmt: skip
         if project.name not in app.world.catalog.projects():
             app.publish()
         return app
@@ -72,15 +74,6 @@ class App:
     def project(self) -> Project:
         """The declaration."""
         return self.world.project
-
-    @property
-    def name(self) -> str:
-        """The project's name."""
-        return self.world.name
-
-    def close(self) -> None:
-        """Close the database."""
-        self.world.db.close()
 
     def publish(self) -> int:
         """Write the manifest and the strategy for the gateway and the history; return the strategy's number."""
@@ -124,84 +117,6 @@ class App:
             examples=partial(w.reservoir.index, self.name),
         )
         return asked.ask(query, limit=limit, timeout_s=timeout_s, memory=memory)
-
-    # --- what people ask for
-
-    def ask(self, verb: str, *, by: str, version: int | None = None, reason: str = "") -> int:
-        """Leave a command (retrain, approve, reject, promote) for the loop; return its number."""
-        args = {"reason": reason} if version is None else {"reason": reason, "version": version}
-        with self.world.db.begin() as conn:
-            return self.world.journal.send(conn, self.name, verb, args, by=by, now=self.clock.now())
-
-    def waiting_candidate(self) -> int:
-        """Return the version that waits for a person.
-
-        Raises:
-            NotFound: none does.
-        """
-        cycle = self.world.journal.cycle(self.name)
-        if cycle is None or cycle.candidate is None:
-            raise NotFound("no candidate is under way.", "see `tidemill status`")
-        return cycle.candidate
-
-    def pause(self, *, paused: bool) -> None:
-        """Stop opening cycles and moving candidates on, or go on. Guards still roll back while paused."""
-        with self.world.db.begin() as conn:
-            self.world.catalog.pause(conn, self.name, self.clock.now() if paused else None)
-
-    def rollback(self, *, by: str, reason: str) -> Route:
-        """Take the candidate out of traffic, or return to the version before; needs no loop.
-
-        Raises:
-            NotFound: there is nothing to roll back to.
-            Conflict: the route changed at the same moment.
-        """
-        route = self._route()
-        if route.rollout is not None:
-            new = without_candidate(route)
-        elif self._was_just_withdrawn(route):
-            raise Conflict(
-                f"the candidate was taken out of traffic already; version {route.stable} answers.",
-                "to leave that version too, wait until `tidemill status` shows no cycle",
-            )
-        elif route.fallback is not None:
-            new = Route(revision=route.revision, stable=route.fallback, policy_version=route.policy_version)
-        else:
-            raise NotFound(
-                f"version {route.stable} has no version before it.", "promote another with `tidemill promote`"
-            )
-        return self._set_route(route, new, by=by, reason=reason, retired="rolled back")
-
-    def _was_just_withdrawn(self, route: Route) -> bool:
-        """Tell whether the loop has yet to see that its candidate left traffic: a second call means the same thing."""
-        cycle = self.world.journal.cycle(self.name)
-        history = self.world.catalog.history(self.name)
-        before = history[-2].route if len(history) > 1 else None
-        return cycle is not None and before is not None and before.rollout is not None and before.stable == route.stable
-
-    def promote_now(self, version: int, *, by: str, reason: str) -> Route:
-        """Route all traffic to a version at once, past gate and rollout.
-
-        Raises:
-            NotFound: there is no such version.
-            Conflict: the route changed at the same moment.
-        """
-        route = self._route()
-        self.world.catalog.model(self.name, version)
-        return self._set_route(route, promoted(route, version), by=by, reason=reason, retired="retired")
-
-    def _route(self) -> Route:
-        route = self.world.catalog.route(self.name)
-        if route is None:
-            raise NotFound(f"{self.name!r} has no version yet.", "make one with `tidemill train DATA`")
-        return route
-
-    def _set_route(self, old: Route, new: Route, *, by: str, reason: str, retired: str) -> Route:
-        with self.world.db.begin() as conn:
-            if new.stable != old.stable:
-                self.world.catalog.set_status(conn, self.name, old.stable, retired)
-                self.world.catalog.set_status(conn, self.name, new.stable, "live")
-            return self.world.catalog.set_route(conn, self.name, new, now=self.clock.now(), by=by, reason=reason)
 
     # --- labels
 

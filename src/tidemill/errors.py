@@ -6,6 +6,8 @@ TidemillError                 message = what is wrong, with the value; hint = th
 ├── MissingExtra              an optional dependency is not installed
 ├── InvalidRequest            a request is refused; carries the HTTP status
 │   ├── Malformed             400  not JSON, or not the expected envelope
+│   ├── Unauthorized          401  no token, or none that is valid here
+│   ├── Forbidden             403  a token that is not for this
 │   ├── NotFound              404  unknown model, unknown request id
 │   ├── TooLarge              413  body over the limit
 │   ├── InvalidInput          422  unknown field, wrong type or shape, NaN, out of range
@@ -67,6 +69,20 @@ class Malformed(InvalidRequest):
     """The body is not JSON or not the expected envelope."""
 
     title = "Malformed request"
+
+
+class Unauthorized(InvalidRequest):
+    """The request has no token, or one that is unknown, expired or revoked."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(InvalidRequest):
+    """The request's token is valid, but not for this project or this call."""
+
+    status = 403
+    title = "Forbidden"
 
 
 class NotFound(InvalidRequest):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tidemill.policy import Policy
 from tidemill.records import Json, Trust
 from tidemill.schema import Schema
 from tidemill.strategy.log import Everything, Log, log_from_json
 
 _EVERYTHING = Everything()
+_POLICY = Policy()
 
 MANIFEST_FORMAT = 1
 
@@ -28,8 +30,8 @@ class Manifest:
     """What the gateway knows of a project.
 
     `unit` is what people call the unit in this product. `feedback` is the trust that feedback over HTTP has; `events`
-    are the event kinds it accepts beside labels, ratings and thumbs. `abstain_below` is the policy's level: a decision
-    whose highest score is below it is marked abstained.
+    are the event kinds it accepts beside labels, ratings and thumbs. `policy` is the declared one: the route says which
+    is in force.
     """
 
     project: str
@@ -38,7 +40,7 @@ class Manifest:
     unit: str = "request"
     feedback: Trust = Trust.CROWD
     events: tuple[str, ...] = ()
-    abstain_below: float | None = None
+    policy: Policy = _POLICY
     limits: Limits = Limits()
     strategy: str = ""
 
@@ -52,7 +54,7 @@ class Manifest:
             "unit": self.unit,
             "feedback": str(self.feedback),
             "events": list(self.events),
-            "abstain_below": self.abstain_below,
+            "policy": self.policy.to_json(),
             "limits": {
                 "max_body_bytes": self.limits.max_body_bytes,
                 "max_batch": self.limits.max_batch,
@@ -72,7 +74,12 @@ class Manifest:
             unit=data["unit"],
             feedback=Trust(data["feedback"]),
             events=tuple(data["events"]),
-            abstain_below=data["abstain_below"],
+            policy=declared_policy(data),
             limits=Limits(**data["limits"]),
             strategy=data["strategy"],
         )
+
+
+def declared_policy(data: Json) -> Policy:
+    """Return the policy that a manifest declares; before policies had versions it was a level alone."""
+    return Policy.from_json(data.get("policy") or {"abstain_below": data.get("abstain_below")})

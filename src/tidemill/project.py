@@ -20,6 +20,7 @@ from tidemill.clock import duration
 from tidemill.errors import ProjectError, TidemillError
 from tidemill.manifest import Limits, Manifest
 from tidemill.model import Trainer
+from tidemill.policy import Policy
 from tidemill.projections import Projection
 from tidemill.records import Trust
 from tidemill.schema import RESERVED, Classes, Input, Output, Schema
@@ -35,10 +36,10 @@ class Project:
     """One deployed product: what goes in and out, how it is trained, measured, and kept learning.
 
     `unit` names what the route sticks to and statistics count once. The first of `metrics` is the one to optimise.
-    `cohorts` are SQL conditions over tags, inputs and projections. `abstain_below` marks decisions whose highest score
-    is lower. With `near_duplicates`, examples whose text, images or tensors are nearly the same are all for training or
-    all for tests, as equal ones always are. `keep_log` is how long predictions and feedback stay in the log, in whole
-    days; by default for ever.
+    `cohorts` are SQL conditions over tags, inputs and projections. `policy` is how scores become decisions at first;
+    `tidemill policy` changes it later, without a new model. With `near_duplicates`, examples whose text, images or
+    tensors are nearly the same are all for training or all for tests, as equal ones always are. `keep_log` is how long
+    predictions and feedback stay in the log, in whole days; by default for ever.
 
     Raises:
         ProjectError: something in it is wrong; the message names the part, the value and the next move.
@@ -53,7 +54,7 @@ class Project:
     projections: Mapping[str, Projection] = field(default_factory=dict)
     cohorts: Mapping[str, str] = field(default_factory=dict)
     strategy: Strategy = field(default_factory=Strategy)
-    abstain_below: float | None = None
+    policy: Policy = field(default_factory=Policy)
     near_duplicates: bool = True
     keep_log: timedelta | str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -73,6 +74,7 @@ class Project:
         resolved = self.strategy.resolved(first.name, binary=first.bounds == (0.0, 1.0))
         object.__setattr__(self, "strategy", resolved)
         self._check_metrics_are_declared()
+        self._check_policy()
         self._check_keep_log()
 
     def _check_name(self) -> None:
@@ -126,6 +128,11 @@ class Project:
                         "watch accuracy, log_loss, mean_absolute_error or an event rate there; the gate may read it",
                     )
 
+    def _check_policy(self) -> None:
+        if not isinstance(self.policy, Policy):
+            raise ProjectError(f"policy is {self.policy!r}.", "give tm.Policy(abstain_below=0.6), or leave it out")
+        self.policy.check(self.output)
+
     def _check_keep_log(self) -> None:
         if self.keep_log is None:
             return
@@ -166,7 +173,7 @@ class Project:
             unit=self.unit,
             feedback=Trust(feedback.trust) if feedback else Trust.CROWD,
             events=tuple(m.event for m in self.metrics if isinstance(m, EventRate)),
-            abstain_below=self.abstain_below,
+            policy=self.policy,
             limits=self.limits,
             strategy=self.strategy.digest(),
         )

@@ -89,7 +89,11 @@ class Prediction(msgspec.Struct, array_like=True, gc=False, kw_only=True):
 
     `inputs` holds canonical values by name (see `tidemill.schema`) and is None when the log stage dropped them; `tags`
     are the inputs declared `tag=True`, always kept. `answered_version` is 0 when no version could answer; then `error`
-    says why. A failure counts against `assigned_version`.
+    says why; its `decision`, if it has one, is the project's declared default. A failure counts against
+    `assigned_version`. `outlier` names the inputs outside the range that the answering version learnt from, None where
+    there are none; `top_k` the best classes, the decision first, where the policy asks for them.
+
+    A new field comes last and has a default, so that rows written before are read as they are.
     """
 
     request_id: str
@@ -114,6 +118,8 @@ class Prediction(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     cached: bool
     latency_ms: float
     keep_probability: float
+    outlier: list[str] | None = None
+    top_k: list[str] | None = None
 
 
 class Feedback(msgspec.Struct, array_like=True, gc=False, kw_only=True):

@@ -41,7 +41,7 @@ Columns = Mapping[str, Array]
 RESERVED = frozenset({
     "request_id", "received_at", "role", "unit", "subject", "rollout", "share", "salt", "route_revision",
     "assigned_version", "answered_version", "fallback_reason", "error", "policy_version", "tags", "inputs", "scores",
-    "decision", "abstained", "cached", "latency_ms", "keep_probability", "label", "label_trust", "label_at", "trust",
+    "decision", "abstained", "cached", "latency_ms", "keep_probability", "outlier", "top_k", "label", "label_trust", "label_at", "trust",
     "id", "split", "weight", "probability",
 })  # fmt: skip
 """Names of the log's own columns, which an input may not take."""
@@ -395,6 +395,13 @@ def _from_json(data: Json, types: Mapping[str, type[Any]]) -> Any:
     return kind(**given)
 
 
+class Parsed(dict[str, Any]):
+    """Inputs of one request that each input's own wire form was read into already: tensors, say, that came as bytes.
+
+    Every declared input is there and canonical, but for the sensitive ones, which are still in the clear.
+    """
+
+
 @dataclass(frozen=True)
 class Schema:
     """The declared inputs and the output of a project."""
@@ -431,6 +438,8 @@ class Schema:
         Raises:
             InvalidInput: a field is unknown, missing, of the wrong type or shape, NaN or out of range.
         """
+        if type(raw) is Parsed:
+            return self._hidden(raw, key)
         if not isinstance(raw, dict):
             # Not what was sent: a sensitive value may be in it.
             given = type(raw).__name__
@@ -449,6 +458,11 @@ class Schema:
                 f"input {_shown(extra)} is not declared.", f"send only {', '.join(self.inputs)}", str(extra)
             )
         return out
+
+    def _hidden(self, parsed: Parsed, key: bytes) -> dict[str, Any]:
+        """Return parsed inputs with the sensitive ones hashed."""
+        hidden = {n: keyed_hash(parsed[n], key) for n, kind in self.inputs.items() if isinstance(kind, Sensitive)}
+        return {**parsed, **hidden}
 
     def columns(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> dict[str, Array]:
         """Turn canonical rows into a batch of the named inputs (all by default)."""

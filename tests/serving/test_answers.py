@@ -12,6 +12,7 @@ from served import predict, running
 
 from tidemill.clock import SystemClock, micros
 from tidemill.manifest import Limits
+from tidemill.policy import Policy
 from tidemill.strategy.log import Sample
 
 
@@ -48,7 +49,7 @@ def test_answers_under_concurrency_are_those_of_onnx_runtime(place, width, runs_
 
 
 def test_the_log_has_every_answer_with_all_that_later_stages_need(place):
-    place.publish(unit="owner", abstain_below=1.1)
+    place.publish(unit="owner", policy=Policy(abstain_below=1.1))
     place.add(graph(1))
     route = place.route(stable=1, candidate=place.add(graph(2)), share=1.0, salt="pepper", rollout="r1", fallback=1)
     before = micros(SystemClock().now())

@@ -170,12 +170,6 @@ def test_with_durability_power_answers_are_logged_too(pets):
     assert [row.request_id for row in pets.rows()[0]] == [request_id]
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.com", ""])
-def test_a_host_that_others_can_reach_is_refused(tmp_path, host):
-    with pytest.raises(TidemillError, match="is not a loopback address"):
-        run(Home(tmp_path), host=host, port=0)
-
-
 def test_a_port_that_is_taken_and_a_home_without_a_catalog_are_told(pets, tmp_path):
     with (
         running(pets) as client,

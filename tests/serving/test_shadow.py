@@ -10,6 +10,7 @@ from python_models import HANGS
 from served import predict, running, until
 
 from tidemill.manifest import Limits
+from tidemill.policy import Policy
 
 
 def by_role(place, role):
@@ -17,7 +18,7 @@ def by_role(place, role):
 
 
 def test_every_answer_is_shadowed_with_the_same_inputs(place):
-    place.publish(abstain_below=1.1)
+    place.publish(policy=Policy(abstain_below=1.1))
     place.add(graph(1))
     raw = graph(2)
     place.route(stable=1, shadows=(place.add(raw),), rollout="r", salt="s")

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from tidemill.clock import SystemClock
 from tidemill.manifest import Limits
+from tidemill.policy import Policy
 from tidemill.schema import Classes, Number, Schema, Tensor
 
 
@@ -114,11 +115,11 @@ def test_a_candidate_whose_watcher_is_gone_loses_its_share(place):
 
 
 def test_a_changed_declaration_takes_effect_and_an_old_version_that_no_longer_fits_is_refused(place):
-    place.publish(abstain_below=None)
+    place.publish(policy=Policy())
     place.route(stable=place.add(graph(1)))
     with running(place) as client:
         assert predict(client).json()["abstained"] is False
-        place.publish(abstain_below=1.1, limits=Limits(max_batch=3))
+        place.publish(policy=Policy(abstain_below=1.1), limits=Limits(max_batch=3))
         until(lambda: predict(client).json()["abstained"])
         place.publish(schema=Schema({"x": Tensor((4,)), "age": Number(tag=True)}, Classes(("cat", "dog", "fish"))))
         narrower = {"x": inputs()["x"], "age": 3}

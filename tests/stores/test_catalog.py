@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from tidemill.errors import Conflict, StoreError
+from tidemill.policy import Policy
 from tidemill.records import ModelVersion, Route
 from tidemill.stores.catalog import Catalog, RouteChange
 from tidemill.stores.database import Database
@@ -46,6 +47,7 @@ def with_models(catalog: Catalog, database: Database, noon: datetime) -> Catalog
     with database.begin() as conn:
         for run in "abc":
             catalog.add_model(conn, "shop", model(run, noon))
+        catalog.add_policy(conn, "shop", Policy(abstain_below=0.5), now=noon, by="ann", reason="")
     return catalog
 
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from tidemill.app import App
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -17,6 +16,7 @@ from tidemill.cli.settings import (
     ReasonOption,
     who,
 )
+from tidemill.loop.controls import Controls
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -31,7 +31,7 @@ def approve(
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Let the candidate that waits for a person's approval go on to live traffic."""
-    opened = App.open(project, home, database=database)
+    opened = Controls.of_home(home, project, database=database)
     version = version or opened.waiting_candidate()
     opened.ask("approve", by=who(by), version=version, reason=reason)
     typer.echo(f"asked; `tidemill status` shows what came of it (version {version})")

@@ -33,9 +33,11 @@ COMMANDS = {
     "reject": "Stop a candidate, with a reason.",
     "promote": "Release a version step by step, or at once.",
     "rollback": "Take the candidate out of traffic, or return to the version before.",
+    "policy": "Change how scores become decisions, without a new model; list policies, or go back.",
     "pause": "Open no new cycle and move no candidate on; guards still roll back.",
     "resume": "Go on after a pause.",
     "strategy": "Show each strategy version and what it brought, or compare two.",
+    "token": "Make, list or revoke the tokens that gateways ask their callers for.",
     "sql": "Ask the log in SQL; it only reads.",
     "demo": "Watch the whole loop on real handwritten digits.",
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from tidemill.app import App
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
+from tidemill.loop.controls import Controls
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -15,5 +15,5 @@ def pause(
     home: HomeOption = DEFAULT_HOME, database: DatabaseOption = None, project: ProjectOption = DEFAULT_PROJECT
 ) -> None:
     """Open no new cycle and move no candidate on; guards still roll back."""
-    App.open(project, home, database=database).pause(paused=True)
+    Controls.of_home(home, project, database=database).pause(paused=True)
     typer.echo("paused; `tidemill resume` goes on")

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from tidemill.app import App
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -17,6 +16,7 @@ from tidemill.cli.settings import (
     ReasonOption,
     who,
 )
+from tidemill.loop.controls import Controls
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -32,11 +32,11 @@ def promote(
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Release a version under the online stage's guards, even one that the gate stopped; or at once with --now."""
-    opened = App.open(project, home, database=database)
+    opened = Controls.of_home(home, project, database=database)
     if now:
         route = opened.promote_now(version, by=who(by), reason=reason)
         typer.echo(f"version {route.stable} answers all traffic; `tidemill rollback` returns to {route.fallback}")
         return
-    opened.world.catalog.model(opened.name, version)
+    opened.catalog.model(opened.name, version)
     opened.ask("promote", by=who(by), version=version, reason=reason)
     typer.echo(f"asked; the loop takes version {version} into traffic step by step")

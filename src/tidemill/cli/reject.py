@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from tidemill.app import App
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -16,6 +15,7 @@ from tidemill.cli.settings import (
     ProjectOption,
     who,
 )
+from tidemill.loop.controls import Controls
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -30,7 +30,7 @@ def reject(
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Stop a candidate: at the gate it is rejected, in traffic it is rolled back."""
-    opened = App.open(project, home, database=database)
+    opened = Controls.of_home(home, project, database=database)
     version = version or opened.waiting_candidate()
     opened.ask("reject", by=who(by), version=version, reason=reason)
     typer.echo(f"asked; `tidemill status` shows what came of it (version {version})")

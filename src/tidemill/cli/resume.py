@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from tidemill.app import App
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
+from tidemill.loop.controls import Controls
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -15,5 +15,5 @@ def resume(
     home: HomeOption = DEFAULT_HOME, database: DatabaseOption = None, project: ProjectOption = DEFAULT_PROJECT
 ) -> None:
     """Go on after a pause."""
-    App.open(project, home, database=database).pause(paused=False)
+    Controls.of_home(home, project, database=database).pause(paused=False)
     typer.echo("resumed")

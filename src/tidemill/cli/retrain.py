@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from tidemill.app import App
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -15,6 +14,7 @@ from tidemill.cli.settings import (
     ReasonOption,
     who,
 )
+from tidemill.loop.controls import Controls
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -28,5 +28,5 @@ def retrain(
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Ask the loop to open a cycle now, whatever the trigger says."""
-    number = App.open(project, home, database=database).ask("retrain", by=who(by), reason=reason)
+    number = Controls.of_home(home, project, database=database).ask("retrain", by=who(by), reason=reason)
     typer.echo(f"asked (command {number}); the loop opens a cycle at its next turn: `tidemill status` shows it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from tidemill.app import App
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -15,6 +14,7 @@ from tidemill.cli.settings import (
     ReasonOption,
     who,
 )
+from tidemill.loop.controls import Controls
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -28,5 +28,5 @@ def rollback(
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Take the candidate out of traffic, or return to the version before. Needs no loop, and takes effect at once."""
-    route = App.open(project, home, database=database).rollback(by=who(by), reason=reason)
+    route = Controls.of_home(home, project, database=database).rollback(by=who(by), reason=reason)
     typer.echo(f"version {route.stable} answers all traffic")

@@ -23,7 +23,7 @@ from tidemill.cli.settings import (
     ProjectOption,
     child_environment,
 )
-from tidemill.serving.serve import refuse_beyond_loopback
+from tidemill.serving.serve import is_loopback, token_table
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _STOP_S = 15.0
@@ -40,8 +40,8 @@ def up(
     on_log_failure: LogFailureOption = "refuse",
 ) -> None:
     """Run gateway and loop as two processes on one folder, and start again the one that dies."""
-    refuse_beyond_loopback(host)
     opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
+    token_table(opened.world.db, opened.clock, beyond_loopback=not is_loopback(host))
     opened.publish()
     version = opened.world.catalog.route(opened.name)
     opened.close()

@@ -12,6 +12,7 @@ import polars as pl
 from tidemill.loop.world import World
 from tidemill.monitor.cohorts import cohort_masks
 from tidemill.monitor.outcomes import judged
+from tidemill.policy import Policy
 from tidemill.records import Trust
 from tidemill.review.report import Report, build_report
 from tidemill.runtime.artefact import read_artefact
@@ -28,6 +29,8 @@ _ONNX_BATCH, _PYTHON_BATCH = 1024, 16
 def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | None) -> Report:
     """Return the report of a candidate on all labelled test examples of the dataset version it was trained on.
 
+    Both versions' scores are decided by the policy in force.
+
     Raises:
         ModelError: an artefact does not load.
     """
@@ -35,8 +38,9 @@ def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | N
     rows = world.datasets.test_rows(world.name, dataset)
     columns = {n: t.column(rows[n].to_list()) for n, t in world.project.schema.inputs.items()}
     labels = rows["label"].to_list()
-    mine, latency = _predict(world, candidate, columns, labels, timed=True)
-    theirs = _predict(world, live, columns, labels, timed=False)[0] if live is not None else None
+    policy = world.catalog.policy_in_force(world.name).policy
+    mine, latency = _predict(world, candidate, columns, labels, policy, timed=True)
+    theirs = _predict(world, live, columns, labels, policy, timed=False)[0] if live is not None else None
     training = world.datasets.training_data(world.name, dataset, world.project.schema)
     report = build_report(
         candidate=candidate,
@@ -57,7 +61,7 @@ def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | N
 
 
 def _predict(
-    world: World, version: int, columns: Columns, labels: list[str | float], *, timed: bool
+    world: World, version: int, columns: Columns, labels: list[str | float], policy: Policy, *, timed: bool
 ) -> tuple[Judged, tuple[float, float] | None]:
     """Return a version's decisions beside the labels, and its p50 and p99 for one row in ms."""
     model = world.catalog.model(world.name, version)
@@ -67,7 +71,8 @@ def _predict(
             return judged(world.project.output, scores=empty, labels=[]), None
         scores = _scores(loaded, columns, len(labels))
         latency = _latency_ms(loaded, columns, len(labels)) if timed else None
-        return judged(world.project.output, scores=scores, labels=labels), latency
+        decisions = policy.decide(world.project.output, scores).decisions
+        return judged(world.project.output, scores=scores, labels=labels, decisions=decisions), latency
 
 
 def _scores(loaded: Loaded, columns: Columns, num_rows: int) -> Array:

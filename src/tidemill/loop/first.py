@@ -38,13 +38,13 @@ def train_first(
     dataset = _form(world, examples, clock)
     run, result = _train(world, dataset, clock, progress, smoke=smoke)
     version = _register(world, dataset, run, result, clock)
+    policy = world.catalog.policy_in_force(world.name)
     report = evaluate(world, candidate=version, live=None, dataset=dataset.digest)
     with world.db.begin() as conn:
         world.catalog.add_report(conn, world.name, version, report.to_json(), clock.now())
         world.catalog.set_status(conn, world.name, version, "live")
-        world.catalog.set_route(
-            conn, world.name, Route(revision=0, stable=version), now=clock.now(), by="train", reason="first version"
-        )
+        first = Route(revision=0, stable=version, policy_version=policy.number)
+        world.catalog.set_route(conn, world.name, first, now=clock.now(), by="train", reason="first version")
     return version, report
 
 

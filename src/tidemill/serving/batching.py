@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from tidemill.errors import ModelHung
 from tidemill.runtime.load import Loaded
@@ -32,8 +33,7 @@ class Failure(NamedTuple):
     detail: str
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Row:
+class Row(Struct, eq=False):
     """A request that waits for a version: canonical `inputs`, and until when (`time.monotonic`) it waits there.
 
     `waits_in` is the queue it is in, or whose batch it is in (`is_running`); a batcher passes over rows that wait

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 from tidemill.errors import Unavailable
@@ -156,6 +157,8 @@ class Deployment:
                     scores=dict(zip(names, listed, strict=True)) if names else listed,
                     abstained=made.abstained,
                     fallback=made.fallback_reason,
+                    policy=made.policy_version,
+                    top_k=made.top_k,
                 )
             )
         self._record(predictions, partial(self._reply, rows, answers))
@@ -164,7 +167,7 @@ class Deployment:
         self, table: Table, version: Version, rows: Sequence[InFlight], scores: Array, latency_ms: float | None = None
     ) -> list[Prediction]:
         """Decide a batch and return its rows for the log."""
-        decisions, abstained = table.policy.decide(table.manifest.schema.output, scores)
+        decisions, abstained, top_k = table.policy.decide(table.manifest.schema.output, scores)
         now = time.monotonic()
         return [
             prediction(
@@ -174,8 +177,11 @@ class Deployment:
                 scores=listed,
                 decision=decision,
                 abstained=gave_up,
+                top_k=best,
             )
-            for row, decision, gave_up, listed in zip(rows, decisions, abstained, scores.tolist(), strict=True)
+            for row, decision, gave_up, best, listed in zip(
+                rows, decisions, abstained, top_k or repeat(None, len(rows)), scores.tolist(), strict=True
+            )
         ]
 
     def _failed(self, row: InFlight, version: Version, failure: Failure) -> None:

@@ -12,6 +12,8 @@ from tidemill.manifest import Manifest
 from tidemill.records import Feedback
 from tidemill.serving.deployment import Deployment
 from tidemill.serving.protocol import FeedbackItem
+from tidemill.serving.tokens import ANYBODY, Caller
+from tidemill.stores.tokens import Scope
 
 SOURCE = "http"
 _THUMBS = {"up": True, "down": False, True: True, False: False}
@@ -21,7 +23,12 @@ Value = str | float | bool | None
 
 
 def judge(
-    item: FeedbackItem, deployments: Iterable[Deployment], now: int, *, index: int | None = None
+    item: FeedbackItem,
+    deployments: Iterable[Deployment],
+    now: int,
+    *,
+    index: int | None = None,
+    caller: Caller = ANYBODY,
 ) -> tuple[Deployment, Feedback]:
     """Return the deployment that gave the request id, and the row to write.
 
@@ -32,7 +39,7 @@ def judge(
             and names it.
     """
     try:
-        return _judge(item, deployments, now)
+        return _judge(item, [d for d in deployments if caller.may(d.name, Scope.FEEDBACK)], now, caller)
     except InvalidRequest as error:
         if index is None:
             raise
@@ -40,7 +47,9 @@ def judge(
         raise InvalidInput(f"item {index}: {error.message}", error.hint, f"[{index}].{field}") from None
 
 
-def _judge(item: FeedbackItem, deployments: Iterable[Deployment], now: int) -> tuple[Deployment, Feedback]:
+def _judge(
+    item: FeedbackItem, deployments: Iterable[Deployment], now: int, caller: Caller
+) -> tuple[Deployment, Feedback]:
     request_id = item.request_id.lower()
     deployment = next((d for d in deployments if d.ids.issued(request_id)), None)
     if deployment is None:
@@ -55,8 +64,8 @@ def _judge(item: FeedbackItem, deployments: Iterable[Deployment], now: int) -> t
         received_at=now,
         kind=kind,
         value=value,
-        source=SOURCE,
-        trust=str(manifest.feedback),
+        source=caller.name or SOURCE,
+        trust=str(caller.trust or manifest.feedback),
     )
     return deployment, row
 

@@ -56,7 +56,7 @@ class Fleet:
     def _made(self, plan: Plan) -> Table:
         versions = {number: self._version(number, state, plan) for number, state in plan.versions.items()}
         self._open.update(versions.values())
-        return Table(plan.manifest, plan.route, versions, plan.spare)
+        return Table(plan.manifest, plan.route, plan.policy, versions, plan.spare)
 
     def _version(self, number: int, state: Warm | Unloaded, plan: Plan) -> Version:
         max_batch = plan.manifest.limits.max_batch

@@ -17,6 +17,7 @@ from tidemill.serving.metrics import Metrics
 from tidemill.serving.protocol import MAX_NAME_CHARS, Answer, FeedbackItem, PredictRequest
 from tidemill.serving.recorder import Recorder
 from tidemill.serving.table import Plan
+from tidemill.serving.tokens import ANYBODY, Caller
 from tidemill.stores.segments import Batch
 
 TICK_S = 0.125
@@ -86,7 +87,7 @@ class Gateway:
         """Count a prediction that was refused; `project` is empty where it is not known."""
         self._metrics.requests[project, "none", str(error.status)] += 1
 
-    async def feedback(self, items: list[FeedbackItem], *, listed: bool) -> int:
+    async def feedback(self, items: list[FeedbackItem], *, listed: bool, caller: Caller = ANYBODY) -> int:
         """Write feedback, all items or none, and return their number.
 
         Raises:
@@ -97,7 +98,9 @@ class Gateway:
         rows: dict[str, list[Feedback]] = {}
         now = self.now()
         for index, item in enumerate(items):
-            deployment, row = judge(item, self.deployments.values(), now, index=index if listed else None)
+            deployment, row = judge(
+                item, self.deployments.values(), now, index=index if listed else None, caller=caller
+            )
             rows.setdefault(deployment.name, []).append(row)
         written = [self._write(project, batch) for project, batch in rows.items()]
         for problem in await asyncio.gather(*written):

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from tidemill.errors import InvalidRequest, NotFound
+from tidemill.errors import InvalidRequest, NotFound, Unauthorized
 from tidemill.serving.gateway import Gateway, check_size
-from tidemill.serving.inference import model_metadata
+from tidemill.serving.infer import problem_v2
+from tidemill.serving.inference import LENGTH_HEADER, Inference, Target, model_metadata, server_metadata, target
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.protocol import encode, problem, read_feedback, read_lenient, read_predict
+from tidemill.serving.tokens import CHALLENGE, Caller, TokenTable
+from tidemill.stores.tokens import Scope
 
-Scope = MutableMapping[str, Any]
+Connection = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Reply = tuple[int, bytes]
 
 _JSON = b"application/json"
 _PROBLEM = b"application/problem+json"
+_BYTES = b"application/octet-stream"
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 _logger = logging.getLogger(__name__)
@@ -56,40 +60,47 @@ class Http:
         self,
         gateway: Gateway,
         metrics: Metrics,
+        tokens: TokenTable,
         *,
         start: Callable[[], Awaitable[None]],
         stop: Callable[[], Awaitable[None]],
     ) -> None:
-        self._gateway, self._metrics = gateway, metrics
+        self._gateway, self._metrics, self._tokens = gateway, metrics, tokens
         self._start, self._stop = start, stop
         self._posts = {"/v1/predict": self._predict, "/v1/feedback": self._feedback}
+        self.inference = Inference(gateway)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the server's start and end."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: Connection, receive: Receive, send: Send) -> None:
+        told = problem_v2 if scope["path"].startswith("/v2") else problem
+        more: list[tuple[bytes, bytes]] = []
         try:
             post = self._posts.get(scope["path"])
             if post is not None and scope["method"] == "POST":
-                status, body = await post(await self._body(scope, receive))
+                caller = self._tokens.caller(_authorization(scope))
+                status, body = await post(await self._body(scope, receive), caller)
                 kind = _JSON
+            elif scope["method"] == "POST" and (asked := target(scope["path"])) is not None:
+                status, body, kind, more = await self._infer(scope, receive, asked)
             else:
-                status, body, kind = self._get(scope["method"], scope["path"])
+                status, body, kind = self._get(scope)
         except CallerGoneError:
             return
         except InvalidRequest as error:
-            status, body, kind = error.status, problem(error), _PROBLEM
+            status, body, kind = error.status, told(error), _PROBLEM
         except Exception:
             _logger.exception("%s %s failed", scope["method"], scope["path"])
             status, kind = 500, _PROBLEM
-            body = problem(InternalError("the gateway failed on this request.", "look in its log; please report it"))
-        await _send(send, status, body, kind)
+            body = told(InternalError("the gateway failed on this request.", "look in its log; please report it"))
+        await _send(send, status, body, kind, more)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _body(self, scope: Connection, receive: Receive) -> bytes:
         """Read the whole body, refusing one that is too large before or while it comes."""
         limit = self._gateway.max_body_bytes()
         for name, value in scope["headers"]:
@@ -108,52 +119,73 @@ class Http:
 
     # ---- POST
 
-    async def _predict(self, body: bytes) -> Reply:
+    async def _predict(self, body: bytes, caller: Caller) -> Reply:
+        caller.enter(None, Scope.PREDICT)
         try:
             request = read_predict(body)
         except InvalidRequest as malformed:
-            error = self._named_nan(body) or malformed
+            error = self._named_nan(body, caller) or malformed
             self._gateway.count_refusal("", error)
             raise error from None
+        request.model = caller.enter(request.model, Scope.PREDICT)
         return 200, encode(await self._gateway.predict(request, num_bytes=len(body)))
 
-    def _named_nan(self, body: bytes) -> InvalidRequest | None:
+    async def _infer(
+        self, scope: Connection, receive: Receive, asked: Target
+    ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+        caller = self._tokens.caller(_authorization(scope))
+        body, length = await self.inference.post(asked, await self._body(scope, receive), scope["headers"], caller)
+        if length is None:
+            return 200, body, _JSON, []
+        return 200, body, _BYTES, [(LENGTH_HEADER, b"%d" % length)]
+
+    def _named_nan(self, body: bytes, caller: Caller) -> InvalidRequest | None:
         """Return what is wrong with the field of a NaN or infinity, which is no JSON but which some libraries write."""
         data = read_lenient(body)
         if data is None:
             return None
         model = data.get("model")
         try:
-            deployment = self._gateway.deployment(model if isinstance(model, str) else None)
+            named = caller.enter(model if isinstance(model, str) else None, Scope.PREDICT)
+            deployment = self._gateway.deployment(named)
             deployment.table.manifest.schema.validate(data.get("inputs"))
         except InvalidRequest as error:
             return error
         return None
 
-    async def _feedback(self, body: bytes) -> Reply:
+    async def _feedback(self, body: bytes, caller: Caller) -> Reply:
+        caller.enter(None, Scope.FEEDBACK)
         items, listed = read_feedback(body)
-        return 202, encode({"accepted": await self._gateway.feedback(items, listed=listed)})
+        return 202, encode({"accepted": await self._gateway.feedback(items, listed=listed, caller=caller)})
 
     # ---- GET
 
-    def _get(self, method: str, path: str) -> tuple[int, bytes, bytes]:
-        if path in self._posts:
+    def _get(self, scope: Connection) -> tuple[int, bytes, bytes]:
+        method, path = scope["method"], scope["path"]
+        if path in self._posts or target(path) is not None:
             raise MethodNotAllowed(f"{path} takes POST, not {method}.", "send a POST with a JSON body")
         parts = path.strip("/").split("/")
         if method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{path} takes GET, not {method}.", "send a GET")
         if parts == ["metrics"]:
+            if not self._may_operate(scope):
+                self._tokens.check(_authorization(scope), None, Scope.OPERATE)
             return 200, self._metrics.page(), _PROMETHEUS
         if parts == ["v1", "models"]:
-            names = self._gateway.deployments
+            caller = self._tokens.caller(_authorization(scope))
+            names = [name for name in self._gateway.deployments if caller.may(name, None)]
             return 200, encode({"models": [self._gateway.describe(name) for name in names]}), _JSON
+        if parts == ["v2"]:
+            return 200, encode(server_metadata()), _JSON
         if parts[:2] == ["v2", "health"] and len(parts) == 3:
-            return self._health(path, parts[2])
+            return self._health(scope, path, parts[2])
         if parts[:2] == ["v2", "models"] and len(parts) > 2:
+            if parts[-1] != "ready":
+                self._tokens.check(_authorization(scope), parts[2], None)
             return self._model(path, parts[2:])
         raise _no_path(path)
 
-    def _health(self, path: str, which: str) -> tuple[int, bytes, bytes]:
+    def _health(self, scope: Connection, path: str, which: str) -> tuple[int, bytes, bytes]:
         if which == "live":
             return 200, encode({"live": True}), _JSON
         if which != "ready":
@@ -161,7 +193,18 @@ class Http:
         problems = self._gateway.problems()
         told = {"warnings": self._gateway.warnings(), "log": self._gateway.log_state()}
         body = {"ready": not problems, "problems": problems, **told}
+        if not self._may_operate(scope):
+            body = {"ready": not problems}
         return 503 if problems else 200, encode(body), _JSON
+
+    def _may_operate(self, scope: Connection) -> bool:
+        """Tell whether the caller may see how the gateway does: on this machine anybody, else who has a token for it."""
+        if not self._tokens.beyond_loopback:
+            return True
+        try:
+            return self._tokens.caller(_authorization(scope)).may_operate
+        except Unauthorized:
+            return False
 
     def _model(self, path: str, parts: list[str]) -> tuple[int, bytes, bytes]:
         name, *rest = parts
@@ -197,6 +240,10 @@ class Http:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def _authorization(scope: Connection) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == b"authorization"), None)
+
+
 async def _rest(body: bytes, receive: Receive, limit: int) -> bytes:
     parts, size, more = [body], len(body), True
     while more:
@@ -210,10 +257,12 @@ async def _rest(body: bytes, receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def _send(send: Send, status: int, body: bytes, kind: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+async def _send(send: Send, status: int, body: bytes, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *more]
     if status == 503:
         headers.append((b"retry-after", b"1"))
+    if status == 401:
+        headers.append((b"www-authenticate", CHALLENGE))
     if status == 405:
         headers.append((b"allow", b"POST" if b"takes POST" in body else b"GET"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

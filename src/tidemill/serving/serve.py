@@ -19,19 +19,22 @@ from typing import Literal
 
 import uvicorn
 
-from tidemill.clock import SystemClock, micros
+from tidemill.clock import Clock, SystemClock, micros
 from tidemill.errors import TidemillError
 from tidemill.serving.gateway import Gateway
 from tidemill.serving.http import Http
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.recorder import Recorder
+from tidemill.serving.tokens import TokenTable
 from tidemill.serving.versions import VersionWatch
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
+from tidemill.stores.database import Database
 from tidemill.stores.home import Home
 from tidemill.stores.listener import Listener
 from tidemill.stores.segments import Durability, SegmentWriter
+from tidemill.stores.tokens import Tokens
 
 BACKLOG = 2048
 
@@ -55,12 +58,14 @@ class Service:
         segment_bytes: int = 32 << 20,
         log_patience_s: float = 1.0,
         startup_s: float = 60.0,
+        beyond_loopback: bool = False,
     ) -> None:
         if on_log_failure not in ("refuse", "answer"):
             raise TidemillError(f"on_log_failure is {on_log_failure!r}.", "use 'refuse' or 'answer'")
         self._startup_s = startup_s
         clock, self.metrics = SystemClock(), Metrics()
         self._database = open_database(home, database, migrate=False)
+        self.tokens = token_table(self._database, clock, beyond_loopback=beyond_loopback)
 
         def open_writer(low_at: int) -> SegmentWriter:
             name = f"gateway-{os.getpid()}"
@@ -78,7 +83,7 @@ class Service:
         self.gateway = Gateway(recorder, self.metrics, clock, refuse_unlogged=on_log_failure == "refuse")
         self._catalog, self._blobs, self._poll_s = Catalog(self._database), Blobs(home.blobs), poll_s
         self.on_start: Callable[[], None] = _nothing
-        self.app = Http(self.gateway, self.metrics, start=self.start, stop=self.stop)
+        self.app = Http(self.gateway, self.metrics, self.tokens, start=self.start, stop=self.stop)
 
     async def start(self) -> None:
         """Load what the routes name, then tick and watch the routes."""
@@ -90,6 +95,7 @@ class Service:
             self.metrics,
             install=lambda plan: loop.call_soon_threadsafe(partial(self.gateway.install, plan)),
             report=lambda *said: loop.call_soon_threadsafe(partial(self.gateway.note_routes, *said)),
+            refresh=self.tokens.refresh,
             poll_s=self._poll_s,
         )
         self._listener = Listener(self._database, self._watch.wake)
@@ -109,6 +115,18 @@ class Service:
             await self._time
         await self.gateway.close()
         self._database.close()
+
+
+def token_table(database: Database, clock: Clock, *, beyond_loopback: bool) -> TokenTable:
+    """Return who may ask.
+
+    Raises:
+        TidemillError: others than this machine can reach the gateway, and there is no valid token.
+    """
+    table = TokenTable(Tokens(database), clock.now, beyond_loopback=beyond_loopback)
+    table.refresh()
+    table.require_one()
+    return table
 
 
 def _nothing() -> None:
@@ -135,10 +153,9 @@ def run(
     the log gets before it is sealed. Requests that still run `grace_s` after the signal are cut off.
 
     Raises:
-        TidemillError: `host` is not a loopback address, or the port is taken.
+        TidemillError: `host` is not a loopback address and there is no valid token, or the port is taken.
         StoreError: the stores cannot be opened.
     """
-    refuse_beyond_loopback(host)
     with _bound(host, port) as sock:
         service = Service(
             home,
@@ -147,6 +164,7 @@ def run(
             on_log_failure=on_log_failure,
             poll_s=poll_s,
             segment_age_s=segment_age_s,
+            beyond_loopback=not is_loopback(host),
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
 
@@ -179,19 +197,12 @@ def config(service: Service, *, grace_s: float) -> uvicorn.Config:
     )
 
 
-def refuse_beyond_loopback(host: str) -> None:
-    """Refuse to listen where others can reach, as long as there are no tokens to tell who may.
-
-    Raises:
-        TidemillError: `host` is no loopback address.
-    """
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback:
-            return
-    raise TidemillError(
-        f"host {host!r} is not a loopback address, and this gateway asks nobody for a token.",
-        "listen on 127.0.0.1, and put a proxy that knows its callers in front",
-    )
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` can be reached from this machine only; a name other than localhost may be anything."""
+    try:
+        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback
+    except ValueError:
+        return False
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from tidemill.manifest import Manifest
-from tidemill.records import Route
+from tidemill.policy import Policy
+from tidemill.records import Prediction, Route
 from tidemill.runtime.load import Loaded
-from tidemill.runtime.policy import Policy
 from tidemill.serving.batching import Batcher
+from tidemill.serving.protocol import by_name
+from tidemill.strategy.log import Everything
 
 _TELL_EVERY_S = 5.0
 
@@ -40,13 +42,14 @@ class Unloaded:
 class Plan:
     """What the gateway shall serve of a project from now on.
 
-    `versions` has all of `route.versions()`, and `spare`: the last stable version that could be loaded, kept while the
-    route's own cannot.
+    `policy` is the route's, by its number. `versions` has all of `route.versions()`, and `spare`: the last stable
+    version that could be loaded, kept while the route's own cannot.
     """
 
     manifest: Manifest
     secret: bytes
     route: Route
+    policy: Policy
     versions: Mapping[int, Warm | Unloaded]
     spare: int | None = None
 
@@ -98,20 +101,55 @@ class Table:
 
     manifest: Manifest
     route: Route
+    policy: Policy
     versions: Mapping[int, Version]
     spare: int | None
     num_rows: int = 0
     _chains: dict[int, tuple[Version, ...]] = field(default_factory=dict)
 
     @cached_property
-    def policy(self) -> Policy:
-        """How scores become decisions."""
-        return Policy(self.route.policy_version, self.manifest.abstain_below)
-
-    @cached_property
     def class_names(self) -> tuple[str, ...] | None:
         """What the scores stand for, None when they have no names."""
         return getattr(self.manifest.schema.output, "names", None)
+
+    @cached_property
+    def named(self) -> Callable[..., Any] | None:
+        """What makes an object of scores by class, None when they have no names."""
+        return None if self.class_names is None else by_name(self.class_names)
+
+    @cached_property
+    def blank(self) -> Prediction:
+        """A row of the log with all that is the same for each request routed by this table."""
+        route = self.route
+        return Prediction(
+            request_id="",
+            received_at=0,
+            role="answer",
+            unit="",
+            subject=None,
+            rollout=route.rollout,
+            share=0.0,
+            salt=route.salt,
+            route_revision=route.revision,
+            assigned_version=0,
+            answered_version=0,
+            fallback_reason=None,
+            error=None,
+            policy_version=route.policy_version,
+            tags={},
+            inputs=None,
+            scores=None,
+            decision=None,
+            abstained=False,
+            cached=False,
+            latency_ms=0.0,
+            keep_probability=1.0,
+        )
+
+    @cached_property
+    def keeps_all(self) -> bool:
+        """Whether the log has the inputs of every request."""
+        return isinstance(self.manifest.log, Everything)
 
     @cached_property
     def tags(self) -> tuple[str, ...]:

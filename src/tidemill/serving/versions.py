@@ -13,6 +13,7 @@ from functools import partial
 
 from tidemill.errors import ModelError, TidemillError
 from tidemill.manifest import Manifest
+from tidemill.policy import Policy
 from tidemill.records import Json, Route
 from tidemill.runtime.load import Loaded, load
 from tidemill.schema import Schema
@@ -44,6 +45,7 @@ class Watched:
     slots: dict[int, Slot] = field(default_factory=dict)
     schema: Json = None
     manifest: Json = None
+    policies: dict[int, Policy] = field(default_factory=dict)
     installed: Plan | None = None
 
 
@@ -58,6 +60,7 @@ class VersionWatch:
         install: called in the watching thread with each new plan.
         report: called in the watching thread with what keeps the routes from being read, empty when they can be, and
             the names of the published projects.
+        refresh: called in the watching thread before the routes are read, for what else the store says.
     """
 
     def __init__(
@@ -68,10 +71,11 @@ class VersionWatch:
         *,
         install: Callable[[Plan], object],
         report: Callable[[str, tuple[str, ...]], object],
+        refresh: Callable[[], object] = tuple,
         poll_s: float = 0.5,
     ) -> None:
         self._catalog, self._blobs, self._metrics = catalog, blobs, metrics
-        self._install, self._report, self._poll_s = install, report, poll_s
+        self._install, self._report, self._refresh, self._poll_s = install, report, refresh, poll_s
         self._projects: dict[str, Watched] = {}
         self._wake = threading.Event()
         self._stopping = False
@@ -98,6 +102,7 @@ class VersionWatch:
     def poll(self) -> bool:
         """Look at the routes once; return whether everything they need is installed."""
         try:
+            self._refresh()
             names = tuple(self._catalog.projects())
             settled = [self._poll_project(name) for name in names]
         except Exception as error:  # the routes in force stay in force, whatever is wrong with the store
@@ -137,6 +142,7 @@ class VersionWatch:
         wanted = [*route.versions(), *(() if spare is None else (spare,))]
         if not self._settle(name, watched, wanted, manifest):
             return False
+        policy = self._policy(name, watched, route.policy_version)
         states = {version: _state(watched.slots[version]) for version in wanted}
         before = watched.installed
         if before is None or (before.route, watched.manifest, before.versions) != (route, manifest, states):
@@ -144,6 +150,7 @@ class VersionWatch:
                 manifest=Manifest.from_json(manifest),
                 secret=self._catalog.secret(name),
                 route=route,
+                policy=policy,
                 versions=states,
                 spare=spare,
             )
@@ -151,6 +158,12 @@ class VersionWatch:
             self._forget(watched, wanted)
             watched.installed, watched.manifest = plan, manifest
         return True
+
+    def _policy(self, name: str, watched: Watched, number: int) -> Policy:
+        """Return a policy, read once: its number never gets another meaning."""
+        if number not in watched.policies:
+            watched.policies = {number: self._catalog.policy(name, number)}
+        return watched.policies[number]
 
     def _settle(self, name: str, watched: Watched, wanted: Sequence[int], manifest: Json) -> bool:
         """Start what is to be loaded and gather what has been; return whether every wanted version is settled."""

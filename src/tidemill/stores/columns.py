@@ -36,6 +36,8 @@ PREDICTION_FIELDS: dict[str, pa.DataType] = {
     "cached": pa.bool_(),
     "latency_ms": pa.float64(),
     "keep_probability": pa.float64(),
+    "outlier": pa.list_(pa.string()),
+    "top_k": pa.list_(pa.string()),
 }
 FEEDBACK_FIELDS: dict[str, pa.DataType] = {
     "request_id": pa.string(),

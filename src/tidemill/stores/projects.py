@@ -102,6 +102,11 @@ class Projects:
         at = self._column(project, projects.c.paused_at)
         return None if at is None else from_micros(at)
 
+    def _declared(self, conn: Connection, project: str) -> Json | None:
+        """Return the manifest as a transaction sees it, None before the first."""
+        row = conn.execute(select(projects.c.manifest).where(projects.c.project == project)).first()
+        return None if row is None else loads(row.manifest)
+
     def _column(self, project: str, column: Column[Any]) -> Any:
         with self._db.read() as conn:
             row = conn.execute(select(column).where(projects.c.project == project)).first()

@@ -13,6 +13,7 @@ from tidemill.stores.scan import common_type, schema_of
 _SQL_TYPES = {
     pl.String(): "VARCHAR", pl.Float64(): "DOUBLE", pl.Int64(): "BIGINT", pl.Boolean(): "BOOLEAN",
     pl.Binary(): "BLOB", pl.List(pl.Float32()): "FLOAT[]",
+    pl.List(pl.String()): "VARCHAR[]",
 }  # fmt: skip
 
 _Schema = tuple[tuple[str, pl.DataType], ...]

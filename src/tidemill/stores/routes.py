@@ -13,6 +13,7 @@ from tidemill.records import Json, Route
 from tidemill.stores.database import Database, dumps, loads
 from tidemill.stores.listener import announce
 from tidemill.stores.models import no_version
+from tidemill.stores.policies import check_policy
 from tidemill.stores.projects import lock_project
 from tidemill.stores.tables import models, routes
 
@@ -36,7 +37,11 @@ class Routes:
     def route(self, project: str) -> Route | None:
         """Return the route in force, None before the first."""
         with self._db.read() as conn:
-            row = conn.execute(_newest(project)).first()
+            return self.route_within(conn, project)
+
+    def route_within(self, conn: Connection, project: str) -> Route | None:
+        """Return the route as a transaction sees it, None before the first."""
+        row = conn.execute(_newest(project)).first()
         return None if row is None else _route(row)
 
     def history(self, project: str) -> list[RouteChange]:
@@ -53,7 +58,7 @@ class Routes:
 
         Raises:
             Conflict: the route is at another revision: somebody was first, and what was decided may no longer hold.
-            StoreError: the route names a version that the project has not.
+            StoreError: the route names a version or a policy that the project has not.
         """
         lock_project(conn, project)
         row = conn.execute(_newest(project)).first()
@@ -104,6 +109,7 @@ def _check_versions(conn: Connection, project: str, route: Route) -> None:
     there = select(models.c.version).where(models.c.project == project, models.c.version.in_(named))
     for version in sorted(set(named) - set(conn.execute(there).scalars())):
         raise no_version(project, version)
+    check_policy(conn, project, route.policy_version)
 
 
 def _body(route: Route) -> Json:

@@ -1,7 +1,7 @@
 """The catalog's tables, the same on SQLite and PostgreSQL. Times are integer microseconds since 1970, UTC.
 
-JSON is text in canonical form, so that both databases treat it alike. Every table but `leases`, `consumed` and
-`log_files` is keyed by project.
+JSON is text in canonical form, so that both databases treat it alike. Every table but `leases`, `consumed`,
+`log_files` and `tokens` is keyed by project.
 """
 
 from __future__ import annotations
@@ -269,4 +269,32 @@ dataset_tags = Table(
     Column("name", String(100), primary_key=True),
     Column("digest", String(64), nullable=False),
     Column("tagged_at", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(60), nullable=False),
+    Column("project", String(100)),  # null: every project
+    Column("scopes", String(100), nullable=False),
+    Column("trust", String(20)),  # of its feedback; null: what the project says
+    Column("digest", LargeBinary, nullable=False),
+    Column("tail", String(4), nullable=False),  # the last characters, for people
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),  # a row is never deleted: feedback names it as its source
+    UniqueConstraint("digest"),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
 )

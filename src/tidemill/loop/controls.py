@@ -1,0 +1,184 @@
+"""What people may do with a deployed project from its stores alone: no project file is read, and no loop is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tidemill.clock import Clock, SystemClock
+from tidemill.errors import Conflict, NotFound
+from tidemill.loop.ending import promoted, without_candidate
+from tidemill.manifest import Manifest
+from tidemill.policy import Policy
+from tidemill.records import Route
+from tidemill.stores.belonging import open_database
+from tidemill.stores.catalog import Catalog, PolicyVersion
+from tidemill.stores.database import Database
+from tidemill.stores.home import Home
+from tidemill.stores.journal import Journal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """Commands for the loop, and changes of the route. They work while the project file is broken or elsewhere."""
+
+    name: str
+    db: Database
+    catalog: Catalog
+    journal: Journal
+    clock: Clock
+
+    @classmethod
+    def of_home(cls, home: str | Path, project: str, *, database: str | None = None) -> Controls:
+        """Open a home's controls; `project` is the file that the project was published from, or its name.
+
+        Where one project is published, it is the one that is meant.
+
+        Raises:
+            NotFound: several are published, and `project` is none of them; or none is.
+            StoreError: the home or the database cannot be opened.
+        """
+        place = Home(home)
+        if not place.folder.is_dir():
+            raise NotFound(f"there is no home folder {str(home)!r}.", "give it with --home")
+        db = open_database(place, database)
+        catalog = Catalog(db)
+        try:
+            name = _named(catalog, project)
+        except BaseException:
+            db.close()
+            raise
+        return cls(name=name, db=db, catalog=catalog, journal=Journal(db), clock=SystemClock())
+
+    def close(self) -> None:
+        """Close the database."""
+        self.db.close()
+
+    def ask(self, verb: str, *, by: str, version: int | None = None, reason: str = "") -> int:
+        """Leave a command (retrain, approve, reject, promote) for the loop; return its number."""
+        args = {"reason": reason} if version is None else {"reason": reason, "version": version}
+        with self.db.begin() as conn:
+            return self.journal.send(conn, self.name, verb, args, by=by, now=self.clock.now())
+
+    def waiting_candidate(self) -> int:
+        """Return the version that waits for a person.
+
+        Raises:
+            NotFound: none does.
+        """
+        cycle = self.journal.cycle(self.name)
+        if cycle is None or cycle.candidate is None:
+            raise NotFound("no candidate is under way.", "see `tidemill status`")
+        return cycle.candidate
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop opening cycles and moving candidates on, or go on. Guards still roll back while paused."""
+        with self.db.begin() as conn:
+            self.catalog.pause(conn, self.name, self.clock.now() if paused else None)
+
+    def rollback(self, *, by: str, reason: str) -> Route:
+        """Take the candidate out of traffic, or return to the version before; needs no loop.
+
+        Raises:
+            NotFound: there is nothing to roll back to.
+            Conflict: the route changed at the same moment.
+        """
+        route = self.route()
+        if route.rollout is not None:
+            new = without_candidate(route)
+        elif self._was_just_withdrawn(route):
+            raise Conflict(
+                f"the candidate was taken out of traffic already; version {route.stable} answers.",
+                "to leave that version too, wait until `tidemill status` shows no cycle",
+            )
+        elif route.fallback is not None:
+            new = Route(revision=route.revision, stable=route.fallback, policy_version=route.policy_version)
+        else:
+            raise NotFound(
+                f"version {route.stable} has no version before it.", "promote another with `tidemill promote`"
+            )
+        return self._set_route(route, new, by=by, reason=reason, retired="rolled back")
+
+    def _was_just_withdrawn(self, route: Route) -> bool:
+        """Tell whether the loop has yet to see that its candidate left traffic: a second call means the same thing."""
+        cycle = self.journal.cycle(self.name)
+        history = self.catalog.history(self.name)
+        before = history[-2].route if len(history) > 1 else None
+        return cycle is not None and before is not None and before.rollout is not None and before.stable == route.stable
+
+    def promote_now(self, version: int, *, by: str, reason: str) -> Route:
+        """Route all traffic to a version at once, past gate and rollout.
+
+        Raises:
+            NotFound: there is no such version.
+            Conflict: the route changed at the same moment.
+        """
+        route = self.route()
+        self.catalog.model(self.name, version)
+        return self._set_route(route, promoted(route, version), by=by, reason=reason, retired="retired")
+
+    def set_policy(self, policy: Policy, *, by: str, reason: str) -> PolicyVersion:
+        """Keep a policy as a new version and put it in force; one that is in force already changes nothing.
+
+        Raises:
+            ProjectError: it does not fit the project's output.
+            Conflict: the route changed at the same moment.
+        """
+        before = self.catalog.policy_in_force(self.name)
+        if policy == before.policy:
+            return before
+        policy.check(Manifest.from_json(self.catalog.manifest(self.name)).schema.output)
+        route, now = self.catalog.route(self.name), self.clock.now()
+        with self.db.begin() as conn:
+            new = self.catalog.add_policy(conn, self.name, policy, now=now, by=by, reason=reason)
+            if route is not None:
+                changed = replace(route, policy_version=new.number)
+                why = f"policy {new.number}: {reason}"
+                self.catalog.set_route(conn, self.name, changed, now=now, by=by, reason=why)
+        return new
+
+    def use_policy(self, number: int, *, by: str, reason: str) -> Route:
+        """Put a policy in force that there is already.
+
+        Raises:
+            NotFound: there is no version that it could decide for.
+            StoreError: there is no such policy.
+            Conflict: the route changed at the same moment.
+        """
+        changed = replace(self.route(), policy_version=number)
+        with self.db.begin() as conn:
+            return self.catalog.set_route(
+                conn, self.name, changed, now=self.clock.now(), by=by, reason=f"policy {number}: {reason}"
+            )
+
+    def route(self) -> Route:
+        """Return the route in force.
+
+        Raises:
+            NotFound: there is none yet.
+        """
+        route = self.catalog.route(self.name)
+        if route is None:
+            raise NotFound(f"{self.name!r} has no version yet.", "make one with `tidemill train DATA`")
+        return route
+
+    def _set_route(self, old: Route, new: Route, *, by: str, reason: str, retired: str) -> Route:
+        with self.db.begin() as conn:
+            if new.stable != old.stable:
+                self.catalog.set_status(conn, self.name, old.stable, retired)
+                self.catalog.set_status(conn, self.name, new.stable, "live")
+            return self.catalog.set_route(conn, self.name, new, now=self.clock.now(), by=by, reason=reason)
+
+
+def _named(catalog: Catalog, project: str) -> str:
+    names = catalog.projects()
+    file, colon, attribute = project.partition(":")
+    absolute = f"{Path(file).absolute()}{colon}{attribute}"
+    meant = [name for name in names if name == project or catalog.file(name) == absolute]
+    if meant or len(names) == 1:
+        return (meant or names)[0]
+    known = ", ".join(map(repr, names)) or "none"
+    raise NotFound(
+        f"{project!r} is no project of this home: there is {known}.",
+        "name one with --project" if names else "publish it with `tidemill check`",
+    )

@@ -1,0 +1,356 @@
+"""The inference calls of the Open Inference Protocol (v2) over HTTP: bodies to rows, and answers to bodies.
+
+A request of N rows is N predictions. Beside the declared inputs it may have two more of N strings, `unit` and
+`subject`; `parameters` of those names say it once for all rows. Other parameters are ignored, as the protocol allows.
+With the binary extension the body is JSON of `header_length` bytes, then the tensors' bytes in the order of the JSON.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from tidemill.errors import InvalidRequest, Malformed
+from tidemill.schema import Parsed, Schema, Text, Value
+from tidemill.serving.protocol import MAX_NAME_CHARS, Answer, PredictRequest, Problem, encode
+from tidemill.serving.tensors import FlatWire, InvalidTensor, Slot, Wire, packed, slot
+
+OUTPUTS = ("scores", "decision", "abstained", "request_id", "version")
+"""What a reply has, unless the request names some of it."""
+_HINT = 'send {"inputs": [{"name": ..., "datatype": ..., "shape": [...], "data": [...]}, ...]}'
+_NAMED = ("unit", "subject")
+
+T = TypeVar("T", bound=Wire)
+
+
+class _OutputParameters(Struct, gc=False):
+    binary_data: bool | None = None
+    classification: Any = UNSET
+    shared_memory_region: Any = UNSET
+
+
+class _Output(Struct, gc=False):
+    name: str
+    parameters: _OutputParameters | UnsetType = UNSET
+
+
+class _Parameters(Struct, gc=False):
+    unit: str | UnsetType = UNSET
+    subject: str | UnsetType = UNSET
+    binary_data_output: bool = False
+
+
+class _Body(Struct, Generic[T], gc=False):
+    inputs: list[T]
+    id: str | UnsetType = UNSET
+    parameters: _Parameters | UnsetType = UNSET
+    outputs: list[_Output] | UnsetType = UNSET
+
+
+class InferRequest(Struct, gc=False):
+    """What a body asks for.
+
+    `rows` are the inputs of each row; `units` and `subjects` have one for each too, or are None. `outputs` names what
+    the reply shall have, and whether as bytes; None is everything, as bytes where `binary`.
+    """
+
+    rows: list[Parsed]
+    units: Sequence[str] | None = None
+    subjects: Sequence[str] | None = None
+    id: str | None = None
+    outputs: Sequence[tuple[str, bool]] | None = None
+    binary: bool = False
+
+    def predictions(self, model: str, version: int | None) -> list[PredictRequest]:
+        """Return the request of each row, of the version that is pinned where one is."""
+        units, subjects = self.units or repeat(None), self.subjects or repeat(None)
+        return [
+            PredictRequest(inputs=row, unit=unit, subject=subject, model=model, version=version)
+            for row, unit, subject in zip(self.rows, units, subjects, strict=False)
+        ]
+
+
+class InferProblem(Problem, kw_only=True):
+    """The body of an error of `/v2`: `error` is what clients of the protocol look for."""
+
+    error: str
+
+
+_quick = msgspec.json.Decoder(_Body[FlatWire]).decode
+_lenient = msgspec.json.Decoder(_Body[Wire]).decode
+_name = Text(MAX_NAME_CHARS)
+
+
+class InferForm:
+    """How one project's tensors are read and written. Made once for a schema; reads and writes without a copy of it."""
+
+    def __init__(self, model: str, schema: Schema) -> None:
+        self.model = model
+        self.slots: dict[str, Slot] = {name: slot(name, kind) for name, kind in schema.inputs.items()}
+        self._named = {name: slot(name, _name) for name in _NAMED}
+        self._slots = tuple(self.slots.items())
+        self.num_scores = schema.output.num_scores
+        self._decision = "FP64" if isinstance(schema.output, Value) else "BYTES"
+        self._one = _one_row(model, self.num_scores, self._decision)
+
+    # ---- in
+
+    def read(self, body: bytes, header_length: int | None = None) -> InferRequest:
+        """Read the body of a request, of which `header_length` bytes are JSON where it has binary tensors.
+
+        Raises:
+            Malformed: it is not JSON, or not the envelope.
+            InvalidTensor: a tensor is missing, unknown, or not as declared; the message names the input and the row.
+        """
+        if header_length is None:
+            asked: _Body[Any] = _decoded(body)
+        else:
+            asked = _decoded_with_bytes(body, header_length)
+        row = self._single(asked.inputs)
+        request = self.request(asked.inputs) if row is None else InferRequest([row])
+        if asked.id is not UNSET:
+            request.id = asked.id
+        if asked.parameters is not UNSET:
+            _tell(request, asked.parameters)
+        if asked.outputs is not UNSET and asked.outputs:
+            request.outputs = _requested(asked.outputs, binary=request.binary)
+        return request
+
+    def _single(self, tensors: Sequence[Wire]) -> Parsed | None:
+        """Read one row, its inputs in the declared order, quickly; None where it is anything else, or wrong."""
+        row = Parsed()
+        if len(tensors) != len(self.slots):
+            return None
+        for tensor, (name, place) in zip(tensors, self._slots, strict=True):
+            if tensor.name != name or tensor.shape != place.one or tensor.datatype not in place.takes:
+                return None
+            if type(tensor) is not FlatWire:
+                return None
+            data: Any = tensor.data
+            try:
+                if type(data) is list:
+                    row[name] = place.single(data)
+                else:
+                    (row[name],) = place.from_bytes(data, tensor.datatype, 1)
+            except (ValueError, TypeError, OverflowError, struct.error, InvalidRequest):
+                return None
+        return row
+
+    def request(self, tensors: Sequence[Wire]) -> InferRequest:
+        """Return the rows that named tensors make, each of which has a value for each row.
+
+        Raises:
+            InvalidTensor: one is missing, unknown, twice there, or not as declared.
+        """
+        columns: dict[str, list[Any]] = {}
+        slots = self.slots
+        for tensor in tensors:
+            name = tensor.name
+            place = slots.get(name) or self._named.get(name)
+            if place is None or name in columns:
+                raise self._unexpected(name, twice=name in columns)
+            columns[name] = place.read(tensor)
+        sizes = {len(column) for column in columns.values()}
+        if len(sizes) > 1:
+            found = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
+            raise InvalidTensor(f"inputs differ in their number of rows: {found}.", "send as many rows of each")
+        units, subjects = (columns.pop(name, None) for name in _NAMED)
+        return InferRequest(self._rows(columns), _checked(units, "unit"), _checked(subjects, "subject"))
+
+    def _rows(self, columns: dict[str, list[Any]]) -> list[Parsed]:
+        try:
+            ordered = [columns[name] for name in self.slots]
+        except KeyError as error:
+            name = error.args[0]
+            raise InvalidTensor(f"input {name!r} is missing.", f"send all of {', '.join(self.slots)}", name) from None
+        return [Parsed(zip(self.slots, row, strict=True)) for row in zip(*ordered, strict=True)]
+
+    def _unexpected(self, name: str, *, twice: bool) -> InvalidTensor:
+        shown = repr(name[:60])
+        if twice:
+            return InvalidTensor(f"input {shown} is there twice.", "send it once", name[:60])
+        return InvalidTensor(f"input {shown} is not declared.", f"send only {', '.join(self.slots)}", name[:60])
+
+    # ---- out
+
+    def write(self, request: InferRequest, answers: Sequence[Answer]) -> tuple[bytes, int | None]:
+        """Return the body of a reply, and the length of its JSON where binary tensors follow it."""
+        if len(answers) == 1 and request.outputs is None and not request.binary:
+            return self._one(answers[0], request.id), None
+        outputs, tail = [], []
+        for name, binary in request.outputs or zip(OUTPUTS, repeat(request.binary), strict=False):
+            about = self._described(name, len(answers))
+            values = column(name, answers)
+            if binary:
+                tail.append(packed(about["datatype"], values))
+                about["parameters"] = {"binary_data_size": len(tail[-1])}
+            else:
+                about["data"] = values
+            outputs.append(about)
+        said = {"model_name": self.model, "model_version": str(answers[0].version), "outputs": outputs}
+        if request.id is not None:
+            said["id"] = request.id
+        head = encode(said)
+        return (b"".join([head, *tail]), len(head)) if tail else (head, None)
+
+    def _described(self, name: str, num_rows: int) -> dict[str, Any]:
+        shape = [num_rows, self.num_scores] if name == "scores" else [num_rows]
+        return {"name": name, "datatype": self.datatype(name), "shape": shape}
+
+    def datatype(self, output: str) -> str:
+        """Return the datatype of an output."""
+        return {"scores": "FP32", "decision": self._decision, "abstained": "BOOL", "version": "INT64"}.get(
+            output, "BYTES"
+        )
+
+    def metadata(self, versions: Sequence[int]) -> dict[str, Any]:
+        """Return the reply to `GET /v2/models/NAME`; -1 stands for the number of rows."""
+        outputs = [self._described(name, -1) for name in OUTPUTS]
+        return {
+            "name": self.model,
+            "versions": [str(version) for version in versions],
+            "platform": "tidemill",
+            "inputs": [place.describe() for place in self.slots.values()],
+            "outputs": outputs,
+        }
+
+
+def column(name: str, answers: Sequence[Answer]) -> list[Any]:
+    """Return an output of all rows, flat."""
+    if name != "scores":
+        return [getattr(answer, name) for answer in answers]
+    out: list[float] = []
+    for answer in answers:
+        out += answer.scores
+    return out
+
+
+def _one_row(model: str, num_scores: int, decision: str) -> Callable[[Answer, str | None], bytes]:
+    """Return what writes the reply of one row with all outputs as JSON: most of it is always the same."""
+    start = f'{{"model_name":"{model}","model_version":"'.encode()
+    scores = f'"outputs":[{{"name":"scores","datatype":"FP32","shape":[1,{num_scores}],"data":'.encode()
+    decided = f'}},{{"name":"decision","datatype":"{decision}","shape":[1],"data":['.encode()
+    abstained = b']},{"name":"abstained","datatype":"BOOL","shape":[1],"data":['
+    ids = b']},{"name":"request_id","datatype":"BYTES","shape":[1],"data":["'
+    versions = b'"]},{"name":"version","datatype":"INT64","shape":[1],"data":['
+
+    def one(answer: Answer, id_: str | None) -> bytes:
+        number = b"%d" % answer.version
+        return b"".join((
+            start, number, b'",' if id_ is None else b'","id":%b,' % encode(id_),
+            scores, encode(answer.scores),
+            decided, encode(answer.decision),
+            abstained, b"true" if answer.abstained else b"false",
+            ids, answer.request_id.encode(),
+            versions, number, b"]}]}",
+        ))  # fmt: skip
+
+    return one
+
+
+def _decoded(head: bytes) -> _Body[Any]:
+    try:
+        return _quick(head)
+    except msgspec.ValidationError:
+        pass  # nested data, or an error that is told below
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _malformed(error) from None
+    try:
+        return _lenient(head)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _malformed(error) from None
+
+
+def _malformed(error: Exception) -> Malformed:
+    if isinstance(error, RecursionError):
+        return Malformed("the body is nested too deeply.", _HINT)
+    what = "not as expected" if isinstance(error, msgspec.ValidationError) else "not JSON"
+    return Malformed(f"the body is {what}: {error}.", _HINT)
+
+
+def _decoded_with_bytes(body: bytes, header_length: int) -> _Body[Any]:
+    if not 0 < header_length <= len(body):
+        raise Malformed(
+            f"Inference-Header-Content-Length is {header_length} of a body of {len(body)} bytes.",
+            "send the length of the JSON in front of the binary tensors",
+        )
+    asked = _decoded(body[:header_length])
+    _give_bytes(asked.inputs, memoryview(body)[header_length:])
+    return asked
+
+
+def _give_bytes(tensors: Sequence[Wire], tail: memoryview) -> None:
+    """Give each tensor that has its bytes behind the JSON those bytes."""
+    at = 0
+    for tensor in tensors:
+        size = UNSET if tensor.parameters is UNSET else tensor.parameters.binary_data_size
+        if size is UNSET:
+            continue
+        if not 0 <= size <= len(tail) - at or tensor.data is not UNSET:
+            raise InvalidTensor(
+                f"input {tensor.name[:60]!r} has binary_data_size {size}, with {len(tail) - at} bytes left.",
+                "send that many bytes behind the JSON, in the order of the inputs, and no data beside",
+                tensor.name[:60],
+            )
+        tensor.data = tail[at : at + size]
+        at += size
+    if at != len(tail):
+        raise Malformed(f"{len(tail) - at} bytes behind the JSON belong to no input.", "give each its binary_data_size")
+
+
+def _tell(request: InferRequest, parameters: _Parameters) -> None:
+    """Take over what the parameters say for all rows."""
+    num_rows = len(request.rows)
+    request.binary = parameters.binary_data_output
+    if parameters.unit is not UNSET and request.units is None:
+        request.units = _checked([parameters.unit] * num_rows, "unit")
+    if parameters.subject is not UNSET and request.subjects is None:
+        request.subjects = _checked([parameters.subject] * num_rows, "subject")
+
+
+def _checked(names: Sequence[str] | None, field: str) -> Sequence[str] | None:
+    if names is not None and "" in names:
+        raise InvalidTensor(f"row {names.index('')}: {field!r} is empty.", "say whose it is, or leave it out", field)
+    return names
+
+
+def _requested(outputs: Sequence[_Output], *, binary: bool) -> list[tuple[str, bool]]:
+    asked = []
+    for output in outputs:
+        if output.name not in OUTPUTS:
+            raise InvalidTensor(
+                f"output {output.name[:60]!r} is not there.", f"ask for some of {', '.join(OUTPUTS)}", output.name[:60]
+            )
+        wishes = output.parameters
+        as_bytes = binary
+        if wishes is not UNSET:
+            if wishes.classification is not UNSET or wishes.shared_memory_region is not UNSET:
+                raise InvalidTensor(
+                    f"output {output.name!r} is asked for by classification or in shared memory.",
+                    "ask for it as it is; the class is in the output decision",
+                    output.name,
+                )
+            as_bytes = binary if wishes.binary_data is None else wishes.binary_data
+        asked.append((output.name, as_bytes))
+    return asked
+
+
+def problem_v2(error: InvalidRequest) -> bytes:
+    """Return the body that tells a caller of `/v2` of an error."""
+    return encode(
+        InferProblem(
+            type=f"urn:tidemill:problem:{type(error).__name__.lower()}",
+            title=error.title,
+            status=error.status,
+            detail=error.message,
+            hint=error.hint,
+            field=getattr(error, "field", ""),
+            request_id=getattr(error, "request_id", ""),
+            error=str(error),
+        )
+    )
