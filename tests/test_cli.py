@@ -15,6 +15,7 @@ import click
 import polars as pl
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from tidemill.cli import main
 
@@ -86,7 +87,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     for name in main.COMMANDS:
         command = typer.main.get_command(module(name).app)
         yield name, command
-        if isinstance(command, click.Group):
+        if isinstance(command, TyperGroup):
             yield from ((f"{name} {inner}", found) for inner, found in command.commands.items())
 
 
@@ -169,6 +170,10 @@ WRONG = [
     ("promote 7", "has no version 7.", ""),
     ("promote 7 --now", "has no version 7.", ""),
     ("rollback", "version 1 has no version before it.", "`tidemill promote`"),
+    ("policy set --threshold toxic", "--threshold 'toxic' is not CLASS=SCORE.", "such as toxic=0.8"),
+    ("policy set --threshold toxic=0.8", "threshold for 'toxic', which is no class.", "there is 0, 1"),
+    ("policy set --top 0", "the policy's top is 0.", "how many"),
+    ("policy use 7", "has no policy 7.", "see `tidemill policy list`"),
     ("approve", "no candidate is under way.", "see `tidemill status`"),
     ("reject --reason no", "no candidate is under way.", "see `tidemill status`"),
     ("label x", "'x' is no answer.", "write ID=LABEL"),
@@ -247,6 +252,22 @@ def test_status_shows_the_route_and_its_json_the_same(shell: Shell, here: Path) 
     assert {(q["metric"], q["cohort"]) for q in status["quality"]} == {
         ("accuracy", cohort) for cohort in ("all", "old_app", "new_app")
     }
+
+
+def test_a_policy_is_set_listed_and_taken_back_and_the_model_stays(shell: Shell, mine: Path) -> None:
+    assert "policy 1 says so already: the highest score decides" in shell("policy", "set", "--abstain-below", "0").out
+    set_ = shell("policy", "set", "--abstain-below", ".6", "--threshold", "3=.8", "--by", "ann", "--reason", "too bold")
+    assert set_.out == "policy 2 is in force: 3 from 0.8, abstains below 0.6; `tidemill policy use 1` goes back\n"
+    assert "policy 3 is in force: 3 from 0.8, tells the best 3" in shell(
+        "policy", "set", "--abstain-below", "0", "--top", "3"
+    ).out  # fmt: skip
+    assert "policy 2 is in force" in shell("policy", "use", "2", "--reason", "better").out
+    listed = json.loads(shell("policy", "list", "--json").out)
+    assert [(p["policy"], p["in_force"]) for p in listed] == [(1, False), (2, True), (3, False)]
+    assert (listed[1]["thresholds"], listed[1]["by"], listed[1]["reason"]) == ({"3": 0.8}, "ann", "too bold")
+    assert "too bold" in shell("policy", "list").out
+    route = json.loads(shell("status", "--json").out)["route"]
+    assert (route["stable"], route["policy_version"], route["revision"]) == (1, 2, 4)
 
 
 def test_the_report_is_told_in_three_ways(shell: Shell, here: Path) -> None:

@@ -22,6 +22,7 @@ import click
 import httpx
 import pytest
 import typer
+from typer.core import TyperGroup
 
 import tidemill as tm
 from tidemill.cli import main
@@ -248,7 +249,7 @@ def test_every_command_named_exists_with_its_options(path: Path) -> None:
 def _command(name: str, arguments: list[str]) -> click.Command:
     assert name in main.COMMANDS, f"there is no tidemill {name}"
     command = typer.main.get_command(import_module(f"tidemill.cli.{'import_' if name == 'import' else name}").app)
-    if isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+    if isinstance(command, TyperGroup) and arguments and not arguments[0].startswith("-"):
         return command.commands[arguments[0]]
     return command
 

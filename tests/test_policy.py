@@ -1,4 +1,4 @@
-"""A policy turns scores into decisions: thresholds, abstention and the k best, the same for a row alone or in a batch."""
+"""A policy turns scores into decisions: thresholds, abstention the k best; for a row alone as in a batch."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ _MODULES = {
     "metrics": "tidemill.stats.metrics",
     "offline": "tidemill.strategy.offline",
     "online": "tidemill.strategy.online",
+    "suites": "tidemill.suites",
     "trainers": "tidemill.training.trainers",
     "transforms": "tidemill.transforms",
     "trigger": "tidemill.strategy.trigger",

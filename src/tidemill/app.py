@@ -24,7 +24,7 @@ from tidemill.monitor.outcomes import horizon
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project, load_project
 from tidemill.records import Example, Feedback, Trust
-from tidemill.stats.metrics import EventRate
+from tidemill.stats.metrics import events_of
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
@@ -112,7 +112,7 @@ class App(Controls):
             project=self.name,
             schema=self.project.schema,
             horizon=horizon(self.project),
-            events=[m.event for m in self.project.metrics if isinstance(m, EventRate)],
+            events=events_of(self.project.metrics),
             projections=self.project.projections,
             examples=partial(w.reservoir.index, self.name),
         )

@@ -23,6 +23,7 @@ class Limits:
     max_batch: int = 64
     timeout_s: float = 10.0
     max_waiting: int = 2048  # requests queued for one version; beyond it the gateway answers 503
+    max_wait_s: float = 1.0  # and as soon as those that wait take longer than this, as quick as the version is now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ class Manifest:
                 "max_batch": self.limits.max_batch,
                 "timeout_s": self.limits.timeout_s,
                 "max_waiting": self.limits.max_waiting,
+                "max_wait_s": self.limits.max_wait_s,
             },
             "strategy": self.strategy,
         }

@@ -6,6 +6,7 @@ An **artefact** is a folder of files, stored under the hash of its content:
 |---|---|
 | `artefact.json` | the `Artefact` below |
 | `model.onnx` | format `onnx`: inputs named as the features, one output `scores` float32 (N, K) |
+| `model.pt2` | format `pt2`: a torch.export program from the features to `scores`, with plain weights |
 | `transforms.npz` | the transforms' fitted arrays, keys `"<index>.<name>"` (never pickled) |
 | `example.npz` | canonical example rows are in artefact.json; here their `scores`, which a reload must reproduce |
 | anything else | format `python`: whatever the model's own `save` wrote, read back by its `load` |
@@ -102,9 +103,10 @@ class Trainer(Protocol):
 class Artefact:
     """The contents of `artefact.json`.
 
-    `format` is `onnx` or `python`. `transforms` is a list of `{"type": ..., parameters}`; their arrays are in
+    `format` is `onnx`, `pt2` or `python`. `transforms` is a list of `{"type": ..., parameters}`; their arrays are in
     `transforms.npz`. `loader` (`module:Class`) and `project` are for `python` only: the class whose `load(folder)` a
-    worker process calls. `example` holds up to 8 canonical rows (bytes as base64 under `{"b64": ...}`).
+    worker process calls. `example` holds up to 8 canonical rows (bytes as base64 under `{"b64": ...}`). `ranges` says
+    what the training rows looked like (see `tidemill.runtime.ranges`).
     """
 
     format: str
@@ -112,6 +114,7 @@ class Artefact:
     transforms: list[Json] = field(default_factory=list)
     loader: str = ""
     example: list[Json] = field(default_factory=list)
+    ranges: Json = field(default_factory=dict)
     notes: str = ""  # e.g. why it could not be exported
     version: int = ARTEFACT_FORMAT
 

@@ -1,8 +1,8 @@
 """From scores to a decision: thresholds, when to abstain, and how many of the best classes to tell.
 
 A policy is a value of its own, apart from the model: the same scores are decided otherwise by another policy. Its
-versions are kept in the catalog (`tidemill.stores.policies`), the route names the one in force, and every row of the log
-says which it was.
+versions are kept in the catalog (`tidemill.stores.policies`), the route names the one in force, and every row of the
+log says which it was.
 """
 
 from __future__ import annotations

@@ -24,8 +24,10 @@ from tidemill.policy import Policy
 from tidemill.projections import Projection
 from tidemill.records import Trust
 from tidemill.schema import RESERVED, Classes, Input, Output, Schema
-from tidemill.stats.metrics import F1, Accuracy, EventRate, Judged, MeanAbsoluteError, Metric, match
+from tidemill.stats.metrics import F1, Accuracy, Judged, MeanAbsoluteError, Metric, events_of, match
 from tidemill.strategy.strategy import Strategy
+from tidemill.strategy.suites import Suites
+from tidemill.suites import Suite
 
 _COHORTS_OF_REPORTS = ("all", "newest")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -36,10 +38,11 @@ class Project:
     """One deployed product: what goes in and out, how it is trained, measured, and kept learning.
 
     `unit` names what the route sticks to and statistics count once. The first of `metrics` is the one to optimise.
-    `cohorts` are SQL conditions over tags, inputs and projections. `policy` is how scores become decisions at first;
-    `tidemill policy` changes it later, without a new model. With `near_duplicates`, examples whose text, images or
-    tensors are nearly the same are all for training or all for tests, as equal ones always are. `keep_log` is how long
-    predictions and feedback stay in the log, in whole days; by default for ever.
+    `cohorts` are SQL conditions over tags, inputs and projections. `suites` are test cases that candidates have to
+    pass. `policy` is how scores become decisions at first; `tidemill policy` changes it later, without a new model.
+    With `near_duplicates`, examples whose text, images or tensors are nearly the same are all for training or all for
+    tests, as equal ones always are. `keep_log` is how long predictions and feedback stay in the log, in whole days; by
+    default for ever.
 
     Raises:
         ProjectError: something in it is wrong; the message names the part, the value and the next move.
@@ -53,6 +56,7 @@ class Project:
     metrics: Sequence[Metric] = ()
     projections: Mapping[str, Projection] = field(default_factory=dict)
     cohorts: Mapping[str, str] = field(default_factory=dict)
+    suites: Sequence[Suite] = ()
     strategy: Strategy = field(default_factory=Strategy)
     policy: Policy = field(default_factory=Policy)
     near_duplicates: bool = True
@@ -74,6 +78,7 @@ class Project:
         resolved = self.strategy.resolved(first.name, binary=first.bounds == (0.0, 1.0))
         object.__setattr__(self, "strategy", resolved)
         self._check_metrics_are_declared()
+        self._check_suites()
         self._check_policy()
         self._check_keep_log()
 
@@ -111,7 +116,7 @@ class Project:
             for name in names:
                 if not name.isidentifier() or name in taken:
                     raise ProjectError(f"{kind} name {name!r} is no plain name, or is taken.", "choose another name")
-        events = {f"event_{m.event}" for m in self.metrics if isinstance(m, EventRate)}
+        events = {f"event_{event}" for event in events_of(self.metrics)}
         for name in events & set(self.inputs):
             raise ProjectError(f"input {name!r} has the name of an event's column.", "rename the input")
 
@@ -127,6 +132,21 @@ class Project:
                         f"strategy.{stage} watches {name!r}, which has no value for a single request.",
                         "watch accuracy, log_loss, mean_absolute_error or an event rate there; the gate may read it",
                     )
+
+    def _check_suites(self) -> None:
+        object.__setattr__(self, "suites", tuple(self.suites))
+        for suite in self.suites:
+            if not isinstance(suite, Suite):
+                raise ProjectError(f"{suite!r} is no suite.", "use tm.suites.Cases(...), tm.suites.Invariant(...), ...")
+            suite.check(self.output)
+        names = [suite.name for suite in self.suites]
+        for name in names:
+            if names.count(name) > 1:
+                raise ProjectError(f"two suites are called {name!r}.", "give each a name of its own")
+        if not names and any(isinstance(member, Suites) for member in self.strategy.offline):
+            raise ProjectError(
+                "strategy.offline has Suites(), and the project has no suites.", "add suites=[...] to the project"
+            )
 
     def _check_policy(self) -> None:
         if not isinstance(self.policy, Policy):
@@ -172,7 +192,7 @@ class Project:
             log=self.strategy.log,
             unit=self.unit,
             feedback=Trust(feedback.trust) if feedback else Trust.CROWD,
-            events=tuple(m.event for m in self.metrics if isinstance(m, EventRate)),
+            events=events_of(self.metrics),
             policy=self.policy,
             limits=self.limits,
             strategy=self.strategy.digest(),

@@ -122,12 +122,18 @@ class Prediction(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     top_k: list[str] | None = None
 
 
+CONFIRM = "confirm"
+"""The kind of feedback that says the decision was right, whatever it was."""
+LABEL_KINDS = ("label", CONFIRM, "correct", "override")
+"""Kinds of feedback that say what is true: by itself, or by a word on the decision that a person gave."""
+
+
 class Feedback(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     """Something learned later about a request: a label, a rating, thumbs, or an event with a value."""
 
     request_id: str
     received_at: int
-    kind: str  # "label", "rating", "thumbs", or the name of an event
+    kind: str  # one of LABEL_KINDS, "rating", "thumbs", or the name of an event
     value: str | float | bool | None
     source: str
     trust: str

@@ -21,7 +21,7 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +35,17 @@ _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxstring = 3, _MAX_SHOWN
 
 Array = npt.NDArray[Any]
+Outliers = Literal["flag", "refuse"]
+"""What becomes of a request whose input lies outside what the model learnt from: noted on its row, or refused."""
+
 Columns = Mapping[str, Array]
 """A batch: one array per input, all of the same length."""
 
 RESERVED = frozenset({
     "request_id", "received_at", "role", "unit", "subject", "rollout", "share", "salt", "route_revision",
     "assigned_version", "answered_version", "fallback_reason", "error", "policy_version", "tags", "inputs", "scores",
-    "decision", "abstained", "cached", "latency_ms", "keep_probability", "outlier", "top_k", "label", "label_trust", "label_at", "trust",
-    "id", "split", "weight", "probability",
+    "decision", "abstained", "cached", "latency_ms", "keep_probability", "outlier", "top_k",
+    "label", "label_trust", "label_at", "trust", "id", "split", "weight", "probability",
 })  # fmt: skip
 """Names of the log's own columns, which an input may not take."""
 
@@ -72,7 +75,10 @@ class _Declared:
     """Shared by the input types: JSON from the dataclass fields."""
 
     def to_json(self) -> Json:
-        return {"type": type(self).__name__, **{k: _plain(v) for k, v in asdict(self).items()}}  # type: ignore[call-overload]
+        body = {"type": type(self).__name__, **{k: _plain(v) for k, v in asdict(self).items()}}  # type: ignore[call-overload]
+        if body.get("outliers") == "flag":
+            del body["outliers"]  # as it was written before there was a choice: equal declarations stay equal
+        return body
 
 
 def _plain(value: object) -> object:
@@ -104,6 +110,7 @@ class Text(_Declared):
 
     max_chars: int = 10_000
     tag: bool = False
+    outliers: Outliers = "flag"
 
     def parse(self, value: object, name: str) -> str:
         """Check that it is a string and not too long."""
@@ -124,6 +131,7 @@ class Category(_Declared):
 
     values: Sequence[str] | None = None
     tag: bool = False
+    outliers: Outliers = "flag"
     max_chars: ClassVar[int] = 200
 
     def __post_init__(self) -> None:
@@ -155,6 +163,7 @@ class Number(_Declared):
     low: float | None = None
     high: float | None = None
     tag: bool = False
+    outliers: Outliers = "flag"
 
     def parse(self, value: object, name: str) -> float:
         """Check that it is a finite number in range."""
@@ -186,6 +195,7 @@ class Image(_Declared):
     """Pixels of `shape` (H, W) or (H, W, C), 0 to 255."""
 
     shape: Sequence[int]
+    outliers: Outliers = "flag"
     tag: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -210,6 +220,7 @@ class Tensor(_Declared):
     """Finite float32 numbers of a fixed `shape`; an embedding is a Tensor of shape (D,)."""
 
     shape: Sequence[int]
+    outliers: Outliers = "flag"
     tag: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -419,6 +430,8 @@ class Schema:
                 )
             if isinstance(kind, type) or not hasattr(kind, "parse"):
                 raise ProjectError(f"input {name!r} is {kind!r}, not an input type.", "use tm.Text(), tm.Number(), ...")
+            if getattr(kind, "outliers", "flag") not in get_args(Outliers):
+                raise ProjectError(f"input {name!r} has outliers={kind.outliers!r}.", "use 'flag' or 'refuse'")  # type: ignore[attr-defined]
         if isinstance(self.output, type) or not hasattr(self.output, "decide"):
             raise ProjectError(f"output is {self.output!r}, not an output type.", "use tm.Classes([...]) or tm.Value()")
 
@@ -426,6 +439,11 @@ class Schema:
     def tags(self) -> tuple[str, ...]:
         """Names of the inputs that describe the request."""
         return tuple(n for n, t in self.inputs.items() if t.tag)
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Names of the inputs whose outliers are refused."""
+        return tuple(n for n, t in self.inputs.items() if getattr(t, "outliers", "flag") == "refuse")
 
     @property
     def features(self) -> tuple[str, ...]:

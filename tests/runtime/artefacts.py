@@ -81,7 +81,9 @@ EXAMPLE = [
 ]
 
 
-def onnx_artefact(folder: Path, raw: bytes, *, schema: Schema = SCHEMA, scores: Any = None) -> Path:
+def onnx_artefact(
+    folder: Path, raw: bytes, *, schema: Schema = SCHEMA, scores: Any = None, ranges: Any = None
+) -> Path:
     folder.mkdir(parents=True)
     (folder / MODEL_ONNX).write_bytes(raw)
     artefact = Artefact(
@@ -89,6 +91,7 @@ def onnx_artefact(folder: Path, raw: bytes, *, schema: Schema = SCHEMA, scores: 
         schema=schema.to_json(),
         transforms=[{"type": "Flatten", "names": ["x"]}],
         example=[encode_row(row) for row in EXAMPLE],
+        ranges=ranges or {},
     )
     if scores is None:
         scores = expected(raw, [np.frombuffer(row["x"], "<f4") for row in EXAMPLE])
@@ -96,7 +99,7 @@ def onnx_artefact(folder: Path, raw: bytes, *, schema: Schema = SCHEMA, scores: 
     return folder
 
 
-def python_artefact(folder: Path, kind: str, **kwargs: Any) -> Path:
+def python_artefact(folder: Path, kind: str, *, ranges: Any = None) -> Path:
     folder.mkdir(parents=True)
     (folder / "weights.txt").write_text("1.0")
     artefact = Artefact(
@@ -104,8 +107,9 @@ def python_artefact(folder: Path, kind: str, **kwargs: Any) -> Path:
         schema=SCHEMA.to_json(),
         loader=f"python_models:{kind}",
         example=[encode_row(row) for row in EXAMPLE],
+        ranges=ranges or {},
     )
-    write_artefact(folder, artefact, params={}, scores=np.full((2, 3), 1 / 3, np.float32), **kwargs)
+    write_artefact(folder, artefact, params={}, scores=np.full((2, 3), 1 / 3, np.float32))
     return folder
 
 

@@ -21,6 +21,9 @@ def client(place):
     ("said", "kind", "value"),
     [
         ({"label": "dog"}, "label", "dog"),
+        ({"confirm": True}, "confirm", True),
+        ({"correct": "dog"}, "correct", "dog"),
+        ({"override": "fish"}, "override", "fish"),
         ({"rating": 4}, "rating", 4.0),
         ({"thumbs": "down"}, "thumbs", False),
         ({"thumbs": True}, "thumbs", True),
@@ -37,6 +40,24 @@ def test_each_kind_of_feedback_is_written_in_canonical_form(place, client, said,
     (prediction,), (row,) = place.rows()
     assert (row.request_id, row.kind, row.value, row.source, row.trust) == (request_id, kind, value, "http", "people")
     assert row.received_at >= prediction.received_at
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "field"),
+    [
+        ({"confirm": False}, 422, "confirm"),
+        ({"confirm": "yes"}, 422, "confirm"),
+        ({"correct": "cow"}, 422, "correct"),
+        ({"override": 3}, 422, "override"),
+        ({"event": "override", "value": "dog"}, 422, "event"),
+        ({"confirm": True, "label": "dog"}, 400, None),
+        ({"correct": "dog", "value": 1}, 400, None),
+    ],
+)
+def test_a_word_on_the_decision_that_makes_no_sense_is_refused(place, client, said, status, field):
+    reply = client.post("/v1/feedback", json={"request_id": predict(client).json()["request_id"], **said})
+    assert (reply.status_code, reply.json().get("field")) == (status, field)
+    assert place.rows()[1] == []
 
 
 def test_the_same_feedback_twice_is_accepted_twice_and_says_the_same(place, client):

@@ -283,6 +283,26 @@ def test_feedback_that_reaches_the_log_before_its_request_is_joined_all_the_same
     assert (row["label"], row["label_trust"], row["label_at"]) == ("toxic", "people", mill.at(10))
 
 
+def test_a_word_on_the_decision_is_a_label(mill: Mill) -> None:
+    mill.put(*[prediction(i, mill.at(0), decision="ok") for i in range(4)], prediction(4, mill.at(0), decision=None))
+    mill.put(
+        feedback(0, mill.at(1), True, kind="confirm"),
+        feedback(1, mill.at(1), "toxic", kind="correct"),
+        feedback(2, mill.at(1), "toxic", kind="override", trust="truth"),
+        feedback(2, mill.at(2), True, kind="confirm"),
+        feedback(3, mill.at(1), "toxic"),
+        feedback(3, mill.at(2), True, kind="confirm"),
+        feedback(4, mill.at(1), True, kind="confirm"),
+    )
+    assert by_number(outcomes(mill), "label") == {0: "ok", 1: "toxic", 2: "toxic", 3: "ok", 4: None}
+    said = mill.log.labels("p", after=None, until=mill.now + DAY).select("request_id", "kind", "value").rows()
+    names = {f"request-{i:06d}": i for i in range(5)}
+    assert sorted((names[request_id], kind, value) for request_id, kind, value in said) == [
+        (0, "confirm", "ok"), (1, "correct", "toxic"), (2, "confirm", "ok"), (2, "override", "toxic"),
+        (3, "confirm", "ok"), (3, "label", "toxic"),
+    ]  # fmt: skip
+
+
 def test_feedback_for_unknown_requests_and_other_projects_is_not_joined(mill: Mill) -> None:
     mill.put(prediction(1, mill.at(5)), feedback(9, mill.at(6), "toxic"))
     mill.put(feedback(1, mill.at(6), "toxic"), project="q")

@@ -35,10 +35,8 @@ def add(catalog: Catalog, database: Database, policy: Policy, now: datetime) -> 
 def route(catalog: Catalog, database: Database, route: Route, now: datetime) -> Route:
     with database.begin() as conn:
         if not catalog.models("shop"):
-            made = ModelVersion(
-                version=0, artefact="a" * 64, created_at=now, dataset=None, strategy="", parent=None, cycle=None, run="r"
-            )
-            catalog.add_model(conn, "shop", made)
+            facts = {"artefact": "a" * 64, "dataset": None, "strategy": "", "parent": None, "cycle": None, "run": "r"}
+            catalog.add_model(conn, "shop", ModelVersion(version=0, created_at=now, **facts))
         return catalog.set_route(conn, "shop", route, now=now, by="ann", reason="too many")
 
 

@@ -97,6 +97,20 @@ def test_old_files_are_read_along_when_inputs_were_added_dropped_and_retyped(mil
     assert rows(mill, "SELECT sum(age) FROM predictions WHERE age < 8") == [(7.0,)]
 
 
+def test_rows_of_before_there_were_outliers_have_none(mill: Mill) -> None:
+    mill.put(prediction(1, mill.at(1)))
+    (old,) = mill.files()
+    pl.read_parquet(old).drop("outlier", "top_k").write_parquet(old)
+    mill.put(prediction(2, mill.at(2), outlier=["age", "text"], top_k=["ok", "toxic"]), prediction(3, mill.at(3)))
+    assert rows(mill, "SELECT outlier, top_k FROM predictions ORDER BY request_id") == [
+        (None, None), (["age", "text"], ["ok", "toxic"]), (None, None),
+    ]  # fmt: skip
+    assert rows(mill, "SELECT request_id FROM predictions WHERE list_contains(outlier, 'age')") == [("request-000002",)]
+    assert rows(mill, "SELECT count(*) FROM outcomes WHERE outlier IS NOT NULL") == [(1,)]
+    frame = mill.log.predictions("p", after=None, until=mill.now + HOUR, columns=["outlier"])
+    assert frame["outlier"].to_list() == [None, ["age", "text"], None]
+
+
 def test_columns_that_differ_only_in_case_do_not_break_other_columns(mill: Mill) -> None:
     mill.put(prediction(1, mill.at(1), inputs={"Age": 1.0}))
     mill.put(prediction(2, mill.at(2), inputs={"age": 2.0}))
@@ -125,7 +139,8 @@ def test_feedback_has_its_value_as_text_and_as_a_number(mill: Mill) -> None:
 
 FACTS = st.lists(
     st.tuples(
-        st.integers(0, 3), st.sampled_from([-1, 0, 1, 30, 60, 61]), st.sampled_from(["label", "click", "rating"]),
+        st.integers(0, 3), st.sampled_from([-1, 0, 1, 30, 60, 61]),
+        st.sampled_from(["label", "confirm", "correct", "override", "click", "rating"]),
         st.sampled_from(["x", "y", 1.0, 2.5, None]), st.sampled_from(["a", "b"]), st.sampled_from(list(Trust)),
     ), max_size=12, unique=True,
 )  # fmt: skip
@@ -137,7 +152,7 @@ def test_outcomes_are_those_of_the_log_in_whatever_order_feedback_came(mill: Mil
     """The same join is written twice, for frames and for SQL: they say the same."""
     project = f"p{next(NUMBERS)}"
     said = [feedback(n, mill.at(100 + s), v, kind=k, source=o, trust=str(t)) for n, s, k, v, o, t in facts]
-    asked = [prediction(n, mill.at(100)) for n in range(3)]
+    asked = [prediction(n, mill.at(100), decision=("x", "y", None)[n]) for n in range(3)]
     shadow = prediction(0, mill.at(100), role="shadow", answered_version=2)
     order = data.draw(st.permutations([*said, *asked, shadow]))
     half = data.draw(st.integers(0, len(order)))
@@ -146,16 +161,27 @@ def test_outcomes_are_those_of_the_log_in_whatever_order_feedback_came(mill: Mil
         if data.draw(st.booleans()):
             mill.compact()
     mill.compact()
-    minute, events = timedelta(minutes=1), ["click", "rating"]
+    minute, events = timedelta(minutes=1), ["click", "rating", "override"]
     frame = mill.log.outcomes(
         project, after=None, until=mill.now + HOUR, horizon=minute, trust=Trust.FUNCTIONS, events=events,
         schema=Schema(INPUTS, Classes(["x", "y"])),
     )  # fmt: skip
-    columns = "request_id, label, label_trust, epoch_us(label_at), event_click, event_rating"
+    columns = "request_id, label, label_trust, epoch_us(label_at), event_click, event_rating, event_override"
     found = rows(mill, f"SELECT {columns} FROM outcomes ORDER BY 1", project=project, horizon=minute, events=events)
     assert found == frame.select(
-        "request_id", "label", "label_trust", "label_at", "event_click", "event_rating"
+        "request_id", "label", "label_trust", "label_at", "event_click", "event_rating", "event_override"
     ).rows()  # fmt: skip
+
+
+def test_what_confirms_a_number_is_that_number(mill: Mill) -> None:
+    mill.put(prediction(1, mill.at(1), decision=2.5), feedback(1, mill.at(2), True, kind="confirm"))
+    schema = Schema(INPUTS, Value())
+    asked = {"after": None, "until": mill.now + HOUR, "schema": schema}
+    frame = mill.log.outcomes("p", **asked, horizon=HOUR, trust=Trust.CROWD, events=["confirm"], columns=["age"])
+    assert frame.columns == ["age", "request_id", "received_at", "label", "label_trust", "label_at", "event_confirm"]
+    assert frame.select("label", "event_confirm").rows() == [(2.5, 1.0)]
+    query = "SELECT label, event_confirm FROM outcomes"
+    assert rows(mill, query, output=Value(), events=["confirm"]) == [(2.5, 1.0)]
 
 
 def test_labels_of_numbers_are_numbers(mill: Mill) -> None:

@@ -16,10 +16,14 @@ from typing import Any
 import pytest
 from sqlalchemy import BigInteger, Column, Float, Integer, LargeBinary, insert, text
 
+from tidemill.clock import from_micros
 from tidemill.errors import NewerStore, StoreError
+from tidemill.policy import Policy
 from tidemill.stores import engines
-from tidemill.stores.database import Database, head
+from tidemill.stores.catalog import Catalog
+from tidemill.stores.database import MIGRATIONS, Database, dumps, head
 from tidemill.stores.tables import metadata
+from tidemill.stores.upgrade import upgrade
 
 NEXT = f"{int(head()) + 1:04}"
 CHANGE = """
@@ -155,6 +159,23 @@ def test_an_upgrade_that_cannot_be_copied_first_is_refused(tmp_path: Path, datab
     run = run_program(newer_program(tmp_path), database_url)
     assert "Nothing was changed" in run.stderr
     assert rows_in(database_url) == old
+
+
+def test_the_level_that_a_manifest_declared_becomes_policy_1(database_url: str) -> None:
+    _, engine = engines.engines(database_url, create=True)
+    with engine.begin() as conn:
+        upgrade(conn, engine.url, MIGRATIONS, current=None, wanted="0002")
+        for name, level in (("shop", 0.6), ("blog", None)):
+            values = {"strategy": "s", "secret": b"s", "file": "p.py", "updated_at": 7}
+            manifest = dumps({"project": name, "abstain_below": level})
+            conn.execute(insert(metadata.tables["projects"]).values(project=name, manifest=manifest, **values))
+    engine.dispose()
+    with Database.open(database_url) as database:
+        catalog = Catalog(database)
+        found = [catalog.policy_in_force(name) for name in ("shop", "blog")]
+    assert [(v.number, v.policy, v.at) for v in found] == [
+        (1, Policy(abstain_below=0.6), from_micros(7)), (1, Policy(), from_micros(7)),
+    ]  # fmt: skip
 
 
 def test_a_revision_is_named_in_the_refusal_to_upgrade_in_passing(database_url: str) -> None:

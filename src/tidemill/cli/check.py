@@ -14,11 +14,16 @@ from tidemill.cli.screen import verdict_line
 from tidemill.cli.settings import DEFAULT_PROJECT, ProjectOption
 from tidemill.cli.train import LabelColumnOption
 from tidemill.clock import SystemClock
+from tidemill.loop.suites import suites_folder
 from tidemill.model import TrainingData
 from tidemill.monitor.cohorts import check_cohorts
 from tidemill.project import Project, load_project
 from tidemill.records import Outcome
+from tidemill.review.suite_checks import check_suites, rows_of
+from tidemill.stores.case_file import read_cases
 from tidemill.stores.tabular import examples_from, read_table
+from tidemill.strategy.suites import Suites
+from tidemill.suites import Sources
 from tidemill.training import smoke
 from tidemill.training.made_up import made_up_data
 
@@ -42,11 +47,25 @@ def check(
     console.print(f"[green]compiled[/green] {manifest.project!r}, strategy {manifest.strategy}")
     rows = _rows(loaded, data, label)
     with tempfile.TemporaryDirectory() as folder:
-        verdicts = smoke.run(loaded.trainer, rows, seed=0, workdir=Path(folder))
+        trained = smoke.run(loaded.trainer, rows, seed=0, workdir=Path(folder))
+    verdicts = (*trained, *check_suites(loaded.suites, _sources(project, rows)))
     for verdict in verdicts:
         console.print(verdict_line(verdict))
+    if loaded.suites and not any(isinstance(member, Suites) for member in loaded.strategy.offline):
+        console.print("the suites are reported and block nothing: add tm.offline.Suites() to the strategy")
     if any(v.outcome is Outcome.FAIL for v in verdicts):
         raise typer.Exit(1)
+
+
+def _sources(project: str, data: TrainingData) -> Sources:
+    """Return where suites take their cases from when there is no dataset yet."""
+    folder, schema = suites_folder(project), data.schema
+    return Sources(
+        schema=schema,
+        ids=data.ids,
+        take=lambda index: rows_of(data, index),
+        read=lambda path: read_cases(folder / path, schema),
+    )
 
 
 def _rows(project: Project, data: Path | None, label: str) -> TrainingData:

@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": "Run the gateway alone.",
     "loop": "Run the loop alone.",
     "status": "Show route, cycle, verdicts with reasons, and quality by cohort.",
+    "batch": "Predict every row of a Parquet or CSV file or an SQL table.",
     "report": "Show how a candidate did against the live version.",
     "runs": "List training runs, or compare two.",
     "label": "Show the examples that wait for a label, or answer them.",
@@ -38,6 +39,7 @@ COMMANDS = {
     "resume": "Go on after a pause.",
     "strategy": "Show each strategy version and what it brought, or compare two.",
     "token": "Make, list or revoke the tokens that gateways ask their callers for.",
+    "suite": "List, show, run or grow the suites of test cases that every candidate has to pass.",
     "sql": "Ask the log in SQL; it only reads.",
     "demo": "Watch the whole loop on real handwritten digits.",
 }

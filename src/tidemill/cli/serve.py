@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from tidemill.cli.log_failure import LogFailureOption
-from tidemill.cli.settings import DEFAULT_HOME, DatabaseOption, DurabilityOption, HomeOption, HostOption, PortOption
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DatabaseOption,
+    DurabilityOption,
+    GrpcPortOption,
+    HomeOption,
+    HostOption,
+    PortOption,
+    WorkersOption,
+)
 from tidemill.serving import serve as gateway
+from tidemill.serving.supervisor import Supervisor
 from tidemill.stores.home import Home
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -20,13 +32,19 @@ def serve(
     port: PortOption = 8000,
     durability: DurabilityOption = "process",
     on_log_failure: LogFailureOption = "refuse",
+    workers: WorkersOption = 1,
+    grpc_port: GrpcPortOption = None,
 ) -> None:
     """Run the gateway: it answers predictions, takes feedback, and logs both before it answers."""
-    gateway.run(
-        Home(home).make(),
-        database=database,
-        host=host,
-        port=port,
-        durability=durability,
-        on_log_failure=on_log_failure,
-    )
+    settings: dict[str, Any] = {
+        "database": database,
+        "host": host,
+        "port": port,
+        "durability": durability,
+        "on_log_failure": on_log_failure,
+        "grpc_port": grpc_port,
+    }
+    if workers == 1:
+        gateway.run(Home(home).make(), **settings)
+    else:
+        Supervisor(Home(home).make(), settings, workers).run()

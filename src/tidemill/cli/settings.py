@@ -34,6 +34,18 @@ DurabilityOption = Annotated[
         help="What an answer's log row survives: the death of the process, or a power cut.",
     ),
 ]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers", envvar="TIDEMILL_WORKERS", min=1, max=256, help="How many gateway processes share the port."
+    ),
+]
+GrpcPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--grpc-port", envvar="TIDEMILL_GRPC_PORT", min=0, max=65535, help="Port for gRPC; none unless it is given."
+    ),
+]
 ByOption = Annotated[str, typer.Option("--by", help="Who asks; your user name by default.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the action.")]

@@ -21,6 +21,7 @@ from tidemill.cli.settings import (
     HostOption,
     PortOption,
     ProjectOption,
+    WorkersOption,
     child_environment,
 )
 from tidemill.serving.serve import is_loopback, token_table
@@ -38,6 +39,7 @@ def up(
     port: PortOption = 8000,
     durability: DurabilityOption = "process",
     on_log_failure: LogFailureOption = "refuse",
+    workers: WorkersOption = 1,
 ) -> None:
     """Run gateway and loop as two processes on one folder, and start again the one that dies."""
     opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
@@ -49,7 +51,7 @@ def up(
     if version is None:
         typer.echo("no version yet: make one with `tidemill train DATA`; the gateway answers 503 until then")
     gateway = ["serve", "--home", str(home), "--host", host, "--port", str(port), "--durability", durability]
-    gateway += ["--on-log-failure", on_log_failure]
+    gateway += ["--on-log-failure", on_log_failure, "--workers", str(workers)]
     keep_up([gateway, ["loop", "--home", str(home), "--project", project]], database)
 
 

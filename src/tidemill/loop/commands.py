@@ -6,7 +6,6 @@ from tidemill.loop.ending import close
 from tidemill.loop.world import Turn
 from tidemill.records import Cycle, Outcome, Verdict
 from tidemill.stores.journal import Command
-from tidemill.training import runner
 
 
 def commands(turn: Turn) -> bool:
@@ -68,7 +67,7 @@ def _stop(turn: Turn, cycle: Cycle, command: Command) -> bool:
     """End a cycle that has no candidate yet, and its training with it."""
     for run in turn.world.catalog.runs(turn.name):
         if run.cycle == cycle.number and run.status == "running":
-            runner.kill(turn.world.workdir(run.run), "the cycle was rejected")
+            turn.world.runner.kill(turn.world.workdir(run.run), "the cycle was rejected")
     reason = f"rejected by {command.by}: {command.args.get('reason') or 'no reason given'}"
     verdict = Verdict(outcome=Outcome.FAIL, by="reject", reason=reason, back_to="strategy")
     with turn.write() as conn:

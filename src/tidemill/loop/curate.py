@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -10,10 +10,11 @@ import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.clock import from_micros, micros
+from tidemill.loop.picked import PROBABILITY, REASON, PickedRows
 from tidemill.loop.world import Turn, time_of
 from tidemill.monitor.cohorts import cohort_masks, with_projections
 from tidemill.monitor.outcomes import Window, horizon, matured_frame, scores_of
-from tidemill.records import Example, Json, Trust
+from tidemill.records import Example, Trust
 from tidemill.schema import Array
 from tidemill.strategy.curate import Candidates, CurateContext, Picks
 from tidemill.strategy.label import UNLIMITED
@@ -49,7 +50,8 @@ def _budget(turn: Turn, elapsed: timedelta, spent: int) -> tuple[int, int]:
     allowance = turn.strategy.label.allowance
     if allowance(elapsed) == UNLIMITED:
         return UNLIMITED, 0
-    spent = max(spent, allowance(elapsed // _DAY * _DAY))
+    earlier = max(elapsed - turn.pace, timedelta(0)) // _DAY * _DAY  # the days that this step could have looked at
+    spent = max(spent, allowance(earlier))
     return allowance(elapsed) - spent, spent
 
 
@@ -59,7 +61,7 @@ def _readable_until(turn: Turn) -> datetime:
     return turn.known_until - horizon(turn.world.project) if waits_for_feedback else turn.known_until
 
 
-def pick(turn: Turn, window: Window, budget: int) -> list[Example]:
+def pick(turn: Turn, window: Window, budget: int) -> Sequence[Example]:
     """Ask the strategy which requests of a window become examples, at most `budget`."""
     world = turn.world
     frame = _pickable(turn, matured_frame(world.log, world.project, window, trust=Trust.FUNCTIONS, inputs=True))
@@ -98,39 +100,18 @@ def _negative(frame: pl.DataFrame) -> Array:
     return np.asarray(differs.to_numpy(), dtype=bool)
 
 
-def _examples(turn: Turn, frame: pl.DataFrame, picks: Picks) -> list[Example]:
-    chosen = frame.filter(pl.col("request_id").is_in(list(picks.ids)))
-    rows = {row["request_id"]: row for row in chosen.to_dicts()}
-    return [
-        _example(turn, rows[id_], reason, probability)
-        for id_, reason, probability in zip(picks.ids, picks.reasons, picks.probabilities, strict=True)
-    ]
-
-
-def _example(turn: Turn, row: Mapping[str, Json], reason: str, probability: float | None) -> Example:
-    labelled = row["label"] is not None
-    if probability is not None:
-        probability *= row["keep_probability"]  # a request whose inputs were not kept could not be picked
-    return Example(
-        id=row["request_id"],
-        request_id=row["request_id"],
-        unit=row["unit"],
-        received_at=from_micros(row["received_at"]),
-        picked_at=turn.now,
-        reason=reason,
-        probability=probability,
-        split="",  # the reservoir fixes it
-        inputs={n: row[n] for n in turn.world.project.inputs},
-        decision=row["decision"],
-        version=row["answered_version"],
-        label=row["label"],
-        trust=Trust(row["label_trust"]) if labelled else None,
-        source="feedback" if labelled else None,
-        labelled_at=from_micros(row["label_at"]) if labelled else None,
+def _examples(turn: Turn, frame: pl.DataFrame, picks: Picks) -> PickedRows:
+    picked = pl.DataFrame(
+        {"request_id": picks.ids, REASON: picks.reasons, PROBABILITY: picks.probabilities},
+        schema={"request_id": pl.String(), REASON: pl.String(), PROBABILITY: pl.Float64()},
     )
+    # A request whose inputs were not kept could not be picked.
+    chance = pl.col(PROBABILITY) * pl.col("keep_probability")
+    chosen = picked.join(frame, on="request_id", how="left", maintain_order="left").with_columns(chance)
+    return PickedRows(chosen, picked_at=turn.now, inputs=tuple(turn.world.project.inputs))
 
 
-def _ask_for_labels(turn: Turn, conn: Connection, examples: list[Example]) -> None:
+def _ask_for_labels(turn: Turn, conn: Connection, examples: Sequence[Example]) -> None:
     queue = turn.strategy.label.queue
     if queue is None:
         return

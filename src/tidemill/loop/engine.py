@@ -69,7 +69,8 @@ class Hold:
 class Engine:
     """Takes turns for one project.
 
-    `holder` names this process in its leases; when it dies, another takes over after `lease_ttl` at the latest.
+    `holder` names this process in its leases; when it dies, another takes over after `lease_ttl` at the latest. `pace`
+    is how far turns lie apart on a clock that jumps, zero on one that runs.
     """
 
     world: World
@@ -78,6 +79,7 @@ class Engine:
     poll_s: float = 0.5
     lapse: timedelta = timedelta(seconds=60)
     lease_ttl: timedelta = LEASE_TTL
+    pace: timedelta = timedelta(0)
     on_turn: Callable[[bool], None] = lambda _: None
     _loop: Hold = field(init=False)
     _compactor: Hold = field(init=False)
@@ -120,7 +122,7 @@ class Engine:
         if lease is None:
             return False
         try:
-            turn = Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=now)
+            turn = Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=now, pace=self.pace)
             trouble = Trouble(turn)
             trouble.take("compact", partial(self._compact, now))
             return self._take_steps(replace(turn, known_until=self.world.log.complete_until(now)), trouble)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from tidemill.clock import Clock
@@ -11,8 +12,8 @@ from tidemill.errors import ProjectError, TrainingError
 from tidemill.loop.evaluate import evaluate
 from tidemill.loop.world import World
 from tidemill.model import Progress
-from tidemill.records import DatasetVersion, Example, Json, ModelVersion, Route
-from tidemill.review.report import Report
+from tidemill.records import DatasetVersion, Example, Json, ModelVersion, Outcome, Route, Trust
+from tidemill.review.report import Report, evidence
 from tidemill.training import runner
 
 _LOOK_S = 0.1
@@ -39,7 +40,7 @@ def train_first(
     run, result = _train(world, dataset, clock, progress, smoke=smoke)
     version = _register(world, dataset, run, result, clock)
     policy = world.catalog.policy_in_force(world.name)
-    report = evaluate(world, candidate=version, live=None, dataset=dataset.digest)
+    report = _judged(world, evaluate(world, candidate=version, live=None, dataset=dataset.digest), clock)
     with world.db.begin() as conn:
         world.catalog.add_report(conn, world.name, version, report.to_json(), clock.now())
         world.catalog.set_status(conn, world.name, version, "live")
@@ -48,10 +49,17 @@ def train_first(
     return version, report
 
 
+def _judged(world: World, report: Report, clock: Clock) -> Report:
+    """Return the report with what the tests say of it; nobody waits for a person's word on version 1."""
+    seen = evidence(report, approval=None, now=clock.now())
+    verdicts = [member.judge(seen) for member in world.project.strategy.offline]
+    return replace(report, verdicts=tuple(v for v in verdicts if v.outcome is not Outcome.UNKNOWN))
+
+
 def add_examples(world: World, examples: Sequence[Example]) -> int:
     """Add imported examples to the reservoir; return how many were new."""
     with world.db.begin() as conn:
-        return world.reservoir.add(conn, world.name, list(examples), sameness=world.sameness)
+        return world.reservoir.add(conn, world.name, examples, sameness=world.sameness)
 
 
 def _form(world: World, examples: Sequence[Example], clock: Clock) -> DatasetVersion:
@@ -63,7 +71,7 @@ def _form(world: World, examples: Sequence[Example], clock: Clock) -> DatasetVer
     with world.db.begin() as conn:
         return world.datasets.form(
             conn, world.name, ids=tuple(train["id"]), weights=(1.0,) * len(train), formed_by="import", parent=None,
-            schema=world.project.schema, now=clock.now(),
+            schema=world.project.schema, now=clock.now(), test_trust=Trust(world.project.strategy.test_trust),
         )  # fmt: skip
 
 
@@ -80,17 +88,17 @@ def _train(
     )  # fmt: skip
     with world.db.begin() as conn:
         world.catalog.start_run(conn, world.name, run, None, {"dataset": dataset.digest, "seed": job.seed}, clock.now())
-    runner.launch(job)
+    world.runner.launch(job)
     return run, _wait(world, run, clock, progress, world.project.strategy.train_timeout)
 
 
 def _wait(world: World, run: str, clock: Clock, progress: Callable[[Progress], None], limit: timedelta) -> Json:
     workdir, deadline = world.workdir(run), clock.now() + limit
-    while (status := runner.poll(workdir)).state == "running":
+    while (status := world.runner.poll(workdir)).state == "running":
         if status.progress is not None:
             progress(status.progress)
         if clock.now() > deadline:
-            runner.kill(workdir)
+            world.runner.kill(workdir)
             status = runner.Status(state="failed", error=f"it ran longer than train_timeout = {limit}")
             break
         clock.sleep(_LOOK_S)

@@ -26,6 +26,7 @@ def form(turn: Turn, cycle: Cycle) -> bool:
         version = world.datasets.form(
             conn, turn.name, ids=selection.ids, weights=selection.weights, formed_by=stage,
             parent=live_dataset(turn), schema=world.project.schema, now=turn.now,
+            test_trust=Trust(turn.strategy.test_trust),
         )  # fmt: skip
         body = {
             "dataset": version.digest,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from operator import itemgetter
+from datetime import datetime, timedelta
 
 import polars as pl
 
-from tidemill.clock import from_micros, micros
+from tidemill.clock import micros
 from tidemill.loop.world import Turn, time_of
-from tidemill.records import Json, Trust
 
 _BEHIND = timedelta(minutes=1)  # how far the watermark may stay behind when there is nothing to write
 
@@ -21,22 +19,22 @@ def label(turn: Turn) -> bool:
         return False
     if after is not None and turn.known_until <= after:
         return False
-    found = _for_examples(turn, world.log.feedback(turn.name, after=after, until=turn.known_until, kinds=["label"]))
-    if not found and after is not None and turn.known_until - after < _BEHIND:
+    found = _for_examples(turn, _said(turn, after))
+    if not len(found) and after is not None and turn.known_until - after < _BEHIND:
         return False
     with turn.write() as conn:
-        for row in sorted(found, key=itemgetter("request_id")):  # as `App.answer`: neither waits for the other
-            at, trust = from_micros(row["received_at"]), Trust(row["trust"])
-            world.reservoir.label(
-                conn, turn.name, row["request_id"], value=row["value"], trust=trust, source=row["source"], at=at
-            )
+        world.reservoir.label_all(conn, turn.name, found)
         world.journal.put_state(conn, turn.name, "label", {"until": micros(turn.known_until)}, turn.now)
-    return bool(found)
+    return len(found) > 0
 
 
-def _for_examples(turn: Turn, feedback: pl.DataFrame) -> list[dict[str, Json]]:
+def _said(turn: Turn, after: datetime | None) -> pl.DataFrame:
+    return turn.world.log.labels(turn.name, after=after, until=turn.known_until, schema=turn.world.project.schema)
+
+
+def _for_examples(turn: Turn, feedback: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of feedback that are about a curated example."""
     if not len(feedback):
-        return []
+        return feedback
     known = turn.world.reservoir.present(turn.name, feedback["request_id"].unique().to_list())
-    return feedback.filter(pl.col("request_id").is_in(list(known))).to_dicts()
+    return feedback.filter(pl.col("request_id").is_in(list(known)))

@@ -7,7 +7,6 @@ somebody else moved the route (`tidemill rollback`), the cycle ends: a person's 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -16,10 +15,12 @@ from sqlalchemy import Connection
 from tidemill.clock import from_micros, micros
 from tidemill.loop.ending import close, end_moved_by_somebody, promoted, without_candidate
 from tidemill.loop.world import Turn
-from tidemill.monitor.outcomes import Window, answered_frame, failures, horizon, matured_frame, outcomes, shadow_frame
+from tidemill.monitor.outcomes import Window, answered_frame, failures, horizon, matured_frame, outcomes
+from tidemill.monitor.pairs import pair_outcomes, pair_requests, shadow_pairs, shadowable
 from tidemill.records import Cycle, Json, Outcome, Route, Verdict
 from tidemill.stats.first_seen import first_seen
 from tidemill.stores.journal import Command
+from tidemill.strategy.guard import Disagreement
 from tidemill.strategy.outcomes import Outcomes
 from tidemill.strategy.rollout import Action, RolloutFacts, Shadows
 
@@ -58,6 +59,7 @@ def _begin(turn: Turn, cycle: Cycle, route: Route) -> bool:
         "seen": {},
         "requests_until": micros(turn.known_until),
         "outcomes_until": micros(turn.known_until),
+        "began": micros(turn.now),
     }
     _carry_out(turn, cycle, route, memory, action, news=True)
     return True
@@ -142,44 +144,71 @@ def _facts(turn: Turn, cycle: Cycle, memory: Json) -> tuple[RolloutFacts, Json]:
     requests_until = max(micros(turn.known_until), memory["requests_until"])
     outcomes_until = max(micros(turn.known_until - horizon(world.project)), memory["outcomes_until"])
     new = Window(after=from_micros(memory["requests_until"]), until=from_micros(requests_until))
+    matured = Window(after=from_micros(memory["outcomes_until"]), until=from_micros(outcomes_until))
     frame = answered_frame(world.log, world.project, new).filter(pl.col("rollout") == memory["rollout"])
-    matured, seen = _first_outcomes(turn, cycle, memory, from_micros(outcomes_until))
+    seen = dict(memory["seen"])
     facts = RolloutFacts(
         now=turn.now,
         requests=outcomes(world.project, frame, candidate=cycle.candidate),
-        outcomes=matured,
-        shadows=_shadows(turn, new, memory["rollout"]),
+        outcomes=_with_past(turn, memory, _matured(turn, cycle, memory["rollout"], matured, seen)),
+        shadows=_shadows(turn, memory["rollout"], new, matured, seen),
     )
     return facts, {"requests_until": requests_until, "outcomes_until": outcomes_until, "seen": seen}
 
 
-def _first_outcomes(turn: Turn, cycle: Cycle, memory: Json, until: datetime) -> tuple[Outcomes, dict[str, str]]:
-    """Return the requests that matured since the last look; a metric's value stands only at its first of each unit.
-
-    A unit counts once: counting every request of sticky users breaks the guarantee of the sequential test.
-    """
+def _matured(turn: Turn, cycle: Cycle, rollout: str, window: Window, seen: dict[str, str]) -> Outcomes:
+    """Return the requests that matured since the last look, with losses at the first of each unit."""
     world, needs = turn.world, turn.strategy.online.needs()
-    window = Window(after=from_micros(memory["outcomes_until"]), until=until)
     frame = matured_frame(world.log, world.project, window, trust=needs.trust)
-    frame = frame.filter((pl.col("rollout") == memory["rollout"]) & (pl.col("share") > 0))
+    frame = frame.filter((pl.col("rollout") == rollout) & (pl.col("share") > 0))
     rows = outcomes(world.project, frame, candidate=cycle.candidate, metrics=needs.metrics)
-    seen, values = dict(memory["seen"]), {}
+    return _first_of_unit(rows, seen)
+
+
+def _first_of_unit(rows: Outcomes, seen: dict[str, str], *, pairs: bool = False) -> Outcomes:
+    """Leave a metric's value only at its first of each unit, and note in `seen` which units had theirs.
+
+    A unit counts once: counting every request of sticky users breaks the guarantee of the sequential test. In `pairs`
+    of rows both keep it.
+    """
+    values, step = {}, 2 if pairs else 1
     for metric, loss in rows.values.items():
-        known = np.flatnonzero(~np.isnan(loss))
-        is_first, seen[metric] = first_seen(seen.get(metric, ""), rows.unit[known], bits=_UNIT_BITS)
+        key = f"shadow.{metric}" if pairs else metric
+        known = step * np.flatnonzero(~np.isnan(loss[::step]))
+        is_first, seen[key] = first_seen(seen.get(key, ""), rows.unit[known], bits=_UNIT_BITS)
         values[metric] = np.full(len(loss), np.nan)
-        values[metric][known[is_first]] = loss[known[is_first]]
-    return replace(rows, values=values), seen
+        for side in range(step):
+            values[metric][known[is_first] + side] = loss[known[is_first] + side]
+    return replace(rows, values=values)
 
 
-def _shadows(turn: Turn, new: Window, rollout: str) -> Shadows:
-    frame = shadow_frame(turn.world.log, turn.world.project, new).filter(pl.col("rollout") == rollout)
-    differs = (frame["decision"] != frame["answer"]).fill_null(value=False)
+def _with_past(turn: Turn, memory: Json, rows: Outcomes) -> Outcomes:
+    """Add the mean loss that each unit had before the rollout, where a member asks for it."""
+    needs = turn.strategy.online.needs()
+    if not needs.before or not len(rows):
+        return rows
+    began = from_micros(memory["began"])
+    window = Window(after=began - needs.before, until=began)
+    past = turn.world.past(memory["rollout"], window, metrics=needs.metrics, trust=needs.trust)
+    known = {name: np.array([means.get(unit, np.nan) for unit in rows.unit]) for name, means in past.items()}
+    return replace(rows, before=known)
+
+
+def _shadows(turn: Turn, rollout: str, new: Window, matured: Window, seen: dict[str, str]) -> Shadows:
+    world, needs = turn.world, turn.strategy.online.needs()
+    pairs = shadow_pairs(world.log, world.project, new, rollout)
+    requests = pair_requests(world.project, pairs)
+    differ = requests.values.get(Disagreement.metric, np.zeros(0))
+    found = pair_outcomes(
+        world.log, world.project, matured, rollout, metrics=shadowable(world.project, needs.metrics), trust=needs.trust
+    )
     return Shadows(
-        num=len(frame),
-        num_failed=int(failures(frame).sum()),
-        num_disagree=int(differs.sum()),
-        latency_ms=frame["latency_ms"].to_numpy().astype(np.float64),
+        num=len(pairs),
+        num_failed=int(failures(pairs.mine).sum()),
+        num_disagree=int((differ == 1).sum()),
+        latency_ms=pairs.mine["latency_ms"].to_numpy().astype(np.float64),
+        requests=requests,
+        outcomes=_first_of_unit(found, seen, pairs=True),
     )
 
 

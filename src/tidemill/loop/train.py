@@ -16,12 +16,12 @@ def train(turn: Turn, cycle: Cycle) -> bool:
     attempt = turn.state(f"train.{cycle.number}").get("attempt", 1)
     run = f"cycle-{cycle.number}-attempt-{attempt}"
     workdir = turn.world.workdir(run)
-    status = runner.poll(workdir)
+    status = turn.world.runner.poll(workdir)
     if status.state == "absent":
         return _start(turn, cycle, plan, run)
     if status.state == "running":
         return _stop_if_late(turn, cycle, run)
-    runner.kill(workdir)  # what it started and left behind
+    turn.world.runner.kill(workdir)  # what it started and left behind
     if status.state == "done" and status.result is not None:
         return _register(turn, cycle, plan, run, status.result)
     if status.state == "dead" and attempt < MAX_ATTEMPTS:
@@ -59,7 +59,7 @@ def _start(turn: Turn, cycle: Cycle, plan: Json, run: str) -> bool:
     with turn.write() as conn:
         body = {"trainer": world.project.trainer.to_json(), "dataset": cycle.dataset, **plan}
         world.catalog.start_run(conn, turn.name, run, cycle.number, body, turn.now)
-    runner.launch(job)
+    world.runner.launch(job)
     return True
 
 
@@ -68,7 +68,7 @@ def _stop_if_late(turn: Turn, cycle: Cycle, run: str) -> bool:
     limit = turn.strategy.train_timeout
     if turn.now - started <= limit:
         return False
-    runner.kill(turn.world.workdir(run))
+    turn.world.runner.kill(turn.world.workdir(run))
     return _fail(turn, cycle, run, f"the training was stopped: it ran longer than train_timeout = {limit}")
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
+import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.clock import from_micros
+from tidemill.monitor.outcomes import Window, past_losses
 from tidemill.project import Project
-from tidemill.records import Json
+from tidemill.records import Json, Trust
+from tidemill.runtime.artefact import read_artefact
+from tidemill.runtime.load import Loaded, load
+from tidemill.schema import Columns
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.compactor import Compactor
@@ -26,11 +32,30 @@ from tidemill.stores.journal import Journal, Lease
 from tidemill.stores.log import Log
 from tidemill.stores.reservoir import Reservoir
 from tidemill.strategy.strategy import Strategy
+from tidemill.training import runner as trainings
+
+
+class Runner(Protocol):
+    """Trains: `tidemill.training.runner` in processes of their own, a backtest in its own process."""
+
+    def launch(self, job: trainings.Job) -> trainings.Status:
+        """Start a job and return how it stands; one that runs or is done is left alone."""
+        ...
+
+    def poll(self, workdir: Path) -> trainings.Status:
+        """Return how the job of a work folder stands."""
+        ...
+
+    def kill(self, workdir: Path, reason: str = "it was stopped") -> None:
+        """End a job, and leave `reason` as its error."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
     """One project's stores, as a step sees them."""
+
+    times_models: ClassVar[bool] = True  # reports tell how long an answer takes
 
     project: Project
     project_file: str
@@ -44,6 +69,8 @@ class World:
     reservoir: Reservoir
     datasets: Datasets
     blobs: Blobs
+    runner: Runner = trainings
+    _past: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -54,6 +81,35 @@ class World:
     def sameness(self) -> Sameness:
         """What makes two examples of the project duplicates, so that they share a split."""
         return Sameness.of(self.project.schema, near_duplicates=self.project.near_duplicates)
+
+    def past(
+        self, rollout: str, window: Window, *, metrics: Sequence[str], trust: Trust
+    ) -> dict[str, dict[str, float]]:
+        """Return by metric the mean loss of each unit in the window before a rollout, read once for each."""
+        if rollout not in self._past:
+            self._past.clear()
+            self._past[rollout] = past_losses(self.log, self.project, window, metrics=metrics, trust=trust)
+        return self._past[rollout]
+
+    def load(self, artefact: str) -> Loaded:
+        """Load a version so that it answers.
+
+        Raises:
+            ModelError: the artefact does not load.
+        """
+        return load(self.blobs.folder(artefact), project_file=self.project_file)
+
+    def note(self, artefact: str) -> str:
+        """Return what was written with an artefact, such as why it could not be exported."""
+        return read_artefact(self.blobs.folder(artefact)).notes
+
+    def size_mb(self, artefact: str) -> float:
+        """Return how many megabytes (of 1,000,000 bytes) an artefact takes."""
+        return sum(file.stat().st_size for file in self.blobs.folder(artefact).rglob("*") if file.is_file()) / 1e6
+
+    def columns(self, rows: pl.DataFrame) -> Columns:
+        """Return the inputs of rows of a dataset as a model takes them."""
+        return {name: kind.column(rows[name].to_list()) for name, kind in self.project.schema.inputs.items()}
 
     def workdir(self, run: str) -> Path:
         """Return where a training run keeps its files."""
@@ -78,6 +134,7 @@ class Turn:
     now: datetime
     known_until: datetime  # every fact received at or before it is in the log
     lapse: timedelta = timedelta(seconds=60)  # how long a candidate keeps its share when this loop is gone
+    pace: timedelta = timedelta(0)  # how far turns lie apart where time is made to jump, as in a backtest
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

@@ -15,13 +15,13 @@ from tidemill.monitor.cohorts import cohort_masks, columns_needed
 from tidemill.project import Project
 from tidemill.records import Trust
 from tidemill.schema import Array, Classes, Output
-from tidemill.stats.metrics import EventRate, Judged, Metric
+from tidemill.stats.metrics import Judged, Metric, events_of
 from tidemill.stores.log import Log
 from tidemill.strategy.outcomes import Outcomes
 
 _FACTS = [
     "request_id", "received_at", "unit", "rollout", "share", "assigned_version", "answered_version",
-    "error", "fallback_reason", "latency_ms", "decision", "scores", "keep_probability",
+    "error", "fallback_reason", "latency_ms", "decision", "scores", "keep_probability", "abstained",
 ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def matured_frame(log: Log, project: Project, window: Window, *, trust: Trust, i
         until=window.until,
         horizon=horizon(project),
         trust=trust,
-        events=[m.event for m in project.metrics if isinstance(m, EventRate)],
+        events=events_of(project.metrics),
         columns=[*_FACTS, *(project.inputs if inputs else columns_needed(project))],
         schema=project.schema,
     )
@@ -82,6 +82,7 @@ def outcomes(project: Project, frame: pl.DataFrame, *, candidate: int | None, me
         # A failed row was answered by another version: its decision says nothing about the assigned one.
         values={n: np.where(failed, np.nan, loss(project.metric(n), known)) for n in metrics} if known else {},
         cohorts=cohort_masks(project, frame),
+        abstained=frame["abstained"].fill_null(value=False).to_numpy().astype(bool),
     )
 
 
@@ -92,9 +93,11 @@ def failures(frame: pl.DataFrame) -> Array:
 
 def scores_of(project: Project, frame: pl.DataFrame) -> Array:
     """Return the scores float64 (N, K), NaN where there are none, or as many as the output had before it changed."""
-    num = project.output.num_scores
+    num, scores = project.output.num_scores, frame["scores"]
+    if len(frame) and (scores.list.len() == num).fill_null(value=False).all():
+        return np.asarray(scores.list.to_array(num).to_numpy(), dtype=np.float64)
     blank = [float("nan")] * num
-    listed = [s if s is not None and len(s) == num else blank for s in frame["scores"].to_list()]
+    listed = [s if s is not None and len(s) == num else blank for s in scores.to_list()]
     return np.array(listed, dtype=np.float64).reshape(-1, num)
 
 
@@ -118,7 +121,8 @@ def judged(
     A label that the output does not know, such as of a class that the project has no more, is unknown too.
     """
     is_class = isinstance(output, Classes)
-    labels = [_known(output, label) for label in labels]
+    canonical = {label: _known(output, label) for label in set(labels)}
+    labels = [canonical[label] for label in labels]
     known = [i for i, label in enumerate(labels) if label is not None]
     targets = np.full(len(labels), -1, dtype=np.int64) if is_class else np.full(len(labels), np.nan)
     targets[known] = output.targets([labels[i] for i in known])
@@ -145,6 +149,19 @@ def _column(values: Sequence[Any], is_class: bool) -> Array:
     return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
+def past_losses(
+    log: Log, project: Project, window: Window, *, metrics: Sequence[str], trust: Trust
+) -> dict[str, dict[str, float]]:
+    """Return by metric the mean loss of each unit in a window."""
+    frame = matured_frame(log, project, window, trust=trust)
+    rows = outcomes(project, frame, candidate=None, metrics=metrics)
+    found = {}
+    for name, losses in rows.values.items():
+        means = pl.DataFrame({"unit": rows.unit.tolist(), "loss": losses}).filter(pl.col("loss").is_not_nan())
+        found[name] = dict(means.group_by("unit").agg(pl.col("loss").mean()).iter_rows())
+    return found
+
+
 def loss(metric: Metric, rows_judged: Judged) -> Array:
     """Return the metric per row with higher = worse, float64 (N,), NaN where it is not known.
 
@@ -157,15 +174,3 @@ def loss(metric: Metric, rows_judged: Judged) -> Array:
     if not metric.higher_is_better:
         return rows
     return 1.0 - rows if metric.bounds == (0.0, 1.0) else -rows
-
-
-def shadow_frame(log: Log, project: Project, window: Window) -> pl.DataFrame:
-    """Return the shadow predictions of a window beside the `answer` that the user got (null if not in the log yet)."""
-    names = ["request_id", "rollout", "decision", "error", "fallback_reason", "latency_ms"]
-    shadows = log.predictions(
-        project.name, after=window.after, until=window.until, role="shadow", columns=["received_at", *names]
-    )
-    answers = log.predictions(
-        project.name, after=window.after, until=window.until, columns=["received_at", "request_id", "decision"]
-    )
-    return shadows.join(answers.select("request_id", pl.col("decision").alias("answer")), on="request_id", how="left")

@@ -1,9 +1,11 @@
 """Which test rows speak for which cohort, and with what weight.
 
 Rows count by 1 / (inclusion probability), so that a test set that curation has bent towards hard cases still estimates
-what traffic would see (Hajek's self-normalised estimate). Rows whose probability is unknown, imported or come by
-feedback, stay out of it and form a cohort of their own. Where that would leave fewer than 30 rows of a cohort, all its
-rows count alike instead, and a note says that the numbers are of these rows and not of traffic.
+what traffic would see (Hajek's self-normalised estimate; Sarndal et al., Model Assisted Survey Sampling, 1992, section
+5.7). Imported rows count once each: they are all of the population they come from, and the estimate is of that and of
+traffic together. Rows whose probability is unknown, because they came by feedback, stay out of it and form a cohort of
+their own. Where that would leave fewer than 30 rows of a cohort, all its rows count alike instead, and a note says that
+the numbers are of these rows and not of traffic.
 """
 
 from __future__ import annotations
@@ -14,24 +16,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidemill.schema import Array
-from tidemill.strategy.offline import ALL
+from tidemill.strategy.evidence import ALL, MIN_ROWS
 
 UNSAMPLED = "unsampled"  # the cohort of the rows with no known inclusion probability
-MIN_SAMPLED = 30
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The test rows of a cohort: positions int64 (n,) and weights float64 (n,)."""
+    """The test rows of a cohort, in a period or of all time: positions int64 (n,) and weights float64 (n,)."""
 
     cohort: str
     index: Array
     weights: Array
+    period: str = ""
 
-    def where(self, mask: Array) -> Rows:
-        """Return those of the rows for which `mask` (N,) is true."""
+    def where(self, mask: Array, *, period: str | None = None) -> Rows:
+        """Return those of the rows for which `mask` (N,) is true, as rows of `period` if one is given."""
         kept = mask[self.index]
-        return Rows(self.cohort, self.index[kept], self.weights[kept])
+        return Rows(self.cohort, self.index[kept], self.weights[kept], self.period if period is None else period)
 
 
 def population(
@@ -54,7 +56,7 @@ def population(
 
 
 def _is_thin(mask: Array, known: Array) -> bool:
-    return bool((mask & ~known).any() and (mask & known).sum() < MIN_SAMPLED)
+    return bool((mask & ~known).any() and (mask & known).sum() < MIN_ROWS)
 
 
 def _alike(name: str, mask: Array) -> Rows:
@@ -76,7 +78,7 @@ def _notes(known: Array, thin: list[str]) -> tuple[str, ...]:
         )
     if thin:
         notes.append(
-            f"fewer than {MIN_SAMPLED} rows with a known inclusion probability in {', '.join(thin)}: "
+            f"fewer than {MIN_ROWS} rows with a known inclusion probability in {', '.join(thin)}: "
             "all rows count alike there, and the numbers are of these rows, not of traffic"
         )
     return tuple(notes)

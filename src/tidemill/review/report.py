@@ -1,58 +1,75 @@
-"""The report: a candidate against the live version, metric by metric and cohort by cohort."""
+"""The report: what is known of a candidate before it meets traffic, as a value that is stored and shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
+import msgspec
 
-from tidemill.records import Json, Trust, Verdict
-from tidemill.review.compare import Versions, compare, majority
-from tidemill.review.population import population
-from tidemill.schema import Array
-from tidemill.stats.metrics import Judged, Metric, match
-from tidemill.strategy.offline import Cell, Evidence, OfflineNeeds, number
+from tidemill.records import Json, Verdict
+from tidemill.review.change import Change
+from tidemill.review.failures import FailureGroup
+from tidemill.strategy.evidence import Calibration, Cell, Evidence, Forgotten, Word, number
+from tidemill.strategy.suite_result import SuiteResult
 
-ALPHA = 0.05
-NEWEST = "newest"  # the cohort of the rows received since the live version was trained
-_PLAIN = ("candidate", "live", "dataset", "baseline", "latency_ms_p50", "latency_ms_p99", "trust")
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """Which test rows these are: two datasets with the same ones have the same `version`.
+
+    `num_new` rows were not in the live version's dataset (`since`, its number), `num_gone` were and are not any more.
+    """
+
+    version: str
+    dataset: int
+    num_rows: int
+    since: int | None = None
+    num_new: int = 0
+    num_gone: int = 0
+
+    def __str__(self) -> str:
+        """Write it as people read it: `evaluation set 3fa90c12, 420 rows, 60 new and 0 gone since dataset 4`."""
+        grown = (
+            "" if self.since is None else f", {self.num_new} new and {self.num_gone} gone since dataset {self.since}"
+        )
+        return f"evaluation set {self.version}, {self.num_rows} rows{grown}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is known of a candidate before it meets traffic; `notes` say what one must know to trust the numbers."""
+    """What is known of a candidate before it meets traffic; `notes` say what one must know to trust the numbers.
+
+    `cells` are metrics by cohort of all time and, with `period` set, by stretch of time. `changes` say how the examples
+    that are new since the live version's training set differ from it, `failures` where the candidate errs.
+    """
 
     candidate: int
     live: int | None
     dataset: str
     cells: tuple[Cell, ...]
-    baseline: str = ""
+    evaluation: EvaluationSet | None = None
+    baselines: tuple[str, ...] = ()
     latency_ms_p50: float | None = None
     latency_ms_p99: float | None = None
+    size_mb: float | None = None
+    calibration: Calibration | None = None
+    forgotten: tuple[Forgotten, ...] = ()
+    changes: tuple[Change, ...] = ()
+    failures: tuple[FailureGroup, ...] = ()
+    suites: tuple[SuiteResult, ...] = ()
     trust: str = "people"
     notes: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
 
     def to_json(self) -> Json:
         """Return the report as plain JSON."""
-        return {
-            **{name: getattr(self, name) for name in _PLAIN},
-            "cells": [asdict(cell) for cell in self.cells],
-            "notes": list(self.notes),
-            "verdicts": [verdict.to_json() for verdict in self.verdicts],
-        }
+        return msgspec.to_builtins(self)
 
     @classmethod
     def from_json(cls, data: Json) -> Report:
-        """Read what `to_json` wrote."""
-        return cls(
-            **{name: data[name] for name in _PLAIN},
-            cells=tuple(Cell(**cell) for cell in data["cells"]),
-            notes=tuple(data["notes"]),
-            verdicts=tuple(Verdict.from_json(verdict) for verdict in data["verdicts"]),
-        )
+        """Read what `to_json` wrote, or an earlier version did; what it did not hold is empty."""
+        return msgspec.convert(data, cls)
 
     def to_markdown(self) -> str:
         """Return the report as a page of Markdown."""
@@ -60,77 +77,30 @@ class Report:
         title = f"# Version {self.candidate} against {against}"
         lines = [f"- **{verdict.outcome}** {verdict.by}: {verdict.reason}" for verdict in self.verdicts]
         lines += [f"- Note: {note}" for note in self.notes]
-        return "\n\n".join([title, self._facts(), _table(self.cells), *(["\n".join(lines)] if lines else [])]) + "\n"
+        return "\n\n".join([title, self._facts(), self._table(), *(["\n".join(lines)] if lines else [])]) + "\n"
 
     def _facts(self) -> str:
         facts = [f"Dataset `{self.dataset}`, labels of trust {self.trust} or higher."]
+        if self.evaluation is not None:
+            facts.append(f"Judged by {self.evaluation}.")
         if self.latency_ms_p50 is not None and self.latency_ms_p99 is not None:
             facts.append(f"Latency: p50 {self.latency_ms_p50:.3g} ms, p99 {self.latency_ms_p99:.3g} ms.")
-        if self.baseline:
-            facts.append(f"Baseline: {self.baseline}.")
         return " ".join(facts)
 
-
-def build_report(
-    *,
-    candidate: int,
-    live: int | None,
-    dataset: str,
-    metrics: Sequence[Metric],
-    candidate_judged: Judged,
-    live_judged: Judged | None = None,
-    cohorts: Mapping[str, Array] | None = None,
-    probabilities: Array | None = None,
-    train_targets: Array | None = None,
-    needs: OfflineNeeds | None = None,
-    latency_ms: tuple[float, float] | None = None,
-    trust: Trust = Trust.PEOPLE,
-    rng: np.random.Generator,
-    alpha: float = ALPHA,
-) -> Report:
-    """Compare the versions on N labelled test rows.
-
-    Args:
-        candidate: the version on trial.
-        live: the version that answers now, None before there is one.
-        dataset: digest of the dataset version whose test rows these are.
-        metrics: what to measure; the first is the one to optimise.
-        candidate_judged: the candidate's N decisions beside the labels.
-        live_judged: the live version's, on the same rows.
-        cohorts: a mask bool (N,) by name; the rows of the newest window are `newest`.
-        probabilities: inclusion probabilities float (N,), NaN where unknown; None when all rows count alike.
-        train_targets: the targets that the candidate learnt from, for the baseline `Majority`.
-        needs: what the gate reads (`offline.needs`); without it, every metric on every cohort.
-        latency_ms: the candidate's p50 and p99.
-        trust: the weakest trust of the labels.
-        rng: for the bootstrap of metrics that are no mean over rows.
-        alpha: the chance to see a candidate as worse that is as good, over all compared metrics and cohorts together.
-    """
-    baseline = None if train_targets is None else majority(candidate_judged, train_targets)
-    versions = Versions(candidate=candidate_judged, live=live_judged, baseline=baseline)
-    rows, notes = population(len(candidate_judged), cohorts or {}, probabilities)
-    names = [metric.name for metric in metrics]
-    compared = _meant(names, names if needs is None else needs.compared)
-    by_cohort = _meant(names, names if needs is None else needs.by_cohort)
-    cells: list[Cell] = []
-    for metric in metrics:
-        level = alpha / len(compared) if metric.name in compared else alpha
-        cells += compare(metric, versions, rows, alpha=level, shared=metric.name in by_cohort, rng=rng)
-    return Report(
-        candidate=candidate,
-        live=live,
-        dataset=dataset,
-        cells=tuple(cells),
-        baseline="" if baseline is None else "Majority",
-        latency_ms_p50=None if latency_ms is None else float(latency_ms[0]),
-        latency_ms_p99=None if latency_ms is None else float(latency_ms[1]),
-        trust=str(trust),
-        notes=notes,
-    )
+    def _table(self) -> str:
+        names = ["metric", "cohort", "n", "live", "candidate", "gain", "interval", *self.baselines]
+        lines = [f"| {' | '.join(names)} |", f"|---|---|--:|--:|--:|--:|---{'|--:' * len(self.baselines)}|"]
+        for cell in (cell for cell in self.cells if not cell.period):
+            gain = "" if cell.gain is None else number(cell.gain, sign=True)
+            span = "" if cell.low is None else f"{number(cell.low)} to {number(cell.high)}"
+            beside = [_shown(cell.baselines.get(name)) for name in self.baselines]
+            values = [_shown(cell.live), _shown(cell.candidate), gain, span, *beside]
+            lines.append(f"| {cell.metric} | {cell.cohort} | {cell.n} | {' | '.join(values)} |")
+        return "\n".join(lines)
 
 
-def evidence(report: Report, *, approval: str | None, now: datetime) -> Evidence:
-    """Return what the gate sees of a report. `approval` is `approved`, `rejected: why`, or None."""
+def evidence(report: Report, *, approval: Word | None, now: datetime, asked_at: datetime | None = None) -> Evidence:
+    """Return what the gate sees of a report, what a person said of it, and since when one has been asked."""
     return Evidence(
         cells=report.cells,
         candidate=report.candidate,
@@ -138,26 +108,14 @@ def evidence(report: Report, *, approval: str | None, now: datetime) -> Evidence
         now=now,
         latency_ms_p50=report.latency_ms_p50,
         latency_ms_p99=report.latency_ms_p99,
+        size_mb=report.size_mb,
+        calibration=report.calibration,
+        forgotten=report.forgotten,
+        suites=report.suites,
         approval=approval,
+        asked_at=asked_at,
         trust=report.trust,
     )
-
-
-def _meant(names: Sequence[str], wanted: Sequence[str]) -> set[str]:
-    return {names[match(names, name)] for name in wanted}
-
-
-def _table(cells: Sequence[Cell]) -> str:
-    lines = [
-        "| metric | cohort | n | live | candidate | gain | interval | baseline |",
-        "|---|---|--:|--:|--:|--:|---|--:|",
-    ]
-    for cell in cells:
-        gain = "" if cell.gain is None else number(cell.gain, sign=True)
-        span = "" if cell.low is None else f"{number(cell.low)} to {number(cell.high)}"
-        values = [_shown(cell.live), _shown(cell.candidate), gain, span, _shown(cell.baseline)]
-        lines.append(f"| {cell.metric} | {cell.cohort} | {cell.n} | " + " | ".join(values) + " |")
-    return "\n".join(lines)
 
 
 def _shown(value: float | None) -> str:

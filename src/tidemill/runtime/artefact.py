@@ -23,7 +23,8 @@ ARTEFACT_JSON = "artefact.json"
 MODEL_ONNX = "model.onnx"
 TRANSFORMS_NPZ = "transforms.npz"
 EXAMPLE_NPZ = "example.npz"
-FORMATS = ("onnx", "python")
+MODEL_PT2 = "model.pt2"
+FORMATS = ("onnx", "pt2", "python")
 MAX_EXAMPLE_ROWS = 8
 
 

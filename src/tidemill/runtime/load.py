@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnx
-import onnxruntime
 
-from tidemill.errors import ModelError
+from tidemill.errors import MissingExtra, ModelError
 from tidemill.model import Artefact, check_scores
-from tidemill.runtime.artefact import MODEL_ONNX, example_rows, read_artefact, read_example_scores, read_params
-from tidemill.runtime.process import WorkerProcess
+from tidemill.runtime.artefact import example_rows, read_artefact, read_example_scores
+from tidemill.runtime.onnx_model import OnnxModel, Providers, line
+from tidemill.runtime.process import WorkerPool, WorkerProcess
+from tidemill.runtime.ranges import Ranges
 from tidemill.schema import Array, Columns, Schema
 from tidemill.transforms import Pipeline
 
@@ -26,6 +28,12 @@ class Scorer(Protocol):
     """What gives scores for a batch: a model in this process, or one in a worker process."""
 
     is_python: bool
+    copies: int
+
+    @property
+    def device(self) -> str:
+        """What it is computed on, as far as it is known."""
+        ...
 
     def scores(self, columns: Columns) -> Any:
         """Return scores (N, K) for a batch of inputs."""
@@ -37,7 +45,10 @@ class Scorer(Protocol):
 
 
 class Loaded:
-    """A version that answers. `inputs` names the inputs it reads; more in a batch do no harm."""
+    """A version that answers.
+
+    `inputs` names the inputs it reads; more in a batch do no harm. `ranges` knows what they were like in training.
+    """
 
     def __init__(self, artefact: Artefact, schema: Schema, scorer: Scorer, inputs: Sequence[str]) -> None:
         self.artefact = artefact
@@ -45,11 +56,22 @@ class Loaded:
         self.inputs = tuple(inputs)
         self._scorer = scorer
         self._num_scores = schema.output.num_scores
+        self.ranges = Ranges(schema, artefact.ranges, self.inputs)
 
     @property
     def is_python(self) -> bool:
-        """Whether it runs in a worker process."""
+        """Whether it runs in worker processes."""
         return self._scorer.is_python
+
+    @property
+    def copies(self) -> int:
+        """How many threads may ask it at the same time, each of which gets a worker or a run of its own."""
+        return self._scorer.copies
+
+    @property
+    def device(self) -> str:
+        """What it is computed on: `cpu`, `cuda`, or `process` where its worker processes decide."""
+        return self._scorer.device
 
     def predict(self, columns: Columns, *, finite: bool = True) -> Array:
         """Return scores float32 (N, K) for a batch of N rows.
@@ -68,7 +90,7 @@ class Loaded:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"the model raised {type(error).__name__}: {_line(error)}") from error
+            raise ModelError(f"the model raised {type(error).__name__}: {line(error)}") from error
         return scores
 
     def warm(self, num_rows: int = 1) -> float:
@@ -89,58 +111,54 @@ class Loaded:
         self._scorer.close()
 
 
-class OnnxModel:
-    """Transforms and an ONNX model in this process, on `threads` threads that never spin."""
-
-    is_python = False
-
-    def __init__(self, folder: Path, pipeline: Pipeline, *, threads: int) -> None:
-        self._pipeline = pipeline
-        self._params = read_params(folder)
-        self._session = _session(folder / MODEL_ONNX, threads)
-        self._names = [i.name for i in self._session.get_inputs()]
-
-    def scores(self, columns: Columns) -> Any:
-        """Transform and predict."""
-        features = self._pipeline.apply(columns, self._params)
-        return self._session.run(["scores"], {name: features[name] for name in self._names})[0]
-
-    def close(self) -> None:
-        """Nothing to end; the session goes with the object."""
-
-
 def load(
     folder: Path,
     *,
     project_file: str | None = None,
     threads: int = 1,
+    copies: int = 1,
     timeout_s: float = 10.0,
     start_timeout_s: float = 120.0,
+    growth_bytes: int | None = None,
+    providers: Providers | None = None,
 ) -> Loaded:
     """Load the artefact in `folder`, run its example rows and compare with the scores stored beside them.
 
-    `project_file` is where a Python model's class may be defined; `timeout_s` is how long its worker may take for a
-    batch, `start_timeout_s` how long to start.
+    Args:
+        folder: the artefact.
+        project_file: where a Python model's class may be defined.
+        threads: how many threads a run of the model has.
+        copies: how many batches may run at the same time: as many worker processes, or threads on one ONNX model.
+        timeout_s: how long a worker may take for a batch.
+        start_timeout_s: how long a worker may take to start.
+        growth_bytes: how much memory a worker may gain before it is replaced; None for any amount.
+        providers: tells what ONNX Runtime can compute on; by default it is asked itself.
 
     Raises:
         ModelError: it does not load, keeps data outside its file, or does not reproduce its example (1e-4).
+        MissingExtra: it is a torch.export program, and torch is not installed.
     """
     artefact = read_artefact(folder)
     schema = Schema.from_json(artefact.schema)
     inputs = tuple(schema.inputs)
+    pipeline = Pipeline.from_json(artefact.transforms)
     scorer: Scorer
     if artefact.format == "onnx":
-        pipeline = Pipeline.from_json(artefact.transforms)
-        scorer, inputs = OnnxModel(folder, pipeline, threads=threads), pipeline.inputs
+        scorer = OnnxModel(folder, pipeline, threads=threads, copies=copies, providers=providers)
     else:
-        scorer = WorkerProcess(
+        make = partial(
+            WorkerProcess,
             folder,
-            artefact.loader,
+            _program() if artefact.format == "pt2" else artefact.loader,
             project_file=project_file,
             threads=threads,
             timeout_s=timeout_s,
             start_timeout_s=start_timeout_s,
+            growth_bytes=growth_bytes,
         )
+        scorer = make() if copies == 1 else WorkerPool(make, copies)
+    if artefact.format != "python":
+        inputs = pipeline.inputs
     loaded = Loaded(artefact, schema, scorer, inputs)
     try:
         _check_example(loaded, folder)
@@ -148,6 +166,13 @@ def load(
         loaded.close()
         raise
     return loaded
+
+
+def _program() -> str:
+    """Return what loads a torch.export program in a worker: this process never imports torch."""
+    if find_spec("torch") is None:
+        raise MissingExtra("a version stored as a torch.export program", "torch")
+    return "tidemill.runtime.pt2:Program"
 
 
 def _check_example(loaded: Loaded, folder: Path) -> None:
@@ -167,41 +192,3 @@ def _check_example(loaded: Loaded, folder: Path) -> None:
             f"the model in {folder} does not reproduce its example: a score is off by {worst:.3g}.",
             "train the version again; was it trained with other versions of its libraries?",
         )
-
-
-def _session(path: Path, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what fails is raised, and told once
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle gateway uses no CPU
-    try:
-        raw = path.read_bytes()
-        external = _uses_external_data(onnx.load_model_from_string(raw))
-    except Exception as error:  # protobuf and ONNX Runtime have no common base
-        raise ModelError(f"{path.name} does not load: {_line(error)}", "train the version again") from error
-    if external:
-        raise ModelError(f"{path.name} keeps data outside its file, which is never loaded.", "export it in one file")
-    try:
-        return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"{path.name} does not load: {_line(error)}", "train the version again") from error
-
-
-def _uses_external_data(message: Any) -> bool:
-    """Tell whether any tensor anywhere in a model (initialisers, attributes, subgraphs, functions) lies outside it."""
-    if isinstance(message, onnx.TensorProto) and (
-        message.data_location == onnx.TensorProto.EXTERNAL or message.external_data
-    ):
-        return True
-    for spec, value in message.ListFields():
-        if spec.message_type is None:
-            continue
-        if any(_uses_external_data(child) for child in ([value] if hasattr(value, "ListFields") else value)):
-            return True
-    return False
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."

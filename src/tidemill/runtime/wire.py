@@ -4,7 +4,7 @@
 |---|---|
 | worker, once | `{"ready": true}` or `{"error": text}` |
 | gateway | `{"columns": {name: array}}` |
-| worker | `{"scores": array}` or `{"error": text}` |
+| worker | `{"scores": array, "memory": resident bytes}` or `{"error": text}` |
 
 An array of numbers is `[dtype, shape, bytes in C order]`, an array of strings is a plain list. Nothing is pickled.
 """

@@ -21,6 +21,7 @@ from tidemill.schema import Array
 INLINE_BELOW_S = 0.0005
 """A version whose full warm batch takes less runs in the event loop: a thread would cost more than it frees."""
 _TOO_SLOW_INLINE_S = 0.005
+_WEIGHT = 0.2  # of the newest batch in what a row takes
 
 RAISED, TIMEOUT, NOT_FINITE, NOT_LOADED, OVERLOADED = "raised", "timeout", "not_finite", "not_loaded", "overloaded"
 """Why a version did not answer: `fallback_reason` in the log, and a label of the metrics."""
@@ -50,12 +51,14 @@ class Row(Struct, eq=False):
 class Scored:
     """What a version made of a batch of N rows.
 
-    `scores` is float32 (N, K), without meaning where a row failed; `failures` is by position.
+    `scores` is float32 (N, K), without meaning where a row failed; `failures` is by position, and so is `outliers`: the
+    inputs outside what the version learnt from.
     """
 
     scores: Array
     seconds: float
     failures: dict[int, Failure] = field(default_factory=dict)
+    outliers: dict[int, list[str]] = field(default_factory=dict)
 
 
 def score(loaded: Loaded, inputs: Sequence[Mapping[str, Any]], *, until: float = float("inf")) -> Scored:
@@ -65,8 +68,9 @@ def score(loaded: Loaded, inputs: Sequence[Mapping[str, Any]], *, until: float =
     """
     begun = time.perf_counter()
     failures: dict[int, Failure] = {}
+    columns = loaded.schema.columns(inputs, loaded.inputs)
     try:
-        scores = _predict(loaded, inputs)
+        scores = loaded.predict(columns, finite=False)
     except ModelHung as error:  # trying the rows singly would hang as often as there are rows
         scores = _nothing(loaded, len(inputs))
         failures = dict.fromkeys(range(len(inputs)), Failure(TIMEOUT, error.message))
@@ -76,11 +80,7 @@ def score(loaded: Loaded, inputs: Sequence[Mapping[str, Any]], *, until: float =
     if not finite.all():
         for i in np.flatnonzero(~finite.all(axis=1)).tolist():
             failures.setdefault(i, Failure(NOT_FINITE, "the model returned NaN or infinity"))
-    return Scored(scores, time.perf_counter() - begun, failures)
-
-
-def _predict(loaded: Loaded, inputs: Sequence[Mapping[str, Any]]) -> Array:
-    return loaded.predict(loaded.schema.columns(inputs, loaded.inputs), finite=False)
+    return Scored(scores, time.perf_counter() - begun, failures, loaded.ranges.outliers(columns))
 
 
 def _singly(
@@ -95,7 +95,7 @@ def _singly(
             failures[i] = Failure(TIMEOUT, f"its batch failed: {_words(error)}")
             continue
         try:
-            scores[i] = _predict(loaded, [row])[0]
+            scores[i] = loaded.predict(loaded.schema.columns([row], loaded.inputs), finite=False)[0]
         except Exception as own:
             failures[i] = Failure(TIMEOUT if isinstance(own, ModelHung) else RAISED, _words(own))
     return scores, failures
@@ -128,6 +128,8 @@ class Batcher:
         self._shadows: deque[Row] = deque()
         self._busy = False
         self._overdue_at = float("inf")
+        self._num_running = 0
+        self._row_s = 0.0  # what a row takes, a moving average over batches
         self._work: queue.SimpleQueue[tuple[list[Row], Done] | None] | None = None
         self.max_batch = max_batch
         self.inline = inline and not loaded.is_python
@@ -136,6 +138,11 @@ class Batcher:
     def num_waiting(self) -> int:
         """Rows in the queue, but for shadows."""
         return len(self._rows)
+
+    @property
+    def wait_s(self) -> float:
+        """How long the rows before a new one will take, as quick as the version is now."""
+        return (len(self._rows) + self._num_running) * self._row_s
 
     @property
     def is_stuck(self) -> bool:
@@ -181,7 +188,7 @@ class Batcher:
         elif self.inline:
             self._finish(rows, done, score(self._loaded, [row.inputs for row in rows]))
         else:
-            self._overdue_at = max(row.deadline for row in rows)
+            self._overdue_at, self._num_running = max(row.deadline for row in rows), len(rows)
             self._in_thread((rows, done))
 
     def _take(self, waiting: deque[Row]) -> list[Row]:
@@ -195,7 +202,8 @@ class Batcher:
         return rows
 
     def _finish(self, rows: list[Row], done: Done, scored: Scored) -> None:
-        self._overdue_at = float("inf")
+        self._overdue_at, self._num_running = float("inf"), 0
+        self._row_s += _WEIGHT * (scored.seconds / len(rows) - self._row_s)
         if scored.seconds > _TOO_SLOW_INLINE_S:
             self.inline = False  # its rows are larger than the examples it was measured with: do not hold up the others
         try:

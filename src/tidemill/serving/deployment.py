@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
+from itertools import groupby, repeat
+from operator import attrgetter
 from typing import Any
 
-from tidemill.errors import Unavailable
+from tidemill.errors import InvalidRequest, NotFound, Unavailable
 from tidemill.records import Prediction
 from tidemill.runtime.ids import IdMaker
 from tidemill.runtime.routing import assign
-from tidemill.schema import Array
+from tidemill.schema import Array, Parsed
 from tidemill.serving.batching import NOT_LOADED, OVERLOADED, RAISED, TIMEOUT, Batcher, Failure, Scored
 from tidemill.serving.fleet import Fleet
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.protocol import Answer, PredictRequest, Unanswered
 from tidemill.serving.recorder import Recorder
-from tidemill.serving.rows import InFlight, prediction
+from tidemill.serving.rows import Done, InFlight, Moment, prediction
 from tidemill.serving.table import Plan, Table, Version
 from tidemill.stores.segments import Batch
+
+_begun = attrgetter("begun")
 
 
 class Deployment:
@@ -48,38 +50,42 @@ class Deployment:
 
     # ---- the way in
 
-    async def answer(self, request: PredictRequest) -> Answer:
-        """Answer one request.
+    def take(self, request: PredictRequest, moment: Moment, done: Done) -> None:
+        """Answer one request: `done` is called once, when its row is in the log, or when nobody can answer.
 
         Raises:
-            InvalidInput: an input is not as declared.
-            Unavailable: no version can answer, too many requests wait, or the log cannot be written.
+            InvalidInput: an input is not as declared, or lies outside what the model learnt from and shall then be
+                refused.
+            NotFound: it is pinned to a version that is not served.
+            Unavailable: too many requests wait.
         """
         table = self.table
-        inputs = table.manifest.schema.validate(request.inputs, key=self._secret)
-        row = self._row(table, inputs, request)
+        inputs = request.inputs
+        if type(inputs) is not Parsed or table.hides:
+            inputs = table.manifest.schema.validate(inputs, key=self._secret)
+        row = self._row(table, inputs, request, moment, done)
+        if table.refused:
+            table.refuse_outliers(row.assigned, inputs)
         problem = self._try_next(row)
         if problem == OVERLOADED:
             raise Unavailable(
-                f"{table.manifest.limits.max_waiting} requests wait for {self.name!r} already.", "try again in a second"
+                f"more requests wait for {self.name!r} already than can be answered in time.", "try again in a second"
             )
         self._enter(row)
         if problem is not None:
             self._unanswered(row)
-        assert row.reply is not None
-        reply = await row.reply
-        if isinstance(reply, Unavailable):
-            raise reply
-        return reply
 
-    def _row(self, table: Table, inputs: dict[str, Any], request: PredictRequest) -> InFlight:
-        received_at, begun = self._now(), time.monotonic()
+    def _row(
+        self, table: Table, inputs: dict[str, Any], request: PredictRequest, moment: Moment, done: Done
+    ) -> InFlight:
+        received_at, begun = moment
         request_id = self.ids.new(received_at)
         unit = request_id if request.unit is None else request.unit
-        assigned = assign(table.route, unit, received_at)
+        pinned = request.version is not None
+        version, share = (table.pinned(request.version), 0.0) if pinned else assign(table.route, unit, received_at)
         return InFlight(
-            inputs=inputs,
-            deadline=begun,
+            inputs,
+            begun,
             request_id=request_id,
             received_at=received_at,
             begun=begun,
@@ -87,10 +93,11 @@ class Deployment:
             unit=unit,
             subject=request.subject,
             table=table,
-            assigned=assigned.version,
-            share=assigned.share,
-            chain=table.chain(assigned.version),
-            reply=asyncio.get_running_loop().create_future(),
+            assigned=version,
+            share=share,
+            chain=(table.versions[version],) if pinned else table.chain(version),
+            done=done,
+            pinned=pinned,
         )
 
     def _try_next(self, row: InFlight) -> str | None:
@@ -99,7 +106,7 @@ class Deployment:
         Each version gets an equal part of the time that is left, so that one which hangs leaves some for the others.
         """
         reason: str | None = None
-        now, num_waiting_max = time.monotonic(), row.table.manifest.limits.max_waiting
+        now, limits = time.monotonic(), row.table.manifest.limits
         while row.chain:
             version, row.chain = row.chain[0], row.chain[1:]
             batcher = version.batcher
@@ -107,8 +114,8 @@ class Deployment:
                 reason, detail = NOT_LOADED, f"version {version.number}: {version.problem}"
             elif batcher.is_stuck:
                 reason, detail = TIMEOUT, f"version {version.number} is at work on a batch that timed out"
-            elif batcher.num_waiting >= num_waiting_max:
-                reason, detail = OVERLOADED, f"{num_waiting_max} requests wait for version {version.number}"
+            elif batcher.num_waiting >= limits.max_waiting or batcher.wait_s > limits.max_wait_s:
+                reason, detail = OVERLOADED, f"{batcher.num_waiting} requests wait for version {version.number}"
             else:
                 row.deadline = now + (row.ends - now) / (1 + len(row.chain))
                 batcher.put(row)
@@ -139,28 +146,35 @@ class Deployment:
                 self._failed(row, version, scored.failures[i])
             else:
                 good.append(i)
+        for i in scored.outliers.keys() - scored.failures.keys():
+            self._note_outlier(version, rows[i], scored.outliers[i])
         if len(good) == len(rows):
             return rows, scored.scores
         return [rows[i] for i in good], scored.scores[good]
 
+    def _note_outlier(self, version: Version, row: InFlight, names: list[str]) -> None:
+        if row.done is not None:
+            for name in names:
+                self._metrics.outliers[self.name, str(version.number), name] += 1
+        row.outlier = names
+
     def _answered(self, table: Table, version: Version, rows: Sequence[InFlight], scores: Array) -> None:
-        predictions, names = self._predictions(table, version, rows, scores), table.class_names
-        answers = []
-        for made in predictions:
-            listed = made.scores or []
-            answers.append(
-                Answer(
-                    request_id=made.request_id,
-                    model=self.name,
-                    version=version.number,
-                    decision=made.decision,
-                    scores=dict(zip(names, listed, strict=True)) if names else listed,
-                    abstained=made.abstained,
-                    fallback=made.fallback_reason,
-                    policy=made.policy_version,
-                    top_k=made.top_k,
-                )
+        predictions, model, named = self._predictions(table, version, rows, scores), self.name, table.named
+        answers = [
+            Answer(
+                made.request_id,
+                model,
+                made.answered_version,
+                made.decision,
+                made.scores or [],
+                made.abstained,
+                made.fallback_reason,
+                made.policy_version,
+                made.top_k,
+                named,
             )
+            for made in predictions
+        ]
         self._record(predictions, partial(self._reply, rows, answers))
 
     def _predictions(
@@ -188,7 +202,7 @@ class Deployment:
         version.note(self.name, failure.detail)
         if row.reason is None:
             row.reason, row.detail = failure
-        if row.reply is None:
+        if row.done is None:
             self._record([prediction(row, answered=0, latency_ms=0.0)], partial(self._leave, [row]))
         elif self._try_next(row) is not None:
             self._unanswered(row)
@@ -208,20 +222,41 @@ class Deployment:
 
     def _reply(self, rows: Sequence[InFlight], answers: Sequence[Answer | Unavailable], problem: str | None) -> None:
         """Answer callers once the log has their rows, or refuse them when it has not; then start the shadows."""
-        refusal = Unavailable(f"{problem}.", "free disk space, then try again") if problem and self._refuse else None
+        if problem is not None:
+            answers = self._not_logged(answers, problem)
         for row, answer in zip(rows, answers, strict=True):
-            assert row.reply is not None
-            if problem is not None and isinstance(answer, Answer):
-                answer.logged = False
-            if not row.reply.done():  # the caller may have gone
-                row.reply.set_result(refusal or answer)
+            assert row.done is not None
+            row.done(answer)
             if row.reason is not None:
                 self._metrics.fallbacks[self.name, str(row.assigned), row.reason] += 1
-            if problem is None and row.table.route.shadows and isinstance(answer, Answer):
-                self._shadow(row, answer.version)
-        if problem is not None and refusal is None:
-            self._metrics.unlogged[self.name,] += len(rows)
+        self._count_replies(rows, answers)
+        if problem is None and rows[0].table.route.shadows and isinstance(answers[0], Answer):
+            self._shadow(rows, answers[0].version)
         self._leave(rows)
+
+    def _not_logged(
+        self, answers: Sequence[Answer | Unavailable], problem: str
+    ) -> Sequence[Answer | Unavailable]:
+        """Refuse what is not in the log, or, where that was asked for, answer it and say so."""
+        if self._refuse:
+            return [Unavailable(f"{problem}.", "free disk space, then try again")] * len(answers)
+        self._metrics.unlogged[self.name,] += len(answers)
+        for answer in answers:
+            if isinstance(answer, Answer):
+                answer.logged = False
+        return answers
+
+    def _count_replies(self, rows: Sequence[InFlight], answers: Sequence[Answer | Unavailable]) -> None:
+        """Count what all rows of a batch were told: the answers of one version, or a refusal."""
+        told, metrics = answers[0], self._metrics
+        if isinstance(told, InvalidRequest):
+            metrics.requests[self.name, "none", str(told.status)] += len(rows)
+            return
+        key = (self.name, str(told.version))
+        metrics.requests[(*key, "200")] += len(rows)
+        now, latency = time.monotonic(), metrics.latency[key]
+        for begun, same in groupby(rows, _begun):
+            latency.observe(now - begun, len(list(same)))
 
     def _enter(self, row: InFlight) -> None:
         self._rows.add(row)
@@ -239,33 +274,36 @@ class Deployment:
 
     # ---- shadows
 
-    def _shadow(self, row: InFlight, answered: int) -> None:
-        """Let the shadow versions answer the same request, for the log alone."""
-        now = time.monotonic()
-        for number in row.table.route.shadows:
+    def _shadow(self, rows: Sequence[InFlight], answered: int) -> None:
+        """Let the shadow versions answer the requests of a batch too, for the log alone."""
+        now, table = time.monotonic(), rows[0].table
+        deadline = now + table.manifest.limits.timeout_s
+        for number in table.route.shadows:
             if number == answered:
                 continue
-            version = row.table.versions[number]
-            shadow = InFlight(
-                inputs=row.inputs,
-                deadline=now + row.table.manifest.limits.timeout_s,
-                request_id=row.request_id,
-                received_at=row.received_at,
-                begun=now,
-                ends=now,
-                unit=row.unit,
-                subject=row.subject,
-                table=row.table,
-                assigned=number,
-                share=row.share,
-            )
-            if version.batcher is None:
-                self._enter(shadow)
-                self._failed(shadow, version, Failure(NOT_LOADED, version.problem))
-            else:
-                self._enter(shadow)
-                if not version.batcher.put_shadow(shadow):
-                    self._drop(shadow)
+            version = table.versions[number]
+            for row in rows:
+                self._shadow_row(row, version, now, deadline)
+
+    def _shadow_row(self, row: InFlight, version: Version, now: float, deadline: float) -> None:
+        shadow = InFlight(
+            row.inputs,
+            deadline,
+            request_id=row.request_id,
+            received_at=row.received_at,
+            begun=now,
+            ends=now,
+            unit=row.unit,
+            subject=row.subject,
+            table=row.table,
+            assigned=version.number,
+            share=row.share,
+        )
+        self._enter(shadow)
+        if version.batcher is None:
+            self._failed(shadow, version, Failure(NOT_LOADED, version.problem))
+        elif not version.batcher.put_shadow(shadow):
+            self._drop(shadow)
 
     def _drop(self, shadow: InFlight) -> None:
         """Forget a shadow that did not get its turn: that says nothing about its version."""
@@ -294,7 +332,7 @@ class Deployment:
     def _give_up(self, version: Version, rows: list[InFlight]) -> None:
         for row in rows:
             row.waits_in = None
-            if row.reply is None and not row.is_running:
+            if row.done is None and not row.is_running:
                 self._drop(row)
             else:
                 self._failed(row, version, Failure(TIMEOUT, f"version {version.number} did not answer in time"))

@@ -9,13 +9,16 @@ from msgspec import UNSET
 
 from tidemill.errors import InvalidInput, InvalidRequest, Malformed, NotFound
 from tidemill.manifest import Manifest
-from tidemill.records import Feedback
+from tidemill.records import CONFIRM, LABEL_KINDS, Feedback
+from tidemill.schema import Output
 from tidemill.serving.deployment import Deployment
 from tidemill.serving.protocol import FeedbackItem
 from tidemill.serving.tokens import ANYBODY, Caller
 from tidemill.stores.tokens import Scope
 
 SOURCE = "http"
+KINDS = (*LABEL_KINDS, "rating", "thumbs", "event")
+"""What an item of feedback may say, one at a time."""
 _THUMBS = {"up": True, "down": False, True: True, False: False}
 _MAX_VALUE_CHARS = 1_000
 
@@ -72,20 +75,39 @@ def _judge(
 
 def _said(item: FeedbackItem, manifest: Manifest) -> tuple[str, Value]:
     """Return what kind of feedback it is, and its canonical value."""
-    kinds = [kind for kind in ("label", "rating", "thumbs", "event") if getattr(item, kind) is not UNSET]
+    kinds = [kind for kind in KINDS if getattr(item, kind) is not UNSET]
     if len(kinds) != 1:
-        raise Malformed(
-            f"feedback says {' and '.join(kinds) or 'nothing'}.", 'send one of "label", "rating", "thumbs", "event"'
-        )
+        said = " and ".join(kinds) or "nothing"
+        raise Malformed(f"feedback says {said}.", f"send one of {', '.join(map(repr, KINDS))}")
     if item.value is not UNSET and kinds != ["event"]:
         raise Malformed('"value" goes with "event" only.', "leave it out")
-    if kinds == ["label"]:
-        return "label", manifest.schema.output.parse_label(item.label)
+    (kind,) = kinds
+    if kind == CONFIRM:
+        return kind, _confirmed(item.confirm)
+    if kind in LABEL_KINDS:
+        return kind, _label(getattr(item, kind), kind, manifest.schema.output)
     if kinds == ["rating"]:
         return "rating", _number(item.rating, "rating")
     if kinds == ["thumbs"]:
         return "thumbs", _thumbs(item.thumbs)
     return _event(item, manifest)
+
+
+def _label(value: object, field: str, output: Output) -> str | float:
+    try:
+        return output.parse_label(value)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, error.hint, field) from None
+
+
+def _confirmed(value: object) -> bool:
+    if value is not True:
+        raise InvalidInput(
+            f"'confirm' is {str(value)[:60]!r}, not true.",
+            'say what is right by "correct", or that something is wrong by "thumbs": "down"',
+            CONFIRM,
+        )
+    return True
 
 
 def _number(value: object, field: str) -> float:
@@ -105,6 +127,8 @@ def _thumbs(value: object) -> bool:
 
 
 def _event(item: FeedbackItem, manifest: Manifest) -> tuple[str, Value]:
+    if item.event in LABEL_KINDS:
+        raise InvalidInput(f"{item.event!r} is no event.", f'send "{item.event}" with what it says', "event")
     if item.event not in manifest.events:
         raise InvalidInput(
             f"event {str(item.event)[:60]!r} is not declared.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tidemill.clock import Clock, micros
@@ -16,6 +16,7 @@ from tidemill.serving.feedback import judge
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.protocol import MAX_NAME_CHARS, Answer, FeedbackItem, PredictRequest
 from tidemill.serving.recorder import Recorder
+from tidemill.serving.rows import Done, Moment
 from tidemill.serving.table import Plan
 from tidemill.serving.tokens import ANYBODY, Caller
 from tidemill.stores.segments import Batch
@@ -67,21 +68,44 @@ class Gateway:
         Raises:
             InvalidRequest: the model is unknown, an input is not as declared, or nobody can answer now.
         """
-        begun, project = time.monotonic(), ""
+        told: asyncio.Future[Answer | InvalidRequest] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer | InvalidRequest) -> None:
+            if not told.done():  # the caller may have gone
+                told.set_result(answer)
+
+        self.submit(request, self.moment(), done, num_bytes=num_bytes)
+        answer = await told
+        if isinstance(answer, InvalidRequest):
+            raise answer
+        return answer
+
+    def submit(self, request: PredictRequest, moment: Moment, done: Done, *, num_bytes: int = 0) -> None:
+        """Take one request that came at `moment`: `done` is called with the answer or the refusal, now or later."""
+        project = ""
         try:
             deployment = self.deployment(request.model)
             project = deployment.name
             check_size(num_bytes, deployment.table.manifest.limits.max_body_bytes)
             check_name("unit", request.unit)
             check_name("subject", request.subject)
-            answer = await deployment.answer(request)
         except InvalidRequest as error:
             self.count_refusal(project, error)
-            raise
-        key = (project, str(answer.version))
-        self._metrics.requests[(*key, "200")] += 1
-        self._metrics.latency[key].observe(time.monotonic() - begun)
-        return answer
+            done(error)
+        else:
+            self.enter(deployment, request, moment, done)
+
+    def enter(self, deployment: Deployment, request: PredictRequest, moment: Moment, done: Done) -> None:
+        """Take a request whose names and size were checked."""
+        try:
+            deployment.take(request, moment, done)
+        except InvalidRequest as error:
+            self.count_refusal(deployment.name, error)
+            done(error)
+
+    def moment(self) -> Moment:
+        """Return now, for requests that came together."""
+        return Moment(self.now(), time.monotonic())
 
     def count_refusal(self, project: str, error: InvalidRequest) -> None:
         """Count a prediction that was refused; `project` is empty where it is not known."""
@@ -95,6 +119,31 @@ class Gateway:
                 the message names the item.
             Unavailable: it could not be written.
         """
+        told: asyncio.Future[InvalidRequest | None] = asyncio.get_running_loop().create_future()
+
+        def done(refusal: InvalidRequest | None) -> None:
+            if not told.done():  # the caller may have gone
+                told.set_result(refusal)
+
+        self.give(items, done, listed=listed, caller=caller)
+        refusal = await told
+        if refusal is not None:
+            raise refusal
+        return len(items)
+
+    def give(
+        self,
+        items: list[FeedbackItem],
+        done: Callable[[InvalidRequest | None], None],
+        *,
+        listed: bool,
+        caller: Caller = ANYBODY,
+    ) -> None:
+        """Write feedback, all items or none: `done` is called with None once all is written, or with the refusal.
+
+        Raises:
+            InvalidRequest: as `feedback` does, but for what cannot be written.
+        """
         rows: dict[str, list[Feedback]] = {}
         now = self.now()
         for index, item in enumerate(items):
@@ -102,24 +151,33 @@ class Gateway:
                 item, self.deployments.values(), now, index=index if listed else None, caller=caller
             )
             rows.setdefault(deployment.name, []).append(row)
-        written = [self._write(project, batch) for project, batch in rows.items()]
-        for problem in await asyncio.gather(*written):
-            if problem is not None:
-                raise Unavailable(f"{problem}.", "nothing was taken; send it again later")
+        problems: list[str] = []
+        missing = len(rows)
+
+        def release(problem: str | None) -> None:
+            nonlocal missing
+            missing -= 1
+            problems.extend(() if problem is None else (problem,))
+            if not missing:
+                done(self._given(rows, problems))
+
+        if not rows:
+            done(None)
+        for project, batch in rows.items():
+            self._recorder.add(Batch(project=project, feedback=batch), release)
+
+    def _given(self, rows: Mapping[str, Sequence[Feedback]], problems: Sequence[str]) -> Unavailable | None:
+        if problems:
+            return Unavailable(f"{problems[0]}.", "nothing was taken; send it again later")
         for project, batch in rows.items():
             for row in batch:
                 self._metrics.feedback[project, row.kind] += 1
-        return len(items)
+        return None
 
-    def _write(self, project: str, rows: list[Feedback]) -> asyncio.Future[str | None]:
-        written: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-
-        def release(problem: str | None) -> None:
-            if not written.done():  # the caller may have gone
-                written.set_result(problem)
-
-        self._recorder.add(Batch(project=project, feedback=rows), release)
-        return written
+    @property
+    def only(self) -> Deployment | None:
+        """The deployment of the only project, None where there are none or several."""
+        return next(iter(self.deployments.values())) if len(self.deployments) == 1 else None
 
     def deployment(self, name: str | None) -> Deployment:
         """Return the deployment of a project, or the only one.

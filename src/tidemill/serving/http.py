@@ -11,7 +11,8 @@ from tidemill.serving.gateway import Gateway, check_size
 from tidemill.serving.infer import problem_v2
 from tidemill.serving.inference import LENGTH_HEADER, Inference, Target, model_metadata, server_metadata, target
 from tidemill.serving.metrics import Metrics
-from tidemill.serving.protocol import encode, problem, read_feedback, read_lenient, read_predict
+from tidemill.serving.protocol import InternalError, encode, encode_answer, problem, read_feedback
+from tidemill.serving.targets import careful_request
 from tidemill.serving.tokens import CHALLENGE, Caller, TokenTable
 from tidemill.stores.tokens import Scope
 
@@ -44,13 +45,6 @@ class UnsupportedEncoding(InvalidRequest):
 
     status = 415
     title = "Unsupported media type"
-
-
-class InternalError(InvalidRequest):
-    """A fault of the gateway's own; what happened is in its log."""
-
-    status = 500
-    title = "Internal error"
 
 
 class Http:
@@ -120,15 +114,8 @@ class Http:
     # ---- POST
 
     async def _predict(self, body: bytes, caller: Caller) -> Reply:
-        caller.enter(None, Scope.PREDICT)
-        try:
-            request = read_predict(body)
-        except InvalidRequest as malformed:
-            error = self._named_nan(body, caller) or malformed
-            self._gateway.count_refusal("", error)
-            raise error from None
-        request.model = caller.enter(request.model, Scope.PREDICT)
-        return 200, encode(await self._gateway.predict(request, num_bytes=len(body)))
+        request = careful_request(self._gateway, body, caller)
+        return 200, encode_answer(await self._gateway.predict(request, num_bytes=len(body)))
 
     async def _infer(
         self, scope: Connection, receive: Receive, asked: Target
@@ -138,20 +125,6 @@ class Http:
         if length is None:
             return 200, body, _JSON, []
         return 200, body, _BYTES, [(LENGTH_HEADER, b"%d" % length)]
-
-    def _named_nan(self, body: bytes, caller: Caller) -> InvalidRequest | None:
-        """Return what is wrong with the field of a NaN or infinity, which is no JSON but which some libraries write."""
-        data = read_lenient(body)
-        if data is None:
-            return None
-        model = data.get("model")
-        try:
-            named = caller.enter(model if isinstance(model, str) else None, Scope.PREDICT)
-            deployment = self._gateway.deployment(named)
-            deployment.table.manifest.schema.validate(data.get("inputs"))
-        except InvalidRequest as error:
-            return error
-        return None
 
     async def _feedback(self, body: bytes, caller: Caller) -> Reply:
         caller.enter(None, Scope.FEEDBACK)
@@ -198,7 +171,7 @@ class Http:
         return 503 if problems else 200, encode(body), _JSON
 
     def _may_operate(self, scope: Connection) -> bool:
-        """Tell whether the caller may see how the gateway does: on this machine anybody, else who has a token for it."""
+        """Tell whether the caller may see how the gateway does: on this machine anybody may."""
         if not self._tokens.beyond_loopback:
             return True
         try:

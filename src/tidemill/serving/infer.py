@@ -40,8 +40,8 @@ class _Output(Struct, gc=False):
 
 
 class _Parameters(Struct, gc=False):
-    unit: str | UnsetType = UNSET
-    subject: str | UnsetType = UNSET
+    unit: str | None = None
+    subject: str | None = None
     binary_data_output: bool = False
 
 
@@ -111,12 +111,13 @@ class InferForm:
             asked: _Body[Any] = _decoded(body)
         else:
             asked = _decoded_with_bytes(body, header_length)
-        row = self._single(asked.inputs)
-        request = self.request(asked.inputs) if row is None else InferRequest([row])
+        request = self.request(asked.inputs)
         if asked.id is not UNSET:
             request.id = asked.id
-        if asked.parameters is not UNSET:
-            _tell(request, asked.parameters)
+        said = asked.parameters
+        if said is not UNSET:
+            request.binary = said.binary_data_output
+            told(request, unit=said.unit, subject=said.subject)
         if asked.outputs is not UNSET and asked.outputs:
             request.outputs = _requested(asked.outputs, binary=request.binary)
         return request
@@ -129,11 +130,11 @@ class InferForm:
         for tensor, (name, place) in zip(tensors, self._slots, strict=True):
             if tensor.name != name or tensor.shape != place.one or tensor.datatype not in place.takes:
                 return None
-            if type(tensor) is not FlatWire:
-                return None
             data: Any = tensor.data
             try:
                 if type(data) is list:
+                    if type(tensor) is not FlatWire:
+                        return None
                     row[name] = place.single(data)
                 else:
                     (row[name],) = place.from_bytes(data, tensor.datatype, 1)
@@ -147,6 +148,9 @@ class InferForm:
         Raises:
             InvalidTensor: one is missing, unknown, twice there, or not as declared.
         """
+        row = self._single(tensors)
+        if row is not None:
+            return InferRequest([row])
         columns: dict[str, list[Any]] = {}
         slots = self.slots
         for tensor in tensors:
@@ -184,7 +188,7 @@ class InferForm:
             return self._one(answers[0], request.id), None
         outputs, tail = [], []
         for name, binary in request.outputs or zip(OUTPUTS, repeat(request.binary), strict=False):
-            about = self._described(name, len(answers))
+            about = self.described(name, len(answers))
             values = column(name, answers)
             if binary:
                 tail.append(packed(about["datatype"], values))
@@ -198,7 +202,8 @@ class InferForm:
         head = encode(said)
         return (b"".join([head, *tail]), len(head)) if tail else (head, None)
 
-    def _described(self, name: str, num_rows: int) -> dict[str, Any]:
+    def described(self, name: str, num_rows: int) -> dict[str, Any]:
+        """Return name, datatype and shape of an output of so many rows."""
         shape = [num_rows, self.num_scores] if name == "scores" else [num_rows]
         return {"name": name, "datatype": self.datatype(name), "shape": shape}
 
@@ -210,7 +215,7 @@ class InferForm:
 
     def metadata(self, versions: Sequence[int]) -> dict[str, Any]:
         """Return the reply to `GET /v2/models/NAME`; -1 stands for the number of rows."""
-        outputs = [self._described(name, -1) for name in OUTPUTS]
+        outputs = [self.described(name, -1) for name in OUTPUTS]
         return {
             "name": self.model,
             "versions": [str(version) for version in versions],
@@ -303,19 +308,27 @@ def _give_bytes(tensors: Sequence[Wire], tail: memoryview) -> None:
         raise Malformed(f"{len(tail) - at} bytes behind the JSON belong to no input.", "give each its binary_data_size")
 
 
-def _tell(request: InferRequest, parameters: _Parameters) -> None:
-    """Take over what the parameters say for all rows."""
+def told(request: InferRequest, *, unit: str | None, subject: str | None) -> None:
+    """Take over what the parameters say for all rows; what an input says of each row goes before.
+
+    Raises:
+        InvalidTensor: it is empty or too long.
+    """
     num_rows = len(request.rows)
-    request.binary = parameters.binary_data_output
-    if parameters.unit is not UNSET and request.units is None:
-        request.units = _checked([parameters.unit] * num_rows, "unit")
-    if parameters.subject is not UNSET and request.subjects is None:
-        request.subjects = _checked([parameters.subject] * num_rows, "subject")
+    if unit is not None and request.units is None:
+        request.units = _checked([unit] * num_rows, "unit")
+    if subject is not None and request.subjects is None:
+        request.subjects = _checked([subject] * num_rows, "subject")
 
 
 def _checked(names: Sequence[str] | None, field: str) -> Sequence[str] | None:
-    if names is not None and "" in names:
-        raise InvalidTensor(f"row {names.index('')}: {field!r} is empty.", "say whose it is, or leave it out", field)
+    for row, name in enumerate(names or ()):
+        if not 0 < len(name) <= MAX_NAME_CHARS:
+            raise InvalidTensor(
+                f"row {row}: {field!r} has {len(name)} characters.",
+                f"send 1 to {MAX_NAME_CHARS}, or leave it out",
+                field,
+            )
     return names
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tidemill import __version__
-from tidemill.errors import InvalidRequest, Malformed
+from tidemill.errors import InvalidRequest, Malformed, NotFound, Unavailable
 from tidemill.manifest import Manifest
 from tidemill.schema import Schema
 from tidemill.serving.gateway import Gateway, check_size
 from tidemill.serving.infer import InferForm, InferRequest
 from tidemill.serving.protocol import Answer
+from tidemill.serving.table import Version
 from tidemill.serving.tokens import Caller
 from tidemill.stores.tokens import Scope
 
@@ -82,6 +83,38 @@ class Inference:
             form = InferForm(model, manifest.schema)
             self._forms[model] = manifest, form
         return form
+
+    def is_ready(self, model: str, version: int | None) -> bool:
+        """Tell whether a model, or the version of it that is asked about, can answer.
+
+        Raises:
+            NotFound: no such project is published, or no such version is served.
+        """
+        try:
+            table = self._gateway.deployment(model).table
+        except Unavailable:
+            return False
+        return table.is_ready if version is None else not self._served(model, version).problem
+
+    def metadata(self, model: str, version: int | None) -> dict[str, Any]:
+        """Return what is said of a model; every version of it takes and gives the same.
+
+        Raises:
+            NotFound: no such project is published, or no such version is served.
+            Unavailable: the project has no live version yet.
+        """
+        form = self.form(model)
+        if version is not None:
+            self._served(model, version)
+        return form.metadata(sorted(self._gateway.deployment(model).table.versions))
+
+    def _served(self, model: str, version: int) -> Version:
+        versions = self._gateway.deployment(model).table.versions
+        if version not in versions:
+            raise NotFound(
+                f"version {version} of {model!r} is not served.", f"it serves {', '.join(map(str, versions))}"
+            )
+        return versions[version]
 
     async def post(
         self, asked: Target, body: bytes, headers: Iterable[tuple[bytes, bytes]], caller: Caller

@@ -15,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from tidemill.serving.totals import Totals
+
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -53,6 +55,7 @@ class Metrics(Collector):
         self.fallbacks: dict[_Labels, int] = defaultdict(int)  # project, assigned version, reason
         self.feedback: dict[_Labels, int] = defaultdict(int)  # project, kind
         self.shadows_dropped: dict[_Labels, int] = defaultdict(int)  # project, version
+        self.outliers: dict[_Labels, int] = defaultdict(int)  # project, version, input
         self.load_failures: dict[_Labels, int] = defaultdict(int)  # project, version
         self.route_revision: dict[_Labels, int] = {}  # project
         self.log_failures: dict[_Labels, int] = {(): 0}
@@ -67,10 +70,18 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+        self._shown: CollectorRegistry = self._registry
+
+    def share(self, files: Sequence[int], number: int) -> Totals:
+        """Show from now on what all workers counted (see `Totals`); return what keeps the others informed."""
+        totals = Totals(files, number, self._registry)
+        self._shown = CollectorRegistry()
+        self._shown.register(totals)
+        return totals
 
     def page(self) -> bytes:
         """Return the page in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self._shown)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric; called by the registry."""
@@ -80,6 +91,8 @@ class Metrics(Collector):
         yield _counter("tidemill_fallbacks", "Answers of another version.", (*version, "reason"), self.fallbacks)
         yield _counter("tidemill_feedback", "Feedback written.", ("project", "kind"), self.feedback)
         yield _counter("tidemill_shadows_dropped", "Shadow rows not run.", version, self.shadows_dropped)
+        outliers = "Inputs outside what the answering version learnt from."
+        yield _counter("tidemill_outliers", outliers, (*version, "input"), self.outliers)
         yield _counter("tidemill_load_failures", "Versions that did not load.", version, self.load_failures)
         yield _counter("tidemill_log_failures", "Writes to the log that failed.", (), self.log_failures)
         yield _gauge("tidemill_log_writable", "1 while rows can be logged.", (), self.log_writable)

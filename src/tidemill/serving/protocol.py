@@ -31,10 +31,13 @@ class PredictRequest(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
-    """The body of `POST /v1/feedback`, or one item of it: a request id and one of label, rating, thumbs, event."""
+    """The body of `POST /v1/feedback`, or one item of it: a request id, and one thing that it says."""
 
     request_id: str
     label: Any = UNSET
+    confirm: Any = UNSET
+    correct: Any = UNSET
+    override: Any = UNSET
     rating: Any = UNSET
     thumbs: Any = UNSET
     event: str | UnsetType = UNSET
@@ -99,7 +102,21 @@ class Unanswered(Unavailable):
         self.request_id = request_id
 
 
+class InternalError(InvalidRequest):
+    """A fault of the gateway's own; what happened is in its log."""
+
+    status = 500
+    title = "Internal error"
+
+
+class _Peeked(Struct, gc=False):
+    """So much of a body as says which model it is for."""
+
+    model: str | None = None
+
+
 encode = msgspec.json.Encoder().encode
+_peek = msgspec.json.Decoder(_Peeked).decode
 _predict = msgspec.json.Decoder(PredictRequest)
 _feedback = msgspec.json.Decoder(FeedbackItem | list[FeedbackItem])
 
@@ -147,6 +164,14 @@ def read_predict(body: bytes) -> PredictRequest:
         raise _malformed(error, 'send {"inputs": {...}}, and if you like "unit", "subject" and "model"') from None
 
 
+def peek_model(body: bytes) -> str | None:
+    """Return the model that a body names, None where there is none or the body is no such JSON."""
+    try:
+        return _peek(body).model
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
 def read_lenient(body: bytes) -> dict[str, Any] | None:
     """Return an object that is JSON but for NaN and infinity, None where that is not what is wrong.
 
@@ -177,7 +202,8 @@ def read_feedback(body: bytes) -> tuple[list[FeedbackItem], bool]:
     try:
         items = _feedback.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        hint = 'send {"request_id": ..., and one of "label", "rating", "thumbs", "event"}, or a list of such'
+        hint = 'send {"request_id": ..., and one of "label", "confirm", "correct", "override", "rating", "thumbs", '
+        hint += '"event"}, or a list of such'
         raise _malformed(error, hint) from None
     if not isinstance(items, list):
         return [items], False

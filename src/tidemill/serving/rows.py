@@ -27,7 +27,8 @@ class Moment(NamedTuple):
 class InFlight(Row, kw_only=True, eq=False):
     """A request that is not answered and logged yet; `done` is None for a shadow, which answers nobody.
 
-    `chain` are the versions still to try. `reason` and `detail` say why the assigned one did not answer. One that is
+    `chain` are the versions still to try. `reason` and `detail` say why the assigned one did not answer, `outlier` which
+    inputs lie outside what the answering one learnt from. One that is
     `pinned` to a version was not routed, so no rollout counts it.
     """
 
@@ -45,6 +46,7 @@ class InFlight(Row, kw_only=True, eq=False):
     pinned: bool = False
     reason: str | None = None
     detail: str = ""
+    outlier: list[str] | None = None
 
 
 def prediction(
@@ -71,6 +73,7 @@ def prediction(
     made.decision = decision
     made.abstained = abstained
     made.latency_ms = latency_ms
+    made.outlier = row.outlier
     made.top_k = top_k
     if row.reason is not None:
         made.fallback_reason = row.reason

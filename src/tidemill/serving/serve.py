@@ -12,16 +12,19 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from types import FrameType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
 from tidemill.clock import Clock, SystemClock, micros
-from tidemill.errors import TidemillError
+from tidemill.errors import MissingExtra, TidemillError
+from tidemill.serving.door import Door
 from tidemill.serving.gateway import Gateway
+from tidemill.serving.hot import HotProtocol, Patience
 from tidemill.serving.http import Http
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.recorder import Recorder
@@ -35,6 +38,9 @@ from tidemill.stores.home import Home
 from tidemill.stores.listener import Listener
 from tidemill.stores.segments import Durability, SegmentWriter
 from tidemill.stores.tokens import Tokens
+
+if TYPE_CHECKING:
+    from tidemill.serving.grpc import GrpcServer
 
 BACKLOG = 2048
 
@@ -59,11 +65,15 @@ class Service:
         log_patience_s: float = 1.0,
         startup_s: float = 60.0,
         beyond_loopback: bool = False,
+        counts: tuple[Sequence[int], int] | None = None,
+        grpc_at: tuple[str, int] | None = None,
+        grace_s: float = 15.0,
     ) -> None:
         if on_log_failure not in ("refuse", "answer"):
             raise TidemillError(f"on_log_failure is {on_log_failure!r}.", "use 'refuse' or 'answer'")
         self._startup_s = startup_s
         clock, self.metrics = SystemClock(), Metrics()
+        self._totals = None if counts is None else self.metrics.share(*counts)
         self._database = open_database(home, database, migrate=False)
         self.tokens = token_table(self._database, clock, beyond_loopback=beyond_loopback)
 
@@ -83,12 +93,19 @@ class Service:
         self.gateway = Gateway(recorder, self.metrics, clock, refuse_unlogged=on_log_failure == "refuse")
         self._catalog, self._blobs, self._poll_s = Catalog(self._database), Blobs(home.blobs), poll_s
         self.on_start: Callable[[], None] = _nothing
+        self._grpc_at, self._shared, self._grace_s = grpc_at, counts is not None, grace_s
+        self._grpc: GrpcServer | None = None
+        self.grpc_port = 0
+        """Where gRPC is answered, 0 where it is not."""
         self.app = Http(self.gateway, self.metrics, self.tokens, start=self.start, stop=self.stop)
+        self.door = Door(self.gateway, self.app.inference, self.tokens)
 
     async def start(self) -> None:
         """Load what the routes name, then tick and watch the routes."""
         loop = asyncio.get_running_loop()
         self._time = asyncio.create_task(self.gateway.keep_time())
+        if self._totals is not None:
+            self._told = asyncio.create_task(self._totals.keep())
         self._watch = VersionWatch(
             self._catalog,
             self._blobs,
@@ -104,16 +121,30 @@ class Service:
         await asyncio.sleep(0)  # what was installed meanwhile is in force before the first request
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not walk it again for every thousand requests
+        if self._grpc_at is not None:
+            await self._start_grpc(*self._grpc_at)
         self.on_start()
 
+    async def _start_grpc(self, host: str, port: int) -> None:
+        from tidemill.serving.grpc import GrpcServer  # noqa: PLC0415 - an optional extra
+
+        self._grpc = GrpcServer(self.gateway, self.tokens, host=host, port=port, shared=self._shared)
+        self.grpc_port = await self._grpc.start()
+        _logger.info("serving gRPC at %s port %s", host, self.grpc_port)
+
     async def stop(self) -> None:
-        """Stop watching, write and seal what there is, let go of all versions."""
+        """Answer the calls under way, stop watching, write and seal what there is, let go of all versions."""
+        if self._grpc is not None:
+            await self._grpc.stop(self._grace_s)
         await asyncio.to_thread(self._listener.stop)
         await asyncio.to_thread(self._watch.stop)
         self._time.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._time
         await self.gateway.close()
+        if self._totals is not None:
+            self._told.cancel()
+            self._totals.save()
         self._database.close()
 
 
@@ -145,6 +176,10 @@ def run(
     segment_age_s: float = 0.5,
     grace_s: float = 15.0,
     ready: Callable[[str], None] | None = None,
+    reuse_port: bool = False,
+    listener: socket.socket | None = None,
+    counts: tuple[Sequence[int], int] | None = None,
+    grpc_port: int | None = None,
 ) -> None:
     """Serve every project with a route, until SIGTERM or SIGINT; then finish what was asked, seal the log and return.
 
@@ -152,11 +187,18 @@ def run(
     address once requests are answered. `poll_s` is how often the routes are read, `segment_age_s` how old a segment of
     the log gets before it is sealed. Requests that still run `grace_s` after the signal are cut off.
 
+    One of several workers shares the port (`reuse_port`) or takes connections from a `listener` that all have, and adds
+    up what they counted: `counts` are the files of `Totals` and its own number. With a `grpc_port` the Open Inference
+    Protocol is served over gRPC too.
+
     Raises:
-        TidemillError: `host` is not a loopback address and there is no valid token, or the port is taken.
+        TidemillError: `host` is not a loopback address and there is no valid token, or a port is taken.
+        MissingExtra: gRPC is asked for and not installed.
         StoreError: the stores cannot be opened.
     """
-    with _bound(host, port) as sock:
+    if grpc_port is not None:
+        _check_grpc(host, grpc_port, shared=counts is not None)
+    with listener or bound(host, port, share=reuse_port) as sock:
         service = Service(
             home,
             database=database,
@@ -165,6 +207,9 @@ def run(
             poll_s=poll_s,
             segment_age_s=segment_age_s,
             beyond_loopback=not is_loopback(host),
+            counts=counts,
+            grpc_at=None if grpc_port is None else (host, grpc_port),
+            grace_s=grace_s,
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
 
@@ -180,11 +225,25 @@ def run(
             server.run(sockets=[sock])
 
 
+def _check_grpc(host: str, port: int, *, shared: bool) -> None:
+    """Say before anything starts why gRPC cannot be served.
+
+    Raises:
+        MissingExtra: it is not installed.
+        TidemillError: the port is taken, or is any free one where several processes must find the same.
+    """
+    if find_spec("grpc") is None:
+        raise MissingExtra("Serving gRPC", "grpc")
+    if shared and port == 0:
+        raise TidemillError("several workers need the same port for gRPC, and 0 is any.", "give --grpc-port a number")
+    bound(host, port, share=shared).close()
+
+
 def config(service: Service, *, grace_s: float) -> uvicorn.Config:
     """Return how uvicorn runs the gateway: no access log, no header it need not send."""
     return uvicorn.Config(
         service.app,
-        http="httptools",
+        http=partial(HotProtocol, service.door, Patience()),  # type: ignore[arg-type]  # called as a class is
         ws="none",
         proxy_headers=False,
         lifespan="on",
@@ -205,10 +264,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int, *, share: bool = False) -> socket.socket:
+    """Return a socket at that address that does not listen yet; with `share` other processes may bind it too.
+
+    Raises:
+        TidemillError: the address is taken, or not one of this machine's.
+    """
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
     except OSError as error:
         sock.close()

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from tidemill.errors import NotFound
 from tidemill.manifest import Manifest
 from tidemill.policy import Policy
 from tidemill.records import Prediction, Route
 from tidemill.runtime.load import Loaded
+from tidemill.schema import Sensitive
 from tidemill.serving.batching import Batcher
 from tidemill.serving.protocol import by_name
+from tidemill.serving.reading import Reader
 from tidemill.strategy.log import Everything
 
 _TELL_EVERY_S = 5.0
@@ -118,6 +121,16 @@ class Table:
         return None if self.class_names is None else by_name(self.class_names)
 
     @cached_property
+    def reader(self) -> Reader:
+        """What reads the bodies of predictions."""
+        return Reader(self.manifest.schema)
+
+    @cached_property
+    def hides(self) -> bool:
+        """Whether an input is sensitive."""
+        return any(isinstance(kind, Sensitive) for kind in self.manifest.schema.inputs.values())
+
+    @cached_property
     def blank(self) -> Prediction:
         """A row of the log with all that is the same for each request routed by this table."""
         route = self.route
@@ -156,10 +169,38 @@ class Table:
         """Names of the inputs that are logged as tags."""
         return self.manifest.schema.tags
 
+    @cached_property
+    def refused(self) -> tuple[str, ...]:
+        """Names of the inputs whose outliers are refused."""
+        return self.manifest.schema.refused
+
+    def refuse_outliers(self, number: int, inputs: Mapping[str, Any]) -> None:
+        """Refuse a request with an outlier that is to be refused, as the version knows it that shall answer.
+
+        Raises:
+            InvalidInput: it has one.
+        """
+        state = self.versions[number].state
+        if isinstance(state, Warm):
+            state.loaded.ranges.refuse(inputs, self.refused)
+
     @property
     def is_ready(self) -> bool:
         """Whether somebody can answer for the stable version."""
         return any(not version.problem for version in self.chain(self.route.stable))
+
+    def pinned(self, number: int) -> int:
+        """Return the number of a version that a request asks for.
+
+        Raises:
+            NotFound: the route does not name it.
+        """
+        if number not in self.versions:
+            raise NotFound(
+                f"version {number} of {self.manifest.project!r} is not served.",
+                f"it serves {', '.join(map(str, self.versions))}",
+            )
+        return number
 
     def chain(self, assigned: int) -> tuple[Version, ...]:
         """Return who may answer for version `assigned`, in order: itself, the stable one, the fallback, the spare."""

@@ -269,7 +269,7 @@ class Floats(Slot):
         except OverflowError:
             raise self._not_finite(len(out)) from None
         except struct.error:
-            raise self.refusal("holds what is no number", "send numbers", row=len(out)) from None
+            raise self.refusal("holds what is no number for float32", "send numbers", row=len(out)) from None
         return out
 
     def from_bytes(self, raw: Buffer, datatype: str, num_rows: int) -> list[Any]:
@@ -290,11 +290,9 @@ class Floats(Slot):
         Raises:
             InvalidTensor: there is one.
         """
-        if math.isfinite(array.dot(array)):  # one pass; what is not finite stays so, and what overflows is looked at
-            return
-        bad = np.flatnonzero(~np.isfinite(array))
-        if len(bad):
-            raise self._not_finite(int(bad[0]) // self.num)
+        at = np.isfinite(array).tobytes().find(0)  # a third of the time of `all`
+        if at >= 0:
+            raise self._not_finite(at // self.num)
 
     def _not_finite(self, row: int) -> InvalidTensor:
         return self.refusal("holds NaN, infinity or a number beyond float32", "send finite numbers", row=row)
@@ -315,6 +313,11 @@ def slot(name: str, kind: Input) -> Slot:
     if isinstance(kind, Tensor):
         return Floats(name, kind, kind.shape)
     return Strings(name, kind)
+
+
+def numpy_kind(datatype: str) -> np.dtype[Any]:
+    """Return what NumPy calls a datatype of numbers."""
+    return _NUMPY[datatype]
 
 
 def packed_strings(values: Sequence[str]) -> bytes:

@@ -221,12 +221,17 @@ def check_fits(loaded: Loaded, schema: Schema) -> None:
         ModelError: it was trained with another declaration of an input it reads, or of the output.
     """
     now, then = schema.to_json(), loaded.schema.to_json()
-    changed = [name for name in loaded.inputs if now["inputs"].get(name) != then["inputs"][name]]
+    changed = [name for name in loaded.inputs if _form(now["inputs"].get(name)) != _form(then["inputs"][name])]
     if changed or now["output"] != then["output"]:
         what = f"input {changed[0]!r}" if changed else "the output"
         raise ModelError(
             f"the version was trained with {what} declared otherwise than now.", "train a version with this schema"
         )
+
+
+def _form(declared: Json | None) -> Json:
+    """Return what of an input's declaration a model depends on: not what becomes of its outliers."""
+    return {name: value for name, value in (declared or {}).items() if name != "outliers"}
 
 
 def _spare(watched: Watched, route: Route) -> int | None:

@@ -16,7 +16,8 @@ and needs events to be noticed equally often in both arms. Units that come back 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ Array = npt.NDArray[Any]
 _BEYOND = np.exp(np.linspace(0.02, np.log(30.0), 48))  # multiples of the margin that the alternative is mixed over
 _AWAY = np.exp(np.geomspace(0.01, np.log(10.0), 32))
 _APART = np.concatenate([1 / _AWAY[::-1], _AWAY])  # ratios other than 1, fine near it: a mismatch is mostly small
+_RATIOS = np.exp(np.linspace(-np.log(100.0), np.log(100.0), 921))  # steps of 1 % that an interval ends on
 _AHEAD = np.unique(np.round(np.geomspace(1, 1e7, 240)))  # how far `more_events` looks
 
 
@@ -125,6 +127,16 @@ class EventRatio:
         """Log evidence that the ratio is not 1. With every row counted as an event: a sample-ratio mismatch."""
         return self._log_evidence(1.0, _APART)
 
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """Return the ratios that the events do not exclude: the interval holds at every look with 1 - alpha.
+
+        Each end is where one-sided evidence against all that lies beyond it reaches 2 / alpha.
+        """
+        wanted = math.log(2 / alpha)
+        low = _edge(lambda ratio: self.log_worse(ratio) >= wanted, _RATIOS)
+        high = _edge(lambda ratio: self.log_no_worse(ratio) >= wanted, _RATIOS[::-1])
+        return low, high
+
     def more_events(self, *, share: float, margin: float, alpha: float, worse: bool) -> float | None:
         """Tell about how many more events would be evidence at `alpha`, should the ratio stay what it is.
 
@@ -166,6 +178,17 @@ class EventRatio:
         hits = np.array([(row.candidate_events, row.stable_events) for row in self.counts], dtype=np.float64)
         logs: Array = hits[:, 0] @ candidate + hits[:, 1] @ stable
         return logs
+
+
+def _edge(excluded: Callable[[float], bool], ratios: Array) -> float:
+    """Return the last of `ratios`, taken in order, that is still excluded; the outermost, 0 or inf, if none is."""
+    if not excluded(float(ratios[0])):
+        return 0.0 if ratios[0] < 1 else math.inf
+    inside, outside = 0, len(ratios)  # excluded is true up to some place: bisect
+    while outside - inside > 1:
+        middle = (inside + outside) // 2
+        inside, outside = (middle, outside) if excluded(float(ratios[middle])) else (inside, middle)
+    return float(ratios[inside])
 
 
 def _belongs(share: Any, ratio: Any) -> Any:

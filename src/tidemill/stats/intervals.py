@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import betaincinv, ndtri, stdtrit
 
 from tidemill.schema import Array
 
@@ -29,6 +29,8 @@ class Interval:
         return Interval(-self.estimate, -self.high, -self.low, self.n)
 
 
+_BOOTSTRAPPED = 2_000  # rows at most; of more, resampling takes long and shows nothing else
+
 UNKNOWN = Interval(math.nan, -math.inf, math.inf, 0)
 
 
@@ -45,6 +47,16 @@ def wilson(successes: float, n: float, *, alpha: float = 0.05) -> Interval:
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At 0 and n successes the bound is the share itself; rounding may miss it by an ulp.
     return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), int(n))
+
+
+def clopper_pearson(successes: int, n: int, *, tails: tuple[float, float] = (0.025, 0.025)) -> tuple[float, float]:
+    """Return the exact lower and upper bound of a share, wrong with at most the probabilities `tails`.
+
+    Clopper and Pearson, The use of confidence or fiducial limits, Biometrika 26 (1934).
+    """
+    low = float(betaincinv(successes, n - successes + 1, tails[0])) if successes else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - tails[1])) if successes < n else 1.0
+    return low, high
 
 
 def effective_size(weights: Array) -> float:
@@ -72,6 +84,32 @@ def mean(
     below, above = tails or (alpha / 2, alpha / 2)
     low, high = estimate - _student(below, size - 1) * error, estimate + _student(above, size - 1) * error
     return Interval(estimate, low, high, len(values))
+
+
+def weighted_share(values: Array, weights: Array | None = None, *, alpha: float = 0.05) -> Interval:
+    """Return the two-sided interval of the self-normalised, weighted share of ones among the values that are not NaN.
+
+    A normal interval of a weighted share fails where rows of large weight are few and all alike: no spread is seen
+    there. So rows are grouped by weight, factor two by factor two, each group has its score interval, and the distances
+    to its ends are added as squares (Zou and Donner, Statistics in Medicine 27, 2008; for strata Yan and Su, Stat.
+    Biopharm. Res. 2, 2010). To these comes what the groups' own sizes vary by chance. Equal weights give Wilson's.
+    """
+    values, weights = _known(values, weights)
+    if not len(values):
+        return Interval(math.nan, 0.0, 1.0, 0)
+    group = np.floor(np.log2(weights / weights.min()) + 1e-9).astype(np.int64)
+    total, squares = np.bincount(group, weights), np.bincount(group, weights**2)
+    there = total > 0
+    total, squares, ones = total[there], squares[there], np.bincount(group, weights * values)[there]
+    estimate, parts = float(ones.sum() / total.sum()), total / total.sum()
+    between = _normal(alpha / 2) ** 2 * float(squares @ (ones / total - estimate) ** 2) / float(total.sum()) ** 2
+    ends = [
+        wilson(n * one / all_, n, alpha=alpha) for n, one, all_ in zip(total**2 / squares, ones, total, strict=True)
+    ]
+    below = sum((part * (end.estimate - end.low)) ** 2 for part, end in zip(parts, ends, strict=True))
+    above = sum((part * (end.high - end.estimate)) ** 2 for part, end in zip(parts, ends, strict=True))
+    low, high = estimate - math.sqrt(below + between), estimate + math.sqrt(above + between)
+    return Interval(estimate, max(0.0, low), min(1.0, high), len(values))
 
 
 def paired_mean(
@@ -136,10 +174,55 @@ def paired_bootstrap(
     gains = np.array([gain(weights * count) for count in counts])
     gains = gains[~np.isnan(gains)]
     spread = float(gains.std(ddof=1)) if len(gains) > 1 else math.inf
+    return _around(estimate, spread, weights, tails, span)
+
+
+def ratio(top: Array, bottom: Array, weights: Array, rng: np.random.Generator, *, span: float = math.inf) -> Interval:
+    """Return the 95 % interval of the ratio (w @ top) / (w @ bottom), such as F1: its gain over nothing."""
+    nothing = (np.zeros(len(top)), np.ones(len(top)))
+    return paired_ratio((top, bottom), nothing, weights, rng, span=span)
+
+
+def paired_ratio(
+    mine: tuple[Array, Array],
+    theirs: tuple[Array, Array],
+    weights: Array,
+    rng: np.random.Generator,
+    *,
+    tails: tuple[float, float] = (0.025, 0.025),
+    span: float = math.inf,
+) -> Interval:
+    """Return the interval of the gain of one ratio of sums over another, on the same N rows.
+
+    `mine` and `theirs` are (top, bottom), float64 (N,) each. Up to 2,000 rows it is that of `paired_bootstrap`, of more
+    the linearised one, which is the same in the limit (Sarndal et al., Model Assisted Survey Sampling, 1992, sec. 5.6).
+    """
+    sums = np.stack([*mine, *theirs], axis=1)
+
+    def gain(weights: Array) -> float:
+        top, bottom, top2, bottom2 = weights @ sums
+        return float(top / bottom - top2 / bottom2) if bottom > 0 and bottom2 > 0 else math.nan
+
+    if len(weights) <= _BOOTSTRAPPED:
+        return paired_bootstrap(gain, weights, rng, tails=tails, span=span)
+    estimate = gain(weights)
+    if math.isnan(estimate):
+        return Interval(estimate, -math.inf, math.inf, len(weights))
+    spread = float(np.linalg.norm(weights * (_residuals(*mine, weights) - _residuals(*theirs, weights))))
+    return _around(estimate, spread, weights, tails, span)
+
+
+def _around(estimate: float, spread: float, weights: Array, tails: tuple[float, float], span: float) -> Interval:
+    """Return the normal interval of a gain of at most `span`, with at least the error of two discordant rows."""
     floor = span * math.sqrt(2.0) / (effective_size(weights) + 2) if math.isfinite(span) else 0.0
-    error = max(spread, floor)
-    below, above = (_normal(tail) * error for tail in tails)
-    return Interval(estimate, max(-span, estimate - below), min(span, estimate + above), n)
+    below, above = (_normal(tail) * max(spread, floor) for tail in tails)
+    return Interval(estimate, max(-span, estimate - below), min(span, estimate + above), len(weights))
+
+
+def _residuals(top: Array, bottom: Array, weights: Array) -> Array:
+    """What each row adds to a ratio of sums, to first order."""
+    whole = float(weights @ bottom)
+    return np.asarray((top - float(weights @ top) / whole * bottom) / whole)
 
 
 def _known(values: Array, weights: Array | None) -> tuple[Array, Array]:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+
+from tidemill.stats.normal_mixture import log_one_sided
 
 Array = npt.NDArray[Any]
 
@@ -93,12 +94,12 @@ class LossRatio:
     def log_worse(self, margin: float) -> float:
         """Log evidence that the candidate's mean loss is more than `margin` times the live model's; asymptotic."""
         score, information, prior = self._score(margin)
-        return _log_half_normal(score, information, prior)
+        return log_one_sided(score, information, prior)
 
     def log_no_worse(self, margin: float) -> float:
         """Log evidence that the candidate's mean loss is less than `margin` times the live model's; asymptotic."""
         score, information, prior = self._score(margin)
-        return _log_half_normal(-score, information, prior)
+        return log_one_sided(-score, information, prior)
 
     def more_outcomes(self, *, share: float, margin: float, alpha: float, worse: bool) -> float | None:
         """Tell about how many more rows would be evidence at `alpha`, should the means stay what they are.
@@ -109,13 +110,13 @@ class LossRatio:
         score, information, prior = self._score(margin)
         side = 1.0 if worse else -1.0
         wanted = -np.log(alpha)
-        if _log_half_normal(side * score, information, prior) >= wanted:
+        if log_one_sided(side * score, information, prior) >= wanted:
             return 0.0
         if information == 0 or side * score <= 0:
             return None
         each = self._information_per_row(share, margin)
         grown = information + _AHEAD * each
-        ahead = np.array([_log_half_normal(side * score * i / information, i, prior) for i in grown.tolist()])
+        ahead = np.array([log_one_sided(side * score * i / information, i, prior) for i in grown.tolist()])
         enough = ahead >= wanted
         return float(_AHEAD[enough.argmax()]) if enough.any() else None
 
@@ -162,12 +163,3 @@ def _variance(own: float, other: float, num_candidate: float, num_stable: float,
     """
     pooled = (own * num_candidate + other * num_stable) / (num_candidate + num_stable)
     return max(own, pooled) / num_candidate + margin**2 * other / num_stable
-
-
-def _log_half_normal(score: float, information: float, prior: float) -> float:
-    """Log of the mean of exp(d * score - d^2 * information / 2) over d half-normal with that standard deviation."""
-    if information == 0 or prior == 0:
-        return 0.0
-    spread = 1 + prior**2 * information
-    z = score * prior / np.sqrt(spread)
-    return float(np.log(2) - 0.5 * np.log(spread) + z**2 / 2 + special.log_ndtr(z))

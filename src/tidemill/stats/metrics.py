@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -137,12 +137,17 @@ class F1:
 
     def value(self, judged: Judged, weights: Array | None = None) -> float:
         """Return F1 over the known rows."""
+        hits, whole = self.parts(judged)
+        if weights is not None:
+            hits, whole = hits * weights, whole * weights
+        return float(hits.sum() / whole.sum()) if whole.sum() > 0 else math.nan
+
+    def parts(self, judged: Judged) -> tuple[Array, Array]:
+        """Return what each row adds above and below the line, float64 (N,) each: F1 is a ratio of sums."""
         known = judged.known
-        weight = known.astype(np.float64) if weights is None else np.where(known, weights, 0.0)
         decided, true = judged.decisions == self.label, judged.labels == self.label
-        hits = 2.0 * weight[decided & true].sum()
-        whole = hits + weight[decided ^ true].sum()
-        return float(hits / whole) if whole > 0 else math.nan
+        hits = 2.0 * (known & decided & true)
+        return hits, hits + (known & (decided ^ true))
 
     def to_json(self) -> Json:
         """Return the metric and its parameters as JSON."""
@@ -209,6 +214,33 @@ class EventRate(_Rows):
         if values is None:
             return np.full(len(judged), np.nan)
         return _where(~np.isnan(values), values != 0)
+
+
+@dataclass(frozen=True)
+class EventValue(_Rows):
+    """Mean value of an event over all requests, 0 where it did not come, such as the value of `purchase`.
+
+    Like `EventRate` it exists online, and not for a candidate that never answered.
+    """
+
+    event: str
+    higher_is_better: bool = True
+    bounds = (None, None)
+
+    @property
+    def name(self) -> str:
+        """`event_value_` and the event."""
+        return f"event_value_{_plain(self.event)}"
+
+    def rows(self, judged: Judged) -> Array:
+        """Return the event's value, 0 where it did not come."""
+        values = judged.events.get(self.event)
+        return np.full(len(judged), np.nan) if values is None else np.asarray(values, dtype=np.float64)
+
+
+def events_of(metrics: Iterable[Metric]) -> tuple[str, ...]:
+    """Return the names of the events that metrics count, each once."""
+    return tuple(dict.fromkeys(m.event for m in metrics if isinstance(m, EventRate | EventValue)))
 
 
 def match(names: Sequence[str], name: str | None) -> int:

@@ -1,7 +1,7 @@
 """Whole columns of a table, checked by the schema at once: what a batch of rows needs instead of `parse` row by row.
 
-For each row the answer is that of `tidemill.stores.tabular.canonical`, the row-wise check: the same rows fit, with the same
-values, and a refused row is given the row-wise reason. What has no quick way here goes through it row by row.
+For each row the answer is that of `tidemill.stores.cells.canonical`, the row-wise check: the same rows fit, with the
+same values, and a refused row is given the row-wise reason. What has no quick way here goes through it row by row.
 
 | input | quick for |
 |---|---|
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from tidemill.errors import InvalidInput
 from tidemill.schema import Array, Category, Image, Input, Number, Schema, Sensitive, Tensor, Text, keyed_hash
-from tidemill.stores.tabular import canonical
+from tidemill.stores.cells import canonical
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
@@ -73,9 +73,9 @@ def check_table(
 def check_column(
     kind: Input, array: pa.Array, name: str, *, key: bytes = b"", wanted: bool = True
 ) -> tuple[Array | None, Array]:
-    """Return a column of N rows as a batch, and which rows fit, bool (N,); the values of those that do not mean nothing.
+    """Return a column of N rows as a batch, and which rows fit, bool (N,).
 
-    Values that are not `wanted` may be None.
+    The values of rows that do not fit mean nothing; those of a column that is not `wanted` may be None.
     """
     found: tuple[Array | None, Array] | None = None
     if isinstance(kind, Number):
@@ -89,9 +89,11 @@ def check_column(
 
 def plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """Return a column as one array without dictionaries, run lengths, extensions or decimals."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # of no chunk, or too large for one array of its type
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    if isinstance(column, pa.ChunkedArray):
+        chunks = column.chunks  # `combine_chunks` copies even a single one
+        array = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks or [pa.array([], column.type)])
+    else:
+        array = column
     if isinstance(array, pa.ExtensionArray):
         return plain(array.storage)
     if pa.types.is_dictionary(array.type):
@@ -155,7 +157,7 @@ def _numbers(kind: Number, array: pa.Array) -> tuple[Array, Array] | None:
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return None
     values = array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)  # a null becomes NaN
-    fits = np.isfinite(values)
+    fits: Array = np.isfinite(values)
     if kind.low is not None:
         fits &= ~(values < _above(kind.low))
     if kind.high is not None:
@@ -205,8 +207,9 @@ def _hashed(array: pa.Array, key: bytes) -> Array:
     """Hash each different value once."""
     encoded = array.dictionary_encode()
     hashes = [keyed_hash(value, key) for value in encoded.dictionary.to_pylist()]
-    known = np.array([*hashes, None], dtype=object)
-    return known[encoded.indices.fill_null(len(hashes)).to_numpy(zero_copy_only=False)]
+    known: Array = np.array([*hashes, None], dtype=object)
+    found: Array = known[encoded.indices.fill_null(len(hashes)).to_numpy(zero_copy_only=False)]
+    return found
 
 
 def _mask(array: pa.Array) -> Array:
@@ -244,12 +247,12 @@ def _of_bytes(kind: Image | Tensor, array: pa.Array) -> tuple[Array, Array]:
     dtype = np.dtype(np.uint8 if isinstance(kind, Image) else "<f4")
     size = dtype.itemsize * math.prod(kind.shape)
     fits = _mask(pc.equal(pc.binary_length(array), size))
-    whole = fits.all()
+    whole = bool(fits.all())
     values = _joined(array if whole else array.filter(pa.array(fits)), size).view(dtype).reshape(-1, *kind.shape)
     if not whole:
         values = _scattered(values, fits)
     if isinstance(kind, Tensor):
-        fits &= np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        fits &= _all(np.isfinite(values).reshape(len(values), -1))
     return values, fits
 
 
@@ -267,7 +270,7 @@ def _joined(array: pa.Array, size: int) -> Array:
 
 
 def _blocks(array: pa.Array, sizes: tuple[int, ...]) -> tuple[Array, Array] | None:
-    """Return nested lists of `sizes` as numbers (N, D), and which rows have that shape and no null; None if of others."""
+    """Return nested lists of `sizes` as numbers (N, D), and which rows are whole; None where they hold no numbers."""
     if not sizes:
         return _leaves(array)
     if pa.types.is_fixed_size_list(array.type):
@@ -276,12 +279,12 @@ def _blocks(array: pa.Array, sizes: tuple[int, ...]) -> tuple[Array, Array] | No
         fits = _mask(pc.equal(pc.list_value_length(array), sizes[0]))
     else:
         return None
-    whole = fits.all()
+    whole = bool(fits.all())
     inner = _blocks((array if whole else array.filter(pa.array(fits))).flatten(), sizes[1:])
     if inner is None:
         return None
     values = inner[0].reshape(-1, math.prod(sizes))
-    good = inner[1].reshape(-1, sizes[0]).all(axis=1)
+    good = _all(inner[1].reshape(-1, sizes[0]))
     if whole:
         return values, good
     values, known = _scattered(values, fits), fits.copy()
@@ -298,6 +301,11 @@ def _leaves(array: pa.Array) -> tuple[Array, Array] | None:
     return _scattered(array.drop_null().to_numpy(zero_copy_only=False), fits), fits
 
 
+def _all(table: Array) -> Array:
+    """Tell of each row of a table, bool (N, D), whether all of it is true."""
+    return np.asarray(table.all(axis=1))
+
+
 def _scattered(values: Array, fits: Array) -> Array:
     """Return the values of the rows that fit in their places among all."""
     whole = np.zeros((len(fits), *values.shape[1:]), dtype=values.dtype)
@@ -308,14 +316,14 @@ def _scattered(values: Array, fits: Array) -> Array:
 def _pixels(values: Array) -> tuple[Array, Array]:
     if values.dtype == np.uint8:
         return values, np.ones(len(values), dtype=bool)
-    good = ((values >= 0) & (values <= 255) & (values == np.floor(values))).all(axis=1)
+    good = _all((values >= 0) & (values <= 255) & (values == np.floor(values)))
     return np.where(good[:, None], values, 0).astype(np.uint8), good
 
 
 def _floats(values: Array) -> tuple[Array, Array]:
     if values.dtype != np.float32:
         values = values.astype(np.float64)  # first, as the row-wise check does: no other rounding
-    good = (np.abs(values) <= _FLOAT32_MAX).all(axis=1)
+    good = _all(np.abs(values) <= _FLOAT32_MAX)
     if values.dtype == np.float32:
         return values, good
     return np.where(good[:, None], values, 0.0).astype(np.float32), good

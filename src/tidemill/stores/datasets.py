@@ -22,7 +22,7 @@ from sqlalchemy import Connection, insert, select
 from tidemill.clock import micros
 from tidemill.errors import Corrupt, StoreError
 from tidemill.model import TrainingData
-from tidemill.records import DatasetVersion
+from tidemill.records import DatasetVersion, Trust
 from tidemill.schema import Schema
 from tidemill.stores.chunks import Chunks
 from tidemill.stores.database import Database
@@ -86,9 +86,11 @@ class Datasets(Versions):
 
     def form(
         self, conn: Connection, project: str, *, ids: Sequence[str], weights: Sequence[float], formed_by: str,
-        parent: str | None, schema: Schema, now: datetime,
+        parent: str | None, schema: Schema, now: datetime, test_trust: Trust = Trust.PEOPLE,
     ) -> DatasetVersion:  # fmt: skip
-        """Pin train examples with their weights, and all labelled test examples; the same content is the same version.
+        """Pin train examples with their weights, and all test examples with a label of at least `test_trust`.
+
+        The same content is the same version.
 
         Examples that do not fit `schema` are left out, as are labels that its output refuses: `num_train` of the
         version may be less than `len(ids)`.
@@ -102,7 +104,7 @@ class Datasets(Versions):
         _check_weights(ids, weights)
         shards = Shards(form=Form.of(schema))
         digest = Digest(shards.form)
-        train, test = Picked.named(conn, project, ids), Picked.judging(conn, project)
+        train, test = Picked.named(conn, project, ids), Picked.judging(conn, project, test_trust)
         num_train = self._store(project, self._formed(project, train, weights, schema, "train"), shards.train, digest)
         num_test = self._store(project, self._formed(project, test, None, schema, "test"), shards.test, digest)
         if not num_train:

@@ -1,6 +1,7 @@
 """What became of predictions: the label that counts, and the events, joined from feedback.
 
-The order in which feedback arrived makes no difference: a label of higher trust wins, then the newer one.
+The order in which feedback arrived makes no difference: a label of higher trust wins, then the newer one. A word of
+`confirm` is a label too: the decision that it is about.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import timedelta
 import polars as pl
 
 from tidemill.errors import ProjectError
-from tidemill.records import Trust
+from tidemill.records import CONFIRM, LABEL_KINDS, Trust
 
 JUDGEMENTS = ("rating", "thumbs")  # nobody's silence is a rating of 0
 _RANKS = {str(trust): trust.rank for trust in Trust}
@@ -26,7 +27,7 @@ def with_outcomes(
     """Return `rows` with label, label_trust, label_at and `event_<name>` columns; see `Log.outcomes`.
 
     Args:
-        rows: predictions with request_id and received_at.
+        rows: predictions with request_id and received_at, and with decision where a fact may confirm it.
         facts: feedback with text, number and trust.
         horizon: how long after its request feedback counts.
         trust: the least trust of a label.
@@ -41,7 +42,7 @@ def with_outcomes(
         raise ProjectError(f"input {min(taken)!r} has the name of an outcome.", "rename the input")
     rows = rows.with_row_index(_ROW)
     timely = _timely(rows, facts, horizon)
-    rows = _with_label(rows, _winners(timely, trust), kind)
+    rows = _with_label(rows, _winners(confirmed(timely), trust), kind)
     for name in events:
         rows = rows.join(_event(timely, name), on=_ROW, how="left", maintain_order="left")
     silent = [pl.col(f"event_{name}").fill_null(0.0) for name in events if name not in JUDGEMENTS]
@@ -57,17 +58,32 @@ def value_of(facts: pl.DataFrame) -> pl.Expr:
 
 def _timely(rows: pl.DataFrame, facts: pl.DataFrame, horizon: timedelta) -> pl.DataFrame:
     """Return the feedback on these rows that came within the horizon, with the number of its row."""
-    asked = rows.select(_ROW, "request_id", asked_at="received_at")
+    decision = pl.col("decision") if "decision" in rows.columns else pl.lit(None, dtype=pl.String)
+    asked = rows.select(_ROW, "request_id", asked_at="received_at", decided=decision)
     late_by = pl.col("received_at") - pl.col("asked_at")
     inside = late_by.is_between(0, horizon // timedelta(microseconds=1))
     return facts.join(asked, on="request_id").filter(inside)
+
+
+def confirmed(facts: pl.DataFrame) -> pl.DataFrame:
+    """Return facts in which a word of `confirm` has the value that it confirms, from a column `decided`.
+
+    Where there was no decision it has none, and says nothing.
+    """
+    is_confirm = pl.col("kind") == CONFIRM
+    is_text = facts.schema["decided"] == pl.String
+    decided, nothing = pl.col("decided"), pl.lit(None)
+    return facts.with_columns(
+        text=pl.when(is_confirm).then(decided if is_text else nothing).otherwise("text"),
+        number=pl.when(is_confirm).then(nothing if is_text else decided).otherwise("number"),
+    )
 
 
 def _winners(facts: pl.DataFrame, trust: Trust) -> pl.DataFrame:
     """Return the label that counts of each row: its number, label, label_trust, label_at."""
     rank = pl.col("trust").replace_strict(_RANKS, return_dtype=pl.Int64)
     known = pl.col("text").is_not_null() | pl.col("number").is_not_null()
-    labels = facts.filter((pl.col("kind") == "label") & known & (rank >= trust.rank))
+    labels = facts.filter(pl.col("kind").is_in(LABEL_KINDS) & known & (rank >= trust.rank))
     order = [rank, pl.col("received_at"), pl.col("source"), pl.col("text"), pl.col("number")]
     best = labels.sort(order, descending=True, nulls_last=True).unique(_ROW, keep="first", maintain_order=True)
     label = value_of(best).alias("label")
@@ -91,4 +107,5 @@ def _event(facts: pl.DataFrame, name: str) -> pl.DataFrame:
     """Return the newest value of an event for each row that has it."""
     mine = facts.filter(pl.col("kind") == name).sort("received_at", "number", "text", nulls_last=False)
     newest = mine.unique(_ROW, keep="last", maintain_order=True)
-    return newest.select(_ROW, pl.col("number").fill_null(1.0).alias(f"event_{name}"))
+    value = pl.lit(1.0) if name in LABEL_KINDS else pl.col("number").fill_null(1.0)  # that it was said at all
+    return newest.select(_ROW, value.alias(f"event_{name}"))

@@ -17,12 +17,12 @@ from sqlalchemy import select
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import Corrupt
-from tidemill.records import Trust
+from tidemill.records import CONFIRM, LABEL_KINDS, Trust
 from tidemill.schema import Schema
 from tidemill.stores.columns import FEEDBACK_FIELDS, own_types
 from tidemill.stores.database import Database
 from tidemill.stores.declared import declared_types, of_declared_size
-from tidemill.stores.hindsight import value_of, with_outcomes
+from tidemill.stores.hindsight import confirmed, value_of, with_outcomes
 from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.scan import scan
 from tidemill.stores.segments import Segments
@@ -98,15 +98,34 @@ class Log:
         Raises:
             ProjectError: an input has the name of one of those columns.
         """
-        wanted = None if columns is None else list(dict.fromkeys([*columns, "request_id", "received_at"]))
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "request_id", "received_at", "decision"]))
         rows = self.predictions(project, after=after, until=until, role=role, columns=wanted, schema=schema)
         span = _NEVER
         if len(rows):
             times = rows["received_at"]
             span = (int(times[0]), int(times[-1]) + horizon // timedelta(microseconds=1))
-        facts = self._feedback(project, span, ["label", *events])
+        facts = self._feedback(project, span, [*LABEL_KINDS, *events])
         kind = None if schema is None else declared_types(schema).get("decision")
-        return with_outcomes(rows, facts, horizon=horizon, trust=trust, events=events, kind=kind)
+        found = with_outcomes(rows, facts, horizon=horizon, trust=trust, events=events, kind=kind)
+        return found if columns is None or "decision" in columns else found.drop("decision")
+
+    def labels(
+        self, project: str, *, after: datetime | None, until: datetime, schema: Schema | None = None
+    ) -> pl.DataFrame:
+        """Return what feedback said to be true, in order of `received_at`: the columns of `feedback`.
+
+        A word of `confirm` has the value of the decision that it confirms; where there was none it is left out.
+        """
+        facts = self._feedback(project, _span(after, until), LABEL_KINDS)
+        about = facts.filter(pl.col("kind") == CONFIRM)["request_id"].unique().to_list()
+        decided = self.lookup(project, about, columns=["request_id", "decision"], schema=schema)
+        facts = facts.join(decided.rename({"decision": "decided"}), on="request_id", how="left", maintain_order="left")
+        facts = confirmed(facts)
+        known = pl.col("text").is_not_null() | pl.col("number").is_not_null()
+        facts = facts.filter(known)
+        return facts.with_columns(value_of(facts)).select(
+            "request_id", "received_at", "kind", "value", "source", "trust"
+        )
 
     def lookup(
         self, project: str, request_ids: Sequence[str], *, role: str = "answer", columns: Sequence[str] | None = None,

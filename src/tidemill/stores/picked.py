@@ -14,7 +14,6 @@ from tidemill.stores.inputs import Place
 from tidemill.stores.rows import parts
 from tidemill.stores.tables import examples
 
-_JUDGES = (Trust.PEOPLE, Trust.TRUTH)  # whose labels a model is tested on
 _WORTH_READING_ALL = 0.25  # of the project's examples
 _COLUMNS = ("id", "split", "label", "trust", "unit", "received_at", "probability", "chunk", "chunk_row")
 
@@ -55,9 +54,10 @@ class Picked:
         return cls._of(rows)
 
     @classmethod
-    def judging(cls, conn: Connection, project: str) -> Self:
-        """Return all test examples whose labels can be judged by, oldest first."""
-        labelled = (examples.c.label.is_not(None), examples.c.trust.in_([str(trust) for trust in _JUDGES]))
+    def judging(cls, conn: Connection, project: str, trust: Trust) -> Self:
+        """Return all test examples with a label of at least `trust`, oldest first."""
+        judges = [str(known) for known in Trust if known.rank >= trust.rank]
+        labelled = (examples.c.label.is_not(None), examples.c.trust.in_(judges))
         return cls._of(_read(conn, project, examples.c.split == "test", *labelled))
 
     @classmethod

@@ -11,11 +11,11 @@ from sqlalchemy import Column, Connection, insert, select, update
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import StoreError
+from tidemill.fingerprint import digest
 from tidemill.records import Json
 from tidemill.stores.database import Database, dumps, loads
 from tidemill.stores.rows import insert_once, next_number
 from tidemill.stores.tables import projects, strategies
-from tidemill.strategy.member import digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 from sqlalchemy import Connection, RowMapping, func, insert, select, tuple_, update
 
-from tidemill.clock import micros
+from tidemill.clock import from_micros, micros
 from tidemill.errors import StoreError
 from tidemill.records import Example, Trust
 from tidemill.schema import Array
@@ -180,6 +180,17 @@ class Reservoir(Queue):
         values = {"trust": str(trust), "labelled_at": given[1], "source": source, "label": given[3]}
         conn.execute(update(examples).where(*one).values(**values))
         return True
+
+    def label_all(self, conn: Connection, project: str, labels: pl.DataFrame) -> None:
+        """Give examples the labels that came as feedback (`Log.feedback`), each as `label` does.
+
+        Raises:
+            NotFound: an id is not in the reservoir.
+        """
+        # In the order of those who answer the queue, so that neither waits for the other.
+        for row in labels.sort("request_id", maintain_order=True).iter_rows(named=True):
+            at, trust = from_micros(row["received_at"]), Trust(row["trust"])
+            self.label(conn, project, row["request_id"], value=row["value"], trust=trust, source=row["source"], at=at)
 
     def next_in_queue(self, project: str, limit: int) -> list[Example]:
         """Return examples that wait for a label: the highest priority first, then the longest waiting."""

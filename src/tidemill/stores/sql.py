@@ -26,7 +26,7 @@ import polars as pl
 
 from tidemill.errors import Corrupt, ProjectError, StoreError
 from tidemill.projections import Projection
-from tidemill.records import Trust
+from tidemill.records import CONFIRM, LABEL_KINDS, Trust
 from tidemill.schema import Schema
 from tidemill.stores.columns import own_types
 from tidemill.stores.declared import declared_types
@@ -151,13 +151,15 @@ class Sql:
     def _outcomes(self) -> str:
         """Return the join of answers with feedback: as in `hindsight`, whatever order it came in."""
         kind = sql_type(declared_types(self.schema).get("decision", pl.String()))
+        kinds = ", ".join(map(text, LABEL_KINDS))
+        decided = "decision" if kind == "DOUBLE" else "NULL"
         ranks = " ".join(f"WHEN {text(trust)} THEN {trust.rank}" for trust in Trust)
-        value = "CASE WHEN f.number IS NULL THEN f.value ELSE '' END, coalesce(f.number, '-infinity')"
+        value = "CASE WHEN f.amount IS NULL THEN f.label ELSE '' END, coalesce(f.amount, '-infinity')"
         order = f"CASE f.trust {ranks} END, f.received_at, f.source, {value}"
-        label = f'arg_max(struct_pack(label := f.value, trust := f.trust, "at" := f.received_at), row({order}))'
+        label = f'arg_max(struct_pack(label := f.label, trust := f.trust, "at" := f.received_at), row({order}))'
         newest = "row(f.received_at, coalesce(f.number, '-infinity'), coalesce(f.value, ''))"
         events = "".join(
-            f", arg_max(coalesce(f.number, 1.0), {newest}) FILTER (f.kind = {text(name)}) AS {quoted(f'event_{name}')}"
+            f", arg_max({'1.0' if name in LABEL_KINDS else 'coalesce(f.number, 1.0)'}, {newest}) FILTER (f.kind = {text(name)}) AS {quoted(f'event_{name}')}"
             for name in self.events
         )
         shown = "".join(f", {_silence(name)}" for name in self.events)
@@ -165,9 +167,12 @@ class Sql:
         return f"""
             WITH answers AS (SELECT * FROM predictions WHERE role = 'answer'),
             known AS (
-                SELECT f.request_id, {label} FILTER (f.kind = 'label' AND f.value IS NOT NULL) AS best {events}
-                FROM feedback f JOIN (SELECT request_id, received_at FROM answers) p USING (request_id)
-                WHERE f.received_at BETWEEN p.received_at AND p.received_at + {within}
+                SELECT f.request_id, {label} FILTER (f.kind IN ({kinds}) AND f.label IS NOT NULL) AS best {events}
+                FROM (SELECT *, CASE WHEN kind = {text(CONFIRM)} THEN CAST(decision AS VARCHAR) ELSE value END AS label,
+                          CASE WHEN kind = {text(CONFIRM)} THEN {decided} ELSE number END AS amount
+                      FROM feedback JOIN (SELECT request_id, received_at AS asked_at, decision FROM answers)
+                      USING (request_id)) f
+                WHERE f.received_at BETWEEN f.asked_at AND f.asked_at + {within}
                 GROUP BY f.request_id)
             SELECT answers.*, TRY_CAST(best.label AS {kind}) AS label, best.trust AS label_trust,
                 best."at" AS label_at {shown}

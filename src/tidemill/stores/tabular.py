@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,8 +14,9 @@ import polars as pl
 from tidemill.clock import from_micros
 from tidemill.errors import InvalidInput, ProjectError
 from tidemill.records import Example, Trust
-from tidemill.schema import Category, Classes, Input, Schema, Sensitive, Text, keyed_hash
+from tidemill.schema import Category, Classes, Schema, Sensitive, Text
 from tidemill.stores import huggingface
+from tidemill.stores.cells import canonical
 
 _READERS: dict[str, Callable[[Path, Mapping[str, Any]], pl.DataFrame]] = {
     ".parquet": lambda path, _: pl.read_parquet(path),
@@ -110,18 +110,6 @@ def _parse(
         return inputs, parse_label(row[label], schema)
     except InvalidInput as error:
         raise ProjectError(f"row {number}: {error.message}", error.hint) from error
-
-
-def canonical(value: object, kind: Input, name: str, key: bytes = b"") -> Any:
-    """Return the canonical form of a value from a table, where arrays may also be raw bytes.
-
-    Raises:
-        InvalidInput: it does not fit the declared input.
-    """
-    if isinstance(value, bytes) and hasattr(kind, "shape"):
-        value = base64.b64encode(value).decode()
-    parsed = kind.parse(value, name)
-    return keyed_hash(parsed, key) if isinstance(kind, Sensitive) else parsed
 
 
 def parse_label(value: object, schema: Schema) -> str | float:

@@ -9,6 +9,7 @@ from tidemill.schema import Array
 from tidemill.stats.event_ratio import EventRatio
 from tidemill.stats.first_seen import first_seen, hashed
 from tidemill.stats.loss_ratio import LossRatio
+from tidemill.stats.mean_difference import MeanDifference
 from tidemill.strategy.outcomes import Outcomes
 from tidemill.strategy.wording import counted
 
@@ -17,6 +18,7 @@ _MOST_OVER = 15  # of a window; 5 are expected above the 99th percentile of the 
 _EVENT_BITS = 16  # the bitmap of units that had an event; evidence is there long before it is full
 
 ArmRatio = EventRatio | LossRatio
+Arms = ArmRatio | MeanDifference
 
 
 def in_rollout(rows: Outcomes) -> Outcomes:
@@ -85,7 +87,7 @@ def time_span(old: list[int] | None, times_known: Array) -> list[int] | None:
     return [first, last] if old is None else [min(old[0], first), max(old[1], last)]
 
 
-def seconds_for(outcomes: float, test: ArmRatio, known: list[int] | None) -> float | None:
+def seconds_for(outcomes: float, test: Arms, known: list[int] | None) -> float | None:
     """Return how long that many outcomes take at the rate they came so far; None when that is not known yet."""
     seen = test.num_candidate + test.num_stable
     if known is None or known[1] <= known[0] or seen < 2:

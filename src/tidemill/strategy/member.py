@@ -7,16 +7,14 @@ qualified name and the hash of its source; lambdas are refused, because two of t
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 from tidemill.clock import duration
 from tidemill.errors import ProjectError
+from tidemill.fingerprint import callable_json, digest
 from tidemill.records import Json
 
 
@@ -135,25 +133,3 @@ def plain(value: Any, where: str) -> Json:
         f"{where} is {value!r}, which has no canonical form.",
         "pass numbers, strings, functions, classes or stage members",
     )
-
-
-def callable_json(function: Callable[..., Any], where: str) -> Json:
-    """Return the qualified name and source hash of a function or class.
-
-    Raises:
-        ProjectError: it is a lambda, whose identity cannot be told from its source.
-    """
-    name = getattr(function, "__qualname__", "")
-    if not name or "<lambda>" in name:
-        raise ProjectError(f"{where} is a lambda: two of them look the same.", "name it with def, and pass the name")
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        source = ""  # built in, or defined at a prompt: the name has to do
-    return {"callable": f"{function.__module__}:{name}", "source": hashlib.sha256(source.encode()).hexdigest()[:16]}
-
-
-def digest(data: Json) -> str:
-    """Return 16 hex digits that stand for a JSON value."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,125 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from tidemill.records import Outcome, Scalar, Trust, Verdict
-from tidemill.stats.metrics import match
-from tidemill.strategy.member import Member
+from tidemill.records import Outcome, Scalar, Verdict
+from tidemill.strategy.approval import Approval
+from tidemill.strategy.baseline import Baseline, Human, Linear, Majority, Previous, Rule
+from tidemill.strategy.evidence import ALL, MARGIN, MIN_ROWS, Cell, Evidence, Forgotten, against_live, number
+from tidemill.strategy.gate import Offline, OfflineNeeds
+from tidemill.strategy.suites import Suites
 
-ALL = "all"  # the cohort of every test row
+__all__ = [
+    "Approval", "AtLeast", "Baseline", "BeatsBaseline", "Calibrated", "Forgets", "Human", "Latency", "Linear",
+    "Majority", "NoWorse", "Offline", "Previous", "Rule", "Size", "Suites",
+]  # fmt: skip
 
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One metric on one cohort: candidate, live version and baseline judged on the same `n` rows.
-
-    `gain` is candidate - live, turned so that positive is better, and `low` to `high` its interval (how sure each end
-    is, `review.report` says). What is not known is None: the live version's value before there is one, the interval of
-    a single row.
-    """
-
-    metric: str
-    cohort: str
-    suite: str = ""
-    n: int
-    candidate: float | None
-    live: float | None = None
-    baseline: float | None = None
-    gain: float | None = None
-    low: float | None = None
-    high: float | None = None
-    higher_is_better: bool = True
-
-    def __str__(self) -> str:
-        """Write it as people read it: `accuracy on new_app: .66 -> .96 (+.30, .24 to .36, n 120)`."""
-        where = f"{self.metric} on {self.cohort}"
-        if self.live is None or self.gain is None:
-            return f"{where}: {number(self.candidate)} (n {self.n})"
-        span = "" if self.low is None else f"{number(self.low)} to {number(self.high)}, "
-        change = f"{number(self.live)} -> {number(self.candidate)}"
-        return f"{where}: {change} ({number(self.gain, sign=True)}, {span}n {self.n})"
-
-
-def number(value: float | None, *, sign: bool = False) -> str:
-    """Write a number with two decimals or, when it is small, two digits; a share without its leading 0."""
-    if value is None or math.isnan(value):
-        return "unknown"
-    text = f"{value:+.2f}" if abs(value) >= 0.095 or abs(value) < 5e-5 else f"{value:+.2g}"
-    text = text.replace("+0.", "+.").replace("-0.", "-.")
-    return text if sign or value < 0 else text.removeprefix("+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What the gate sees. `approval` is `approved`, `rejected: why`, or None while nobody has spoken."""
-
-    cells: tuple[Cell, ...]
-    candidate: int
-    live: int | None
-    now: datetime
-    latency_ms_p50: float | None = None
-    latency_ms_p99: float | None = None
-    approval: str | None = None
-    trust: str = Trust.PEOPLE
-
-    def of(self, metric: str | None) -> Iterator[Cell]:
-        """Yield the cells of a metric, by its name or the first part of it; None is the first metric."""
-        names = list(dict.fromkeys(cell.metric for cell in self.cells if not cell.suite))
-        if not names:
-            return
-        wanted = names[match(names, metric)]
-        yield from (cell for cell in self.cells if cell.metric == wanted and not cell.suite)
-
-    def cell(self, metric: str | None, cohort: str = ALL) -> Cell | None:
-        """Return one cell, None when no row could be judged."""
-        return next((cell for cell in self.of(metric) if cell.cohort == cohort and cell.candidate is not None), None)
-
-
-@dataclass(frozen=True)
-class OfflineNeeds:
-    """What the report must hold.
-
-    On the `compared` metrics the candidate must not lose to the live version, on those `by_cohort` in no cohort either.
-    """
-
-    metrics: tuple[str, ...] = ()
-    cohorts: bool = False
-    baseline: str | None = None
-    latency: bool = False
-    compared: tuple[str, ...] = ()
-    by_cohort: tuple[str, ...] = ()
-
-
-class Offline(Member):
-    """Base of the offline stage: one verb, `judge`. Several members stand in a list, and all must pass.
-
-    `inconclusive` says what an inconclusive verdict of this member means for the gate: `pass` or `fail`.
-    """
-
-    stage: ClassVar[str] = "offline"
-    inconclusive: str = "fail"
-
-    def needs(self) -> OfflineNeeds:
-        """Say what `judge` has to be given."""
-        return OfflineNeeds()
-
-    def judge(self, evidence: Evidence) -> Verdict:
-        """Return pass, fail or inconclusive; unknown means that a person has to speak first."""
-        raise NotImplementedError
-
-    def resolved(self, metric: str) -> Self:
-        """Return the member with the project's first metric in place of None."""
-        return replace(self, metric=metric) if getattr(self, "metric", "") is None else self  # type: ignore[type-var]
-
-    def verdict(self, outcome: Outcome, reason: str, *, back_to: str = "", **numbers: Scalar) -> Verdict:
-        """Return a verdict in this member's name."""
-        mend = back_to if outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE) else ""
-        return Verdict(outcome=outcome, by=str(self), reason=reason, numbers=numbers, back_to=mend)
+_MAJORITY = Majority()
 
 
 @dataclass(frozen=True)
@@ -144,8 +41,8 @@ class NoWorse(Offline):
 
     metric: str | None = None
     by: str | None = None
-    margin: float = 0.02
-    min_rows: int = 30
+    margin: float = MARGIN
+    min_rows: int = MIN_ROWS
     inconclusive: str = "pass"
 
     def check(self) -> None:
@@ -153,14 +50,16 @@ class NoWorse(Offline):
         self.require(self.by in (None, "cohort"), f"by is {self.by!r}", "give None or 'cohort'")
         self.require(self.margin >= 0, f"margin is {self.margin!r}", "give a loss that you tolerate, 0 or more")
         self.require(self.min_rows >= 1, f"min_rows is {self.min_rows!r}", "give 1 or more")
-        ok = self.inconclusive in ("pass", "fail")
-        self.require(ok, f"inconclusive is {self.inconclusive!r}", "give 'pass' or 'fail'")
+        self.check_inconclusive()
 
     def needs(self) -> OfflineNeeds:
         """Ask for the metric, compared with the live version."""
         names = (self.metric,) if self.metric else ()
         by_cohort = names if self.by == "cohort" else ()
-        return OfflineNeeds(metrics=names, cohorts=self.by == "cohort", compared=names, by_cohort=by_cohort)
+        return OfflineNeeds(
+            metrics=names, cohorts=self.by == "cohort", compared=names, by_cohort=by_cohort,
+            margins=tuple((name, self.margin) for name in names),
+        )  # fmt: skip
 
     def judge(self, evidence: Evidence) -> Verdict:
         """Judge each cell; the worst decides."""
@@ -168,7 +67,7 @@ class NoWorse(Offline):
             return self.verdict(Outcome.PASS, "there is no live version to be worse than")
         cells = [c for c in evidence.of(self.metric) if self.by == "cohort" or c.cohort == ALL]
         thin = [c for c in cells if c.n < self.min_rows or c.gain is None]
-        judged = [(c, self._outcome(c)) for c in cells if c not in thin]
+        judged = [(c, against_live(c, self.margin)) for c in cells if c not in thin]
         if not judged:
             return self.verdict(
                 Outcome.INCONCLUSIVE, f"no labelled rows to compare on{_too_few(thin)}", back_to="labels"
@@ -178,13 +77,6 @@ class NoWorse(Offline):
         back_to = "training" if any(c.cohort == ALL for c in named) else "data"
         reason = f"{_SAYS[worst]}: {'; '.join(str(c) for c in _overall_first(named))}{_too_few(thin)}"
         return self.verdict(worst, reason, back_to=back_to, **_numbers(named[0]))
-
-    def _outcome(self, cell: Cell) -> Outcome:
-        if cell.gain is None or cell.low is None or cell.high is None:
-            return Outcome.INCONCLUSIVE
-        if cell.low >= -self.margin:
-            return Outcome.PASS
-        return Outcome.FAIL if cell.high < 0 and cell.gain < -self.margin else Outcome.INCONCLUSIVE
 
 
 @dataclass(frozen=True)
@@ -213,39 +105,122 @@ class AtLeast(Offline):
 
 
 @dataclass(frozen=True)
-class Majority(Member):
-    """The constant answer that the training labels suggest: the commonest class, or the median number."""
-
-    stage: ClassVar[str] = "baseline"
-
-
-@dataclass(frozen=True)
 class BeatsBaseline(Offline):
-    """The candidate is better than a baseline on `metric` over all rows. The estimates themselves are compared."""
+    """The candidate is better than a baseline on `metric` over all rows. The estimates themselves are compared.
 
-    baseline: Majority = Majority()
+    Give one of `Majority()`, `Rule(function)`, `Linear()`, `Human(value)` and `Previous()`.
+    """
+
+    baseline: Baseline = _MAJORITY
     metric: str | None = None
 
     def check(self) -> None:
         """Refuse what is no baseline."""
-        self.require(isinstance(self.baseline, Majority), f"{self.baseline!r} is no baseline", "give Majority()")
+        ok = isinstance(self.baseline, Baseline)
+        self.require(
+            ok, f"{self.baseline!r} is no baseline", "give Majority(), Rule(f), Linear(), Human(.9), Previous()"
+        )
 
     def needs(self) -> OfflineNeeds:
         """Ask for the metric and the baseline."""
-        return OfflineNeeds(metrics=(self.metric,) if self.metric else (), baseline=type(self.baseline).__name__)
+        names = (self.metric,) if self.metric else ()
+        return OfflineNeeds(metrics=names, baselines=((self.baseline, self.metric),))
 
     def judge(self, evidence: Evidence) -> Verdict:
         """Compare."""
+        if isinstance(self.baseline, Previous) and evidence.live is None:
+            return self.verdict(Outcome.PASS, "there is no version before this one")
         cell = evidence.cell(self.metric)
-        if cell is None or cell.candidate is None or cell.baseline is None:
+        theirs = None if cell is None else self._value(cell)
+        if cell is None or cell.candidate is None or theirs is None:
             reason = f"{self.metric or 'the first metric'} of the candidate or of {self.baseline} is not known"
             return self.verdict(Outcome.INCONCLUSIVE, reason, back_to="labels")
-        ok = cell.candidate > cell.baseline if cell.higher_is_better else cell.candidate < cell.baseline
-        reason = f"{cell.metric} is {number(cell.candidate)}, {self.baseline} has {number(cell.baseline)} (n {cell.n})"
-        outcome = Outcome.PASS if ok else Outcome.FAIL
+        ok = cell.candidate > theirs if cell.higher_is_better else cell.candidate < theirs
+        reason = f"{cell.metric} is {number(cell.candidate)}, {self.baseline} has {number(theirs)} (n {cell.n})"
+        numbers = {"candidate": cell.candidate, "baseline": theirs, "n": cell.n}
+        return self.verdict(Outcome.PASS if ok else Outcome.FAIL, reason, back_to="training", **numbers)
+
+    def _value(self, cell: Cell) -> float | None:
+        if isinstance(self.baseline, Human):
+            return self.baseline.value
+        return cell.live if isinstance(self.baseline, Previous) else cell.baselines.get(str(self.baseline))
+
+
+@dataclass(frozen=True)
+class Forgets(Offline):
+    """Of the old test rows that the live version gets right, the candidate gets at most this share wrong.
+
+    Old rows are those that the live version was tested on itself. A row learnt and then lost is Toneva et al.'s
+    forgetting event (ICLR 2019, arXiv 1812.05159); between two versions of a deployed model it is Yan et al.'s negative
+    flip (CVPR 2021, arXiv 2011.09161), here as a share of what there was to lose. All old rows are looked at, and each
+    cohort of them with at least 30 rows that the live version gets right: fail where more than `at_most` is shown to be
+    lost, with an error probability of 5 % over all cohorts together, pass where it is excluded. Two trainings on the
+    same data differ on some rows too, so 0 asks for too much.
+    """
+
+    at_most: float = 0.05
+    inconclusive: str = "pass"
+
+    def check(self) -> None:
+        """Refuse what is no share."""
+        self.require(0 <= self.at_most < 1, f"at_most is {self.at_most!r}", "give a share from 0 to 1, such as 0.05")
+        self.check_inconclusive()
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """Judge each cohort; the worst decides."""
+        if evidence.live is None:
+            return self.verdict(Outcome.PASS, "there is no live version whose answers could be forgotten")
+        seen = [f for f in evidence.forgotten if f.n >= MIN_ROWS]
+        if not seen:
+            return self.verdict(
+                Outcome.INCONCLUSIVE, "too few old rows that the live version gets right", back_to="labels"
+            )
+        order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+        worst = next(o for o in order if any(self._outcome(f) is o for f in seen))
+        named = [f for f in seen if self._outcome(f) is worst]
+        shown = "; ".join(f"{f.lost} of {f.n} on {f.cohort} ({number(f.share)})" for f in named)
+        reason = f"forgets {shown}, wanted at most {number(self.at_most)}"
+        most = max(named, key=lambda f: f.share)
         return self.verdict(
-            outcome, reason, back_to="training", candidate=cell.candidate, baseline=cell.baseline, n=cell.n
+            worst, reason, back_to="data", cohort=most.cohort, n=most.n, share=most.share, low=most.low, high=most.high
         )
+
+    def _outcome(self, found: Forgotten) -> Outcome:
+        if found.low > self.at_most:
+            return Outcome.FAIL
+        return Outcome.PASS if found.high <= self.at_most else Outcome.INCONCLUSIVE
+
+
+@dataclass(frozen=True)
+class Calibrated(Offline):
+    """The scores mean what they say: the expected calibration error is at most `at_most`.
+
+    Rows are put into up to 15 bins of equally many by the confidence of the decision; the error is the mean distance
+    between a bin's confidence and the share of it that was right (Naeini et al., AAAI 2015; Guo et al., ICML 2017,
+    arXiv 1706.04599; bins of equal counts: Nixon et al., arXiv 1904.01685). Its interval decides: fail where a larger
+    error is shown, pass where it is excluded. For outputs with classes.
+    """
+
+    at_most: float = 0.05
+    inconclusive: str = "pass"
+
+    def check(self) -> None:
+        """Refuse what is no share."""
+        self.require(0 < self.at_most < 1, f"at_most is {self.at_most!r}", "give an error from 0 to 1, such as 0.05")
+        self.check_inconclusive()
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """Compare the interval."""
+        found = evidence.calibration
+        if found is None:
+            reason = "the calibration is not known: it takes an output with classes, and labelled rows"
+            return self.verdict(Outcome.INCONCLUSIVE, reason, back_to="labels")
+        outcome = Outcome.FAIL if found.low > self.at_most else Outcome.INCONCLUSIVE
+        outcome = Outcome.PASS if found.high <= self.at_most else outcome
+        span = f"{number(found.low)} to {number(found.high)}, n {found.n}"
+        reason = f"the calibration error is {number(found.error)} ({span}), wanted at most {number(self.at_most)}"
+        numbers = {"error": found.error, "low": found.low, "high": found.high, "n": found.n}
+        return self.verdict(outcome, reason, back_to="training", **numbers)
 
 
 @dataclass(frozen=True)
@@ -269,51 +244,23 @@ class Latency(Offline):
 
 
 @dataclass(frozen=True)
-class Approval(Offline):
-    """A person says yes: `tidemill approve`. The loop waits until somebody has spoken."""
+class Size(Offline):
+    """The candidate's stored artefact takes at most `max_mb` megabytes (of 1,000,000 bytes)."""
+
+    max_mb: float
+
+    def check(self) -> None:
+        """Refuse what no artefact can be."""
+        self.require(self.max_mb > 0, f"max_mb is {self.max_mb!r}", "give megabytes, such as 50")
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """Read what was said."""
-        if evidence.approval is None:
-            return self.verdict(
-                Outcome.UNKNOWN, f"version {evidence.candidate} waits for a person to approve or reject it"
-            )
-        if evidence.approval == "approved":
-            return self.verdict(Outcome.PASS, f"version {evidence.candidate} was approved by a person")
-        return self.verdict(Outcome.FAIL, f"version {evidence.candidate} was {evidence.approval}", back_to="strategy")
-
-
-def needs(members: Iterable[Offline]) -> OfflineNeeds:
-    """Return what all members together need."""
-    all_ = [member.needs() for member in members]
-    return OfflineNeeds(
-        metrics=tuple(dict.fromkeys(name for need in all_ for name in need.metrics)),
-        cohorts=any(need.cohorts for need in all_),
-        baseline=next((need.baseline for need in all_ if need.baseline), None),
-        latency=any(need.latency for need in all_),
-        compared=tuple(dict.fromkeys(name for need in all_ for name in need.compared)),
-        by_cohort=tuple(dict.fromkeys(name for need in all_ for name in need.by_cohort)),
-    )
-
-
-def gate(members: Sequence[Offline], evidence: Evidence) -> Verdict:
-    """Return one verdict of all members: fail if any fails, else unknown if any waits, else pass.
-
-    An inconclusive one counts as its member says; its own verdict stays among the parts. No members let all pass.
-    """
-    parts = tuple(member.judge(evidence) for member in members)
-    counted = [_counted(part, member) for part, member in zip(parts, members, strict=True)]
-    for outcome in (Outcome.FAIL, Outcome.UNKNOWN):
-        named = [part for part, counts in zip(parts, counted, strict=True) if counts is outcome]
-        if named:
-            reason = "; ".join(f"{part.by}: {part.reason}" for part in named)
-            return Verdict(outcome=outcome, by="gate", reason=reason, back_to=named[0].back_to, parts=parts)
-    reason = "; ".join(part.reason for part in parts) or "the strategy has no offline test"
-    return Verdict(outcome=Outcome.PASS, by="gate", reason=reason, parts=parts)
-
-
-def _counted(verdict: Verdict, member: Offline) -> Outcome:
-    return Outcome(member.inconclusive) if verdict.outcome is Outcome.INCONCLUSIVE else verdict.outcome
+        """Compare."""
+        size = evidence.size_mb
+        if size is None:
+            return self.verdict(Outcome.INCONCLUSIVE, "the size is not known", back_to="training")
+        outcome = Outcome.PASS if size <= self.max_mb else Outcome.FAIL
+        reason = f"the artefact takes {size:.3g} MB, wanted at most {self.max_mb:g} MB"
+        return self.verdict(outcome, reason, back_to="training", size_mb=size)
 
 
 _SAYS = {
@@ -323,11 +270,11 @@ _SAYS = {
 }
 
 
-def _overall_first(cells: list[Cell]) -> list[Cell]:
+def _overall_first(cells: Sequence[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda c: c.cohort != ALL)
 
 
-def _too_few(cells: list[Cell]) -> str:
+def _too_few(cells: Sequence[Cell]) -> str:
     named = ", ".join(f"{c.cohort} (n {c.n})" for c in cells)
     return f"; too few rows to judge {named}" if named else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class Outcomes:
     `values` holds, by metric name, a loss for each row: higher is worse, NaN where it is not known. The caller turns
     metrics round: accuracy becomes an error of 0 or 1, an event that is bad stays 0 or 1, a log loss stays what it is.
     `share` is the candidate's share of traffic when the row was routed, `candidate` whether the candidate was assigned.
+    `before` holds, by metric name, the mean loss of the row's unit before the rollout, NaN where it has no past; only
+    where a member's needs ask for it.
     """
 
     received_at: Array  # int64, microseconds since 1970
@@ -30,6 +33,8 @@ class Outcomes:
     latency_ms: Array  # float64
     values: Mapping[str, Array] = field(default_factory=dict)  # float64, losses
     cohorts: Mapping[str, Array] = field(default_factory=dict)  # bool
+    abstained: Array | None = None  # bool; None where nobody may abstain
+    before: Mapping[str, Array] = field(default_factory=dict)  # float64, losses
 
     def __len__(self) -> int:
         return len(self.received_at)
@@ -46,6 +51,8 @@ class Outcomes:
             latency_ms=self.latency_ms[index],
             values={n: v[index] for n, v in self.values.items()},
             cohorts={n: c[index] for n, c in self.cohorts.items()},
+            abstained=None if self.abstained is None else self.abstained[index],
+            before={n: x[index] for n, x in self.before.items()},
         )
 
     @classmethod
@@ -65,10 +72,14 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class OutcomeNeeds:
-    """The metrics whose losses a stage reads, from labels of at least this trust."""
+    """The metrics whose losses a stage reads, from labels of at least this trust.
+
+    `before` is how far back, from the start of the rollout, the past of each unit is wanted; zero for not at all.
+    """
 
     metrics: tuple[str, ...] = ()
     trust: Trust = Trust.PEOPLE
+    before: timedelta = timedelta(0)
 
     @classmethod
     def of(cls, needs: Iterable[OutcomeNeeds]) -> OutcomeNeeds:
@@ -84,4 +95,5 @@ class OutcomeNeeds:
                 f"members of one stage read labels of trust {' and '.join(trusts)}.", "give all of them the same trust="
             )
         metrics = tuple(dict.fromkeys(name for need in needs for name in need.metrics))
-        return cls(metrics, max((need.trust for need in needs), key=lambda trust: trust.rank, default=Trust.PEOPLE))
+        trust = max((need.trust for need in needs), key=lambda trust: trust.rank, default=Trust.PEOPLE)
+        return cls(metrics, trust, max((need.before for need in needs), default=timedelta(0)))

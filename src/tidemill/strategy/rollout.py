@@ -17,12 +17,19 @@ Kind = Literal["stay", "advance", "promote", "rollback", "hold"]
 
 @dataclass(frozen=True, kw_only=True)
 class Shadows:
-    """What the candidate's shadow predictions showed since the last update; `latency_ms` has length `num`."""
+    """What the candidate's shadow predictions showed since the last update; `latency_ms` has length `num`.
+
+    `requests` has two rows for each shadowed request, the shadow's (`candidate`) and that of who answered, as if each
+    arm had half of the traffic; its values hold `disagreement`, 0 or 1, in the shadow's rows. `outcomes` are the newly
+    matured ones in the same form; of a binary loss that both have, neither has it: what counts is where they differ.
+    """
 
     num: int = 0
     num_failed: int = 0
     num_disagree: int = 0  # its decision differs from the one that was answered
     latency_ms: Array = field(default_factory=lambda: np.zeros(0))
+    requests: Outcomes = field(default_factory=Outcomes.empty)
+    outcomes: Outcomes = field(default_factory=Outcomes.empty)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,17 @@ from datetime import timedelta
 from typing import Any, Self
 
 from tidemill.errors import ProjectError
+from tidemill.fingerprint import digest
 from tidemill.records import Json, Trust
 from tidemill.strategy import dataset, guard, log
 from tidemill.strategy.curate import Curate, Mix, Random
 from tidemill.strategy.dataset import Dataset
 from tidemill.strategy.diff import diff_json
+from tidemill.strategy.gate import Offline
 from tidemill.strategy.label import Feedback, Label
 from tidemill.strategy.log import Log
-from tidemill.strategy.member import Member, digest, plain, shown_duration
-from tidemill.strategy.offline import NoWorse, Offline
+from tidemill.strategy.member import Member, plain, shown_duration
+from tidemill.strategy.offline import NoWorse
 from tidemill.strategy.online import Gradual, Online, Shadow
 from tidemill.strategy.span import Span
 from tidemill.strategy.trigger import Degraded, Every, Trigger
@@ -56,7 +58,8 @@ class Strategy:
 
     `offline` takes one member or a list, and all must pass. Curation that has no `Random` gets a tenth of it. A member
     whose `metric` is None means the project's first metric. `start_from` is what training begins with: `scratch`, or
-    `live` to fine-tune the live version.
+    `live` to fine-tune the live version. `test_trust` is the weakest trust of the labels that a candidate is tested by:
+    where labels come from users alone, say `test_trust="crowd"`, or only imported rows ever judge a candidate.
 
     ```python
     Strategy(label=label.Queue(daily_budget=200), trigger=trigger.Degraded("accuracy", drop=0.03))
@@ -76,6 +79,7 @@ class Strategy:
     curate_every: Span = Span("1h")
     train_timeout: Span = Span("6h")
     start_from: str = "scratch"
+    test_trust: str = Trust.PEOPLE
 
     def __post_init__(self) -> None:
         for stage, family in FAMILIES.items():
@@ -93,6 +97,9 @@ class Strategy:
             raise ProjectError("strategy.train_timeout is 0.", "give how long a training may take, such as '6h'")
         if self.start_from not in ("scratch", "live"):
             raise ProjectError(f"strategy.start_from is {self.start_from!r}.", "give 'scratch' or 'live'")
+        if self.test_trust not in tuple(Trust):
+            raise ProjectError(f"strategy.test_trust is {self.test_trust!r}.", f"give one of {', '.join(Trust)}")
+        object.__setattr__(self, "test_trust", Trust(self.test_trust))
 
     def resolved(self, metric: str, *, binary: bool = True) -> Self:
         """Return the strategy with the project's first metric in place of None.

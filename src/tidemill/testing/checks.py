@@ -22,11 +22,11 @@ import numpy as np
 from tidemill.records import Json, Outcome, Verdict
 from tidemill.strategy.curate import Curate
 from tidemill.strategy.dataset import Dataset
+from tidemill.strategy.gate import Offline
 from tidemill.strategy.guard import Guard
 from tidemill.strategy.label import Label
 from tidemill.strategy.log import Log
 from tidemill.strategy.member import Member
-from tidemill.strategy.offline import Offline
 from tidemill.strategy.online import Online
 from tidemill.strategy.outcomes import Outcomes
 from tidemill.strategy.trigger import Trigger

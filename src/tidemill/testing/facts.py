@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 from tidemill.clock import micros
 from tidemill.strategy.curate import Candidates, CurateContext
 from tidemill.strategy.dataset import ExampleIndex
+from tidemill.strategy.evidence import ALL, Calibration, Cell, Evidence, Forgotten, Word
 from tidemill.strategy.log import Request
-from tidemill.strategy.offline import ALL, Cell, Evidence
 from tidemill.strategy.online import RolloutFacts, Shadows
 from tidemill.strategy.outcomes import Outcomes
+from tidemill.strategy.suite_result import FailedCase, SuiteResult
 from tidemill.strategy.trigger import WatchFacts
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -77,6 +79,8 @@ def outcomes(
         latency_ms=rng.lognormal(1.5, 0.3, size=num),
         values=losses,
         cohorts={"new": rng.random(num) < 0.3},
+        abstained=rng.random(num) < 0.05,
+        before={name: np.where(rng.random(num) < 0.3, np.nan, rng.random(num)) for name in metrics},
     )
 
 
@@ -97,14 +101,31 @@ def rollout_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int
     """Return what a rollout sees `hour` hours after `NOW`: 400 requests, a quarter of them of the candidate."""
     since = NOW + timedelta(hours=hour)
     rows = outcomes(rng, 400, metrics, since=since)
-    shadows = Shadows(num=300, num_failed=1, num_disagree=20, latency_ms=rng.lognormal(1.5, 0.3, size=300))
-    return RolloutFacts(now=since + timedelta(hours=1), requests=rows, outcomes=rows, shadows=shadows)
+    return RolloutFacts(
+        now=since + timedelta(hours=1), requests=rows, outcomes=rows, shadows=_shadows(rng, metrics, since)
+    )
+
+
+def _shadows(rng: np.random.Generator, metrics: Sequence[str], since: datetime) -> Shadows:
+    """Return 300 shadow predictions with their answers, row by row."""
+    rows = outcomes(rng, 600, [*metrics, "disagreement"], since=since, share=0.5)
+    both = replace(rows, unit=np.repeat(rows.unit[::2], 2), candidate=np.tile([True, False], 300))
+    return Shadows(
+        num=300,
+        num_failed=1,
+        num_disagree=20,
+        latency_ms=rng.lognormal(1.5, 0.3, size=300),
+        requests=both,
+        outcomes=both,
+    )
 
 
 def report_evidence(rng: np.random.Generator, metrics: Sequence[str], cohorts: Sequence[str] = ()) -> Evidence:
     """Return what a gate sees: a candidate that is better, worse or the same, on all rows and on each cohort."""
     cells = [_cell(rng, metric, cohort) for metric in metrics for cohort in (ALL, *cohorts)]
-    approval = rng.choice(np.array([None, "approved", "rejected: too slow"], dtype=object))
+    error, lost = float(rng.uniform(0, 0.1)), int(rng.integers(0, 100))
+    found = Forgotten(cohort=ALL, n=400, lost=lost, share=lost / 400, low=0.8 * lost / 400, high=1.2 * lost / 400)
+    said = [None, Word(approved=True, by="ann", at=NOW), Word(approved=False, by="ann", at=NOW, reason="too slow")]
     return Evidence(
         cells=tuple(cells),
         candidate=2,
@@ -112,13 +133,33 @@ def report_evidence(rng: np.random.Generator, metrics: Sequence[str], cohorts: S
         now=NOW,
         latency_ms_p50=3.0,
         latency_ms_p99=float(rng.uniform(5, 50)) if rng.random() < 0.8 else None,
-        approval=approval,
+        size_mb=float(rng.uniform(1, 50)) if rng.random() < 0.8 else None,
+        calibration=Calibration(error=error, low=error / 2, high=2 * error, n=400) if rng.random() < 0.8 else None,
+        suites=_suite_results(rng),
+        forgotten=(found,) if rng.random() < 0.8 else (),
+        approval=said[int(rng.integers(len(said)))],
+        asked_at=NOW - timedelta(days=int(rng.integers(0, 10))),
     )
+
+
+def _suite_results(rng: np.random.Generator) -> tuple[SuiteResult, ...]:
+    """Return a suite of drawn cases that some fail, and one that cannot be asked now and then."""
+    new, both, fixed = (int(n) for n in rng.integers(0, 6, size=3))
+    failed = tuple(
+        FailedCase(id=f"line {i}", inputs="text='x'", wanted="'a'", candidate="'b'", new=i < new)
+        for i in range(new + both)
+    )
+    asked = SuiteResult(
+        name="typos", kind="Invariant", version="v1", at_least=0.95, sampled=True, num_cases=100,
+        num_failed=new + both, num_failed_live=both + fixed, num_new=new, num_fixed=fixed, failed=failed,
+    )  # fmt: skip
+    broken = SuiteResult(name="bugs", kind="Cases", version="", at_least=1.0, problem="its file does not exist.")
+    return (asked, broken) if rng.random() < 0.3 else (asked,)
 
 
 def _cell(rng: np.random.Generator, metric: str, cohort: str) -> Cell:
     live, gain, half = rng.uniform(0.3, 0.7), rng.normal(0, 0.1), rng.uniform(0.01, 0.1)
     return Cell(
         metric=metric, cohort=cohort, n=int(rng.integers(0, 300)), live=live, candidate=live + gain,
-        baseline=0.4, gain=gain, low=gain - half, high=gain + half,
+        baselines={"Majority()": 0.4}, gain=gain, low=gain - half, high=gain + half,
     )  # fmt: skip

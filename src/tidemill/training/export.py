@@ -17,11 +17,13 @@ from tidemill.runtime.artefact import (
     EXAMPLE_NPZ,
     MAX_EXAMPLE_ROWS,
     MODEL_ONNX,
+    MODEL_PT2,
     TRANSFORMS_NPZ,
     encode_row,
     write_artefact,
 )
 from tidemill.runtime.load import load
+from tidemill.runtime.ranges import learn_ranges
 from tidemill.schema import Array, Columns
 from tidemill.training.fitted import Fitted
 from tidemill.transforms import Pipeline
@@ -59,9 +61,22 @@ class Exportable(Protocol):
         ...
 
 
+@runtime_checkable
+class Portable(Protocol):
+    """A model that has a form as a torch.export program."""
+
+    def to_pt2(self, columns: Columns) -> bytes:
+        """Return a `.pt2` archive that gives the model's scores on `columns`.
+
+        Raises:
+            NotExportable: there is none.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Exported:
-    """What was written: `onnx` or `python`, and why not ONNX."""
+    """What was written: `onnx`, `pt2` or `python`, and why not ONNX."""
 
     format: str
     notes: str
@@ -70,8 +85,9 @@ class Exported:
 def export(model: Model, data: TrainingData, folder: Path, *, project_file: str | None = None) -> Exported:
     """Write `model` as a complete artefact into `folder`, load it as a gateway would, and compare.
 
-    An ONNX form must give the model's scores on the training rows (the first 2,000) within 1e-4; else the model is
-    stored as a Python model, and the notes say why. `project_file` is where a class of the user's own is found.
+    An ONNX form must give the model's scores on the training rows (the first 2,000) within 1e-4; else a model of torch
+    is stored as a torch.export program, of which the same is asked, and any other, and what torch cannot export, as a
+    Python model; the notes say why. `project_file` is where a class of the user's own is found.
 
     Raises:
         TrainingError: the scores are of the wrong shape or not finite.
@@ -94,8 +110,9 @@ def export(model: Model, data: TrainingData, folder: Path, *, project_file: str 
         format=kind,
         schema=data.schema.to_json(),
         transforms=fitted.pipeline.to_json(),
-        loader="" if kind == "onnx" else _loader(model),
+        loader=_loader(model) if kind == "python" else "",
         example=[encode_row(row) for row in canonical(rows.take(shown).columns)],
+        ranges=learn_ranges(data.schema, data.columns),
         notes=notes,
     )
     write_artefact(folder, artefact, params=fitted.params, scores=scores[shown])
@@ -104,16 +121,30 @@ def export(model: Model, data: TrainingData, folder: Path, *, project_file: str 
 
 
 def _write_model(model: Exportable, columns: Columns, scores: Array, folder: Path) -> tuple[str, str]:
-    """Write the ONNX form if there is one that agrees, else what the model itself saves."""
+    """Write the ONNX form if there is one that agrees, else a program of torch's, else what the model itself saves."""
     try:
         graph = model.to_onnx(columns)
         _check_parity(graph, model.fitted.apply(columns), scores)
     except NotExportable as error:
-        model.save(folder)
-        return "python", error.message
+        return _write_otherwise(model, columns, folder, error.message)
     (folder / MODEL_ONNX).write_bytes(graph)
     model.save_weights(folder)
     return "onnx", ""
+
+
+def _write_otherwise(model: Exportable, columns: Columns, folder: Path, reason: str) -> tuple[str, str]:
+    """Write a model without an ONNX form, best as a program that needs none of its own code."""
+    if isinstance(model, Portable):
+        try:
+            program = model.to_pt2(columns)
+        except NotExportable as error:
+            reason = f"{reason}; {error.message}"
+        else:
+            (folder / MODEL_PT2).write_bytes(program)
+            model.save_weights(folder)
+            return "pt2", reason
+    model.save(folder)
+    return "python", reason
 
 
 def _check_parity(graph: bytes, features: Mapping[str, Array], scores: Array) -> None:

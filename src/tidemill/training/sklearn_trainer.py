@@ -19,6 +19,7 @@ from tidemill.errors import ModelError, NotExportable, ProjectError, TrainingErr
 from tidemill.model import Progress, Report, TrainingData
 from tidemill.schema import Array, Columns
 from tidemill.training.fitted import Fitted
+from tidemill.training.known import KnownRows
 from tidemill.training.linear import Block, linear_form, linear_graph, link
 from tidemill.training.sklearn_onnx import convert
 from tidemill.transforms import DENSE, HashedNgrams, Pipeline
@@ -149,6 +150,8 @@ def raw_scores(estimator: Any, matrix: Any) -> Array:
 
 def matrix_of(fitted: Fitted, columns: Columns) -> Any:
     """Return the features as one matrix: dense float32 (N, D), or CSR when there are n-grams."""
+    if isinstance(columns, KnownRows) and not fitted.params:
+        return columns.features.of(fitted.pipeline, columns.rows)
     num_rows = len(next(iter(columns.values())))
     fields = _sparse(fitted)
     if not fields:

@@ -18,7 +18,7 @@ from tidemill.transforms import HashedNgrams
 _OPSET = 18
 
 
-class _Scores(nn.Module):  # type: ignore[misc, unused-ignore]
+class Scores(nn.Module):  # type: ignore[misc, unused-ignore]
     """The module as served: features in a fixed order in, scores out."""
 
     def __init__(self, module: nn.Module, names: list[str], num_scores: int, classes: bool) -> None:
@@ -26,6 +26,7 @@ class _Scores(nn.Module):  # type: ignore[misc, unused-ignore]
         self.module, self.names, self.num_scores, self.classes = module, names, num_scores, classes
 
     def forward(self, *features: torch.Tensor) -> torch.Tensor:
+        """Return scores float32 (N, K)."""
         out = self.module(**dict(zip(self.names, features, strict=True)))
         out = out.reshape(-1, self.num_scores).to(torch.float32)
         return torch.softmax(out, dim=1) if self.classes else out
@@ -37,18 +38,18 @@ def convert(module: nn.Module, fitted: Fitted, columns: Columns, *, num_scores: 
     Raises:
         NotExportable: torch cannot export the module; the message is torch's first line.
     """
-    features = _traced(fitted, columns)
+    features = traced(fitted, columns)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about itself
             program = torch.onnx.export(
-                _Scores(module, list(features), num_scores, classes).eval(),
+                Scores(module, list(features), num_scores, classes).eval(),
                 tuple(torch.from_numpy(array) for array in features.values()),
                 input_names=list(features),
                 output_names=["scores"],
                 opset_version=_OPSET,
                 dynamo=True,
-                dynamic_shapes={"features": tuple(_dimensions(fitted, name) for name in features)},
+                dynamic_shapes={"features": tuple(dimensions(fitted, name) for name in features)},
                 external_data=False,
                 verbose=False,
             )
@@ -60,7 +61,7 @@ def convert(module: nn.Module, fitted: Fitted, columns: Columns, *, num_scores: 
     return serialised
 
 
-def _traced(fitted: Fitted, columns: Columns) -> dict[str, Array]:
+def traced(fitted: Fitted, columns: Columns) -> dict[str, Array]:
     """Return features of three rows and at least three terms: torch takes a size of 0 or 1 for a constant."""
     num_rows = len(next(iter(columns.values())))
     index = np.arange(3) % num_rows
@@ -73,7 +74,8 @@ def _traced(fitted: Fitted, columns: Columns) -> dict[str, Array]:
     return features
 
 
-def _dimensions(fitted: Fitted, name: str) -> dict[int, Any]:
+def dimensions(fitted: Fitted, name: str) -> dict[int, Any]:
+    """Return which sizes of a feature differ from batch to batch."""
     for field in fitted.pipeline.transforms:
         if isinstance(field, HashedNgrams) and name in (f"{field.name}_ids", f"{field.name}_weights"):
             return {0: Dim("N", min=1), 1: Dim(f"L_{field.name}", min=1)}

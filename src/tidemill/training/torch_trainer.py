@@ -20,9 +20,10 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from tidemill.errors import ModelError, ProjectError, TrainingError
+from tidemill.errors import ModelError, NotExportable, ProjectError, TrainingError
 from tidemill.model import Progress, Report, TrainingData
 from tidemill.schema import Array, Columns
+from tidemill.training import torch_pt2
 from tidemill.training.fitted import Fitted
 from tidemill.training.torch_onnx import convert
 from tidemill.transforms import Pipeline
@@ -127,6 +128,17 @@ class TorchModel:
             NotExportable: torch cannot export it.
         """
         return convert(self.module, self.fitted, columns, num_scores=self.num_scores, classes=self.classes)
+
+    def to_pt2(self, columns: Columns) -> bytes:
+        """Return the module and, for classes, the softmax as a torch.export program.
+
+        Raises:
+            NotExportable: torch cannot export it, or what it exports answers otherwise.
+        """
+        raw = torch_pt2.convert(self.module, self.fitted, columns, num_scores=self.num_scores, classes=self.classes)
+        if not np.allclose(torch_pt2.scores_of(raw, self.fitted, columns), self.predict(columns), rtol=1e-4, atol=1e-4):
+            raise NotExportable("its torch.export program answers otherwise")
+        return raw
 
     def save_weights(self, folder: Path) -> None:
         """Write `weights.safetensors`, which a later version may start from."""

@@ -18,10 +18,11 @@ from typing import Any, Self
 import numpy as np
 
 from tidemill.errors import MissingExtra, ProjectError
+from tidemill.fingerprint import callable_json
 from tidemill.model import Model, Report, TrainingData
 from tidemill.records import Json
 from tidemill.schema import Schema
-from tidemill.strategy.member import callable_json, plain
+from tidemill.strategy.member import plain
 from tidemill.transforms import Pipeline, Transform, default_transforms
 
 _SMOKE_STEPS = 60

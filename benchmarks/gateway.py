@@ -1,0 +1,425 @@
+"""The gateway beside other Python model servers: the same model, bodies and load generator, in short shuffled turns.
+
+    python benchmarks/gateway.py FOLDER [--venvs FOLDER] [--only calls power ...] [--peers mosec fastapi ...] [--rounds 5]
+
+FOLDER has `loadgen.c`, `models/`, `bodies/` and `peers/` (one module for each peer); `--venvs` has their environments.
+Ours checks the schema, tokens, routing and policy, counts, and logs every answer before it leaves; the peers do none of
+that. CPU is that of a server's whole process tree, so that it compares on a busy machine where rates do not. All servers
+of a table are up at once, an idle one costs nothing, and the ratio is the median over rounds of that to the first one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import onnxruntime
+import psutil
+
+from tidemill.clock import SystemClock
+from tidemill.manifest import Limits, Manifest
+from tidemill.model import Artefact
+from tidemill.policy import Policy
+from tidemill.records import ModelVersion, Route
+from tidemill.runtime.artefact import MODEL_ONNX, encode_row, write_artefact
+from tidemill.schema import Classes, Schema, Tensor
+from tidemill.stores.blobs import Blobs
+from tidemill.stores.catalog import Catalog
+from tidemill.stores.database import Database
+from tidemill.stores.home import Home
+from tidemill.stores.tokens import Scope, Tokens
+
+CONNECTIONS = 64
+FLATTEN = {"type": "Flatten", "names": ["x"]}
+SERVE = """
+import sys
+from pathlib import Path
+from tidemill.serving import deployment, recorder
+from tidemill.serving.serve import run
+from tidemill.stores.home import Home
+if sys.argv[4] == "nothing":
+    recorder.Recorder.add = lambda self, batch, release: release(None)
+    def thin(row, **made):
+        blank = row.table.blank.__copy__()
+        blank.request_id, blank.answered_version = row.request_id, made["answered"]
+        blank.scores, blank.decision, blank.abstained = made["scores"], made["decision"], made["abstained"]
+        return blank
+    deployment.prediction = thin
+run(Home(Path(sys.argv[1])), port=int(sys.argv[2]), durability=sys.argv[3], ready=lambda a: print(a, flush=True))
+"""
+PEERS = {
+    "mosec": "{v}/sb-mosec/bin/python -m peers.mosec_app --port {p} --address 127.0.0.1 --log-level warning",
+    "fastapi": "{v}/sb-fastapi/bin/uvicorn peers.fastapi_app:app --port {p} --no-access-log --log-level warning"
+    " --loop uvloop --http httptools",
+    "bentoml": "{v}/sb-bento/bin/bentoml serve peers.bento_app:Digits --port {p} --host 127.0.0.1",
+    "litserve": "{v}/sb-litserve/bin/python -m peers.litserve_app",
+    "rayserve": "{v}/sb-ray/bin/python -m peers.ray_app",
+}
+PATHS = {"bentoml": "/infer", "litserve": "/predict"}
+BODIES = {"bentoml": "bento.jsonl"}
+
+
+# ---- servers
+
+
+@dataclass
+class Server:
+    """A server that is up, and how it is asked."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    path: str
+    bodies: Path
+    headers: Sequence[str] = ()
+    ready_cpu_s: float = 0.0
+    turns: list[dict[str, float]] = field(default_factory=list)
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the whole process tree so far."""
+        total = 0.0
+        for process in self._tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def memory_mb(self) -> float:
+        """Resident memory of the whole process tree."""
+        return sum(process.memory_info().rss for process in self._tree()) / 2**20
+
+    def _tree(self) -> list[psutil.Process]:
+        root = psutil.Process(self.process.pid)
+        session = [p for p in psutil.process_iter() if _session(p.pid) == self.process.pid]
+        return list({p.pid: p for p in (root, *root.children(recursive=True), *session)}.values())
+
+    def stop(self) -> None:
+        """End it and whatever it started."""
+        tree = self._tree()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port
+
+
+def _wait(server: Server, seconds: float = 120.0) -> None:
+    body = server.bodies.read_bytes().splitlines()[0]
+    headers = dict(header.split(": ", 1) for header in ("Content-Type: application/json", *server.headers))
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            if httpx.post(f"http://127.0.0.1:{server.port}{server.path}", content=body, headers=headers).is_success:
+                break
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < ends and server.process.poll() is None, f"{server.name} does not answer"
+        time.sleep(0.02)
+    server.ready_cpu_s = server.cpu_s()
+
+
+class Bench:
+    """Where everything lies, and the servers of the table under way."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder = args, folder
+        self.loadgen = folder / "loadgen"
+        source = args.folder / "loadgen.c"
+        subprocess.run(["gcc", "-O2", "-w", "-o", str(self.loadgen), str(source), "-lm"], check=True)
+        self._num = 0
+
+    @contextlib.contextmanager
+    def up(self, *starts: Callable[[], Server]) -> Iterator[list[Server]]:
+        """Start servers, and stop them in the end."""
+        servers: list[Server] = []
+        try:
+            for start in starts:
+                servers.append(start())
+                _wait(servers[-1])
+            yield servers
+        finally:
+            for server in servers:
+                server.stop()
+
+    def ours(
+        self,
+        name: str = "tidemill",
+        *,
+        model: str = "digits",
+        log: str = "process",
+        shadow: bool = False,
+        split: bool = True,
+        version: str = "v2",
+        limits: Limits | None = None,
+    ) -> Server:
+        """Start our gateway with everything on: a token, two versions in traffic, a policy, metrics and the log."""
+        self._num += 1
+        home = Home(self.folder / f"home-{self._num}").make()
+        token = make_home(home, self.args.folder / "models" / f"{model}.onnx", shadow, split, limits or Limits())
+        port = _free_port()
+        kind = "process" if log == "nothing" else log
+        args = [sys.executable, "-c", SERVE, str(home.folder), str(port), kind, log]
+        process = self._process(args, {})
+        bodies = self.args.folder / "bodies" / "v2.jsonl"
+        path = "/v2/models/bench/infer"
+        if version == "v1":
+            bodies, path = _plain(bodies, self.folder / "v1.jsonl"), "/v1/predict"
+        return Server(name, process, port, path, bodies, [f"Authorization: Bearer {token}"])
+
+    def peer(self, name: str, model: str = "digits") -> Server:
+        """Start another server."""
+        port = _free_port()
+        command = shlex.split(PEERS[name].format(v=self.args.venvs, p=port))
+        process = self._process(command, {"PORT": str(port), "MODEL": model, "MODE": "async"})
+        bodies = self.args.folder / "bodies" / BODIES.get(name, "v2.jsonl")
+        return Server(name, process, port, PATHS.get(name, "/v2/models/digits/infer"), bodies)
+
+    def _process(self, args: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            args,
+            cwd=self.args.folder,
+            env={**os.environ, "PYTHONPATH": str(self.args.folder), "OMP_NUM_THREADS": "1", **env},
+            stdout=subprocess.DEVNULL,
+            stderr=None if self.args.verbose else subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def load(self, server: Server, seconds: float, connections: int = CONNECTIONS, rate: float = 0) -> dict[str, Any]:
+        """Load one server; closed loop without a rate, open loop with one."""
+        last_core = str((os.cpu_count() or 1) - 1)
+        args = ["taskset", "-c", last_core, str(self.loadgen), "-p", str(server.port), "-u", server.path]
+        args += ["-b", str(server.bodies), "-c", str(connections), "-d", str(seconds), "-w", "0.2"]
+        args += [part for header in server.headers for part in ("-H", header)]
+        before = server.cpu_s()
+        done = subprocess.run([*args, *(["-r", str(rate)] if rate else [])], capture_output=True, check=True)
+        said: dict[str, Any] = json.loads(done.stdout)
+        num = (said["n"] + said["errors"]) * (seconds + 0.2) / seconds
+        return said | {"cpu_us": (server.cpu_s() - before) / max(num, 1) * 1e6}
+
+    def turns(self, servers: Sequence[Server], **load: Any) -> None:
+        """Load all servers in turns, in another order each round."""
+        for _ in range(self.args.rounds):
+            for server in random.sample(list(servers), len(servers)):
+                server.turns.append(self.load(server, self.args.seconds, **load))
+
+
+def make_home(home: Home, model: Path, shadow: bool, split: bool, limits: Limits) -> str:
+    """Fill a home with two versions of a model and a route; return a token."""
+    now = SystemClock().now()
+    graph = onnx.load(model)
+    graph.graph.node[-1].output[0] = graph.graph.output[0].name = "scores"
+    shape = tuple(d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim)[1:]
+    schema = Schema({"x": Tensor(shape)}, Classes([str(i) for i in range(10)]))
+    manifest = Manifest(project="bench", schema=schema, policy=Policy(abstain_below=0.3), limits=limits)
+    with Database.open(home.db_url) as database:
+        catalog, blobs = Catalog(database), Blobs(home.blobs)
+        with database.begin() as conn:
+            catalog.publish(conn, manifest.to_json(), {}, file="", now=now)
+            digest = blobs.put_folder(_artefact(home.folder / "made", graph.SerializeToString(), schema, shape))
+            for run in ("one", "two"):
+                version = ModelVersion(
+                    version=0, artefact=digest, created_at=now, dataset=None, strategy="", parent=None, cycle=None,
+                    run=run,
+                )  # fmt: skip
+                catalog.add_model(conn, "bench", version)
+            candidate = 2 if split else None
+            route = Route(
+                revision=0, stable=1, candidate=candidate, share=0.1 if split else 0.0, salt="bench",
+                shadows=(2,) if shadow else (),
+            )  # fmt: skip
+            catalog.set_route(conn, "bench", route, now=now, by="benchmark", reason="benchmark")
+            scopes = {Scope.PREDICT, Scope.FEEDBACK}
+            return Tokens(database).add(conn, "bench", scopes=scopes, now=now, by="benchmark", project="bench")
+
+
+def _artefact(folder: Path, raw: bytes, schema: Schema, shape: tuple[int, ...]) -> Path:
+    folder.mkdir()
+    row = np.random.default_rng(0).random(shape).astype("<f4")
+    (folder / MODEL_ONNX).write_bytes(raw)
+    scores = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"]).run(["scores"], {"x": row[None]})[0]
+    about = Artefact(
+        format="onnx", schema=schema.to_json(), transforms=[FLATTEN], example=[encode_row({"x": row.tobytes()})]
+    )
+    write_artefact(folder, about, params={}, scores=scores)
+    return folder
+
+
+def _plain(bodies: Path, path: Path) -> Path:
+    """Write the same rows as bodies of `/v1/predict`."""
+    rows = [json.loads(line)["inputs"][0]["data"] for line in bodies.read_bytes().splitlines() if line]
+    path.write_text("\n".join(json.dumps({"inputs": {"x": row}}, separators=(",", ":")) for row in rows))
+    return path
+
+
+# ---- tables
+
+
+def table(title: str, servers: Sequence[Server]) -> None:
+    """Print what servers did, medians over rounds, and their ratio to the first."""
+    print(f"\n{title}")
+    print(f"{'server':<22}{'cpu us':>8}{'x':>7}{'rps':>9}{'x':>7}{'p50 ms':>9}{'p99 ms':>9}{'errors':>8}")
+    first = servers[0].turns
+    for server in servers:
+        shown = {key: statistics.median(t[key] for t in server.turns) for key in ("cpu_us", "rps", "p50_ms", "p99_ms")}
+        cpu, rps = (
+            statistics.median(own[key] / other[key] for own, other in zip(server.turns, first, strict=True))
+            for key in ("cpu_us", "rps")
+        )
+        errors = sum(turn["errors"] for turn in server.turns)
+        print(
+            f"{server.name:<22}{shown['cpu_us']:>8.1f}{cpu:>7.2f}{shown['rps']:>9.0f}{rps:>7.2f}"
+            f"{shown['p50_ms']:>9.2f}{shown['p99_ms']:>9.2f}{errors:>8.0f}"
+        )
+
+
+def calls(bench: Bench) -> None:
+    """One sample per request, digits model, 64 connections, beside the peers; then p99 at 500 requests a second."""
+    starts = [bench.ours, lambda: bench.ours("tidemill /v1/predict", version="v1")]
+    with bench.up(*starts, *(lambda name=name: bench.peer(name) for name in bench.args.peers)) as servers:
+        bench.turns(servers)
+        table("digits, 64 connections, everything on, log by write()", servers)
+        for server in servers:
+            print(f"{server.name:<22}start {server.ready_cpu_s:.2f} s CPU, {server.memory_mb():.0f} MB")
+            server.turns.clear()
+        bench.turns(servers, rate=500)
+        table("digits, 500 requests a second", servers)
+
+
+def power(bench: Bench) -> None:
+    """The same with every write synced before the answer leaves."""
+    print(f"\nsync of 20 kB: p50 {sync_ms(bench.folder):.2f} ms")
+    with bench.up(lambda: bench.peer("mosec"), lambda: bench.ours("tidemill power", log="power")) as servers:
+        bench.turns(servers)
+        table("digits, 64 connections, durability power", servers)
+        for server in servers:
+            server.turns.clear()
+        bench.turns(servers, connections=256)
+        table("digits, 256 connections, durability power", servers)
+
+
+def sync_ms(folder: Path) -> float:
+    """Median milliseconds of a synced write of 20 kB into a preallocated file."""
+    file = os.open(folder / "sync", os.O_RDWR | os.O_CREAT)
+    os.posix_fallocate(file, 0, 8 << 20)
+    taken = []
+    for i in range(200):
+        begun = time.perf_counter()
+        os.pwritev(file, [bytes(20_000)], i * 20_000, os.RWF_DSYNC)
+        taken.append(time.perf_counter() - begun)
+    os.close(file)
+    return statistics.median(taken) * 1e3
+
+
+def log(bench: Bench) -> None:
+    """What the log costs, and what an equal shadow of every request costs."""
+    with bench.up(
+        lambda: bench.ours("no log", log="nothing"),
+        bench.ours,
+        lambda: bench.ours("power", log="power"),
+    ) as servers:
+        bench.turns(servers)
+        table("digits, 64 connections: the price of the log", servers)
+        bare, *logged = (statistics.median(t["cpu_us"] for t in server.turns) for server in servers)
+        print(f"logging is {1 - bare / logged[0]:.0%} of a request's CPU, {1 - bare / logged[1]:.0%} with power")
+    with bench.up(
+        lambda: bench.ours(split=False), lambda: bench.ours("shadow of every request", split=False, shadow=True)
+    ) as servers:
+        bench.turns(servers)
+        table("digits, 64 connections: the price of a shadow", servers)
+        page = httpx.get(f"http://127.0.0.1:{servers[1].port}/metrics").text
+        dropped = sum(map(float, re.findall(r"^tidemill_shadows_dropped_total\{.*\} (\S+)$", page, re.MULTILINE)))
+        print(f"shadows dropped: {dropped:.0f}")
+
+
+def heavy(bench: Bench) -> None:
+    """A model that computes for milliseconds: throughput beside ONNX Runtime alone, and three times its capacity."""
+    best = max(_throughput(bench.args.folder / "models" / "heavy.onnx", size) for size in (1, 2, 4, 8, 16, 32))
+    with bench.up(lambda: bench.ours(model="heavy", split=False)) as (server,):
+        rates = [bench.load(server, bench.args.seconds)["rps"] for _ in range(bench.args.rounds)]
+    rps = statistics.median(rates)
+    print(f"\nheavy model: {rps:.0f} requests/s, {rps / best:.2f} of ONNX Runtime in process ({best:.0f} rows/s)")
+    limits = Limits(max_wait_s=8 / rps)
+    with bench.up(lambda: bench.ours(model="heavy", split=False, limits=limits)) as (server,):
+        calm = bench.load(server, 4 * bench.args.seconds, rate=0.25 * rps)
+        busy = bench.load(server, 4 * bench.args.seconds, connections=256, rate=3 * rps)
+    print(f"  at a quarter of its capacity: p99 {calm['p99_ms']:.1f} ms, {calm['errors']} errors")
+    print(
+        f"  at three times its capacity: answered {busy['rps']:.0f}/s, refused {busy['errors']}, p99 of what was"
+        f" answered {busy['p99_ms']:.1f} ms ({busy['p99_ms'] / calm['p99_ms']:.1f}x)"
+    )
+
+
+def _throughput(model: Path, size: int) -> float:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
+    batch = {"x": np.random.default_rng(0).random((size, 64)).astype(np.float32)}
+    rates = []
+    for _ in range(3):
+        begun, num = time.perf_counter(), 0
+        while time.perf_counter() - begun < 0.5:
+            session.run(None, batch)
+            num += size
+        rates.append(num / (time.perf_counter() - begun))
+    return max(rates)
+
+
+SECTIONS = {"calls": calls, "power": power, "log": log, "heavy": heavy}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--venvs", type=Path)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=["mosec", "fastapi"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--verbose", action="store_true")
+    args = parser.parse_args()
+    args.folder, args.venvs = args.folder.resolve(), args.venvs or args.folder / ".venvs"
+    print(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(args, Path(name))
+        for section in args.only:
+            SECTIONS[section](bench)
+    print(f"\nload average after: {os.getloadavg()[0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Versions at work outside the gateway: batch prediction over tables."""

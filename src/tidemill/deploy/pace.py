@@ -1,0 +1,81 @@
+"""How large batches and parts should be, and how many hands are worth their start: measured on the first rows."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tidemill.deploy.order import num_cores
+from tidemill.deploy.task import Task
+from tidemill.runtime.load import Loaded
+from tidemill.schema import Columns, Schema
+from tidemill.stores.checked import check_table
+from tidemill.stores.sources import Source
+
+PART_S = 0.5  # of work: short enough for hands to end together, long enough not to wait for the disk
+WORTH_S = 1.0  # of work: what another process must save to be worth its start
+MAX_PART_ROWS, MAX_PART_BYTES = 65_536, 32 << 20
+MAX_BATCH_ROWS, MAX_BATCH_BYTES = 8_192, 64 << 20
+_LONGEST_TRY_S, _BETTER = 0.2, 0.95
+_FIRST_ROWS, _STEP = 32, 4
+_UNKNOWN_ROW_S = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Rows per batch and per part, and the seconds and bytes of a row."""
+
+    batch_rows: int
+    part_rows: int
+    row_s: float
+    row_bytes: float
+
+
+def find_pace(loaded: Loaded, schema: Schema, head: pa.Table, task: Task) -> Pace:
+    """Try growing batches of the first rows until they bring nothing more, for a fraction of a second."""
+    checked = check_table(schema, head, wanted=loaded.inputs, key=task.key, typed=task.typed)
+    num = int(checked.good.sum())
+    row_bytes = head.nbytes / max(len(head), 1)
+    batch_rows, row_s = task.batch_rows or _FIRST_ROWS, _UNKNOWN_ROW_S
+    if num:
+        batch_rows, row_s = _tried(loaded, checked.columns, num, task.batch_rows)
+    most = max(1, min(MAX_PART_ROWS, int(MAX_PART_BYTES / max(row_bytes, 1.0))))
+    part_rows = min(most, max(batch_rows, math.ceil(PART_S / max(row_s, 1e-9) / batch_rows) * batch_rows))
+    return Pace(batch_rows=batch_rows, part_rows=part_rows, row_s=row_s, row_bytes=row_bytes)
+
+
+def num_jobs(source: Source, pace: Pace, *, done: int) -> int:
+    """Return how many hands there is work for."""
+    if source.num_rows is None:
+        return num_cores()
+    return max(1, min(num_cores(), int((source.num_rows - done) * pace.row_s / WORTH_S)))
+
+
+def _tried(loaded: Loaded, columns: Columns, num: int, wanted: int) -> tuple[int, float]:
+    bytes_of_row = sum(column[:1].nbytes for column in columns.values()) * 4  # as float32, of pictures
+    most = max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(bytes_of_row, 1)))
+    size = wanted or min(_FIRST_ROWS, most)
+    best, row_s = size, _seconds(loaded, columns, num, size) / size
+    while not wanted and size * _STEP <= most and row_s * size * _STEP < _LONGEST_TRY_S:
+        size *= _STEP
+        now = _seconds(loaded, columns, num, size) / size
+        if now > row_s * _BETTER:
+            break
+        best, row_s = size, now
+    return best, row_s
+
+
+def _seconds(loaded: Loaded, columns: Columns, num: int, size: int) -> float:
+    """Return the seconds of a warm batch: the first rows, over and over."""
+    index = np.arange(size) % num
+    batch = {name: column[index] for name, column in columns.items()}
+    taken = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        loaded.predict(batch, finite=False)
+        taken.append(time.perf_counter() - begun)
+    return min(taken)

@@ -1,0 +1,65 @@
+"""The log of a backtest: frames in memory, which know nothing that was not yet received."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import polars as pl
+
+from tidemill.stores.columns import own_types
+from tidemill.stores.log import Log
+
+_Span = tuple[int, int]
+
+
+class MemoryLog(Log):
+    """Answers what `Log` answers, of one project, from frames that are appended in order of time."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, list[tuple[int, int, pl.DataFrame]]] = defaultdict(list)
+
+    def append(self, kind: str, frame: pl.DataFrame) -> None:
+        """Add rows of `predictions` or `feedback`, sorted by `received_at`; none may be behind what was read."""
+        if len(frame):
+            times = frame["received_at"]
+            self._frames[kind].append((int(times[0]), int(times[-1]), frame))
+
+    def complete_until(self, now: datetime) -> datetime:
+        """Return `now`: what was received by then was appended by then."""
+        return now
+
+    def _read(
+        self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,
+        asked: Mapping[str, pl.DataType] | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        first, last = span or (-(2**63), 2**63 - 1)
+        met = [(a, b, frame) for a, b, frame in self._frames[kind] if a <= last and b >= first]
+        parts = [_within(frame, first, last, whole=a >= first and b <= last) for a, b, frame in met]
+        own = own_types(kind)
+        types = {**own, **(asked or {})}
+        names = columns if columns is not None else _names(own, parts)
+        known = [part.filter(where).select(_column(part, name, types) for name in names) for part in parts]
+        empty = pl.DataFrame(schema={name: types.get(name, pl.Null()) for name in names})
+        return pl.concat(known, how="vertical") if known else empty
+
+
+def _within(frame: pl.DataFrame, first: int, last: int, *, whole: bool) -> pl.DataFrame:
+    """Return the rows of a frame received from `first` to `last`; they are in order of time."""
+    if whole:
+        return frame
+    times = frame["received_at"]
+    start = int(times.search_sorted(first, side="left"))
+    return frame[start : int(times.search_sorted(last, side="right"))]
+
+
+def _names(own: Mapping[str, pl.DataType], parts: Sequence[pl.DataFrame]) -> list[str]:
+    others = sorted({name for part in parts for name in part.columns} - set(own))
+    return [*own, *others]
+
+
+def _column(part: pl.DataFrame, name: str, types: Mapping[str, pl.DataType]) -> pl.Expr:
+    if name in part.columns:
+        return pl.col(name)
+    return pl.lit(None, dtype=types.get(name, pl.Null())).alias(name)

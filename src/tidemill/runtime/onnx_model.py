@@ -1,0 +1,101 @@
+"""An ONNX model in this process, on whatever device ONNX Runtime has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from tidemill.errors import ModelError
+from tidemill.runtime.artefact import MODEL_ONNX, read_params
+from tidemill.schema import Columns
+from tidemill.transforms import Pipeline
+
+Providers = Callable[[], Sequence[str]]
+"""Tells what ONNX Runtime can compute on here, such as `onnxruntime.get_available_providers`."""
+
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_MAX_LINE = 300
+
+
+class OnnxModel:
+    """Transforms and an ONNX model in this process, on `threads` threads that never spin.
+
+    Its session may be run by several threads at the same time: `copies` says how many are meant to, so that copies of a
+    model share its weights.
+    """
+
+    is_python = False
+
+    def __init__(
+        self, folder: Path, pipeline: Pipeline, *, threads: int, copies: int = 1, providers: Providers | None = None
+    ) -> None:
+        self.copies = copies
+        self._pipeline = pipeline
+        self._params = read_params(folder)
+        self._session = _session(folder / MODEL_ONNX, threads, providers or onnxruntime.get_available_providers)
+        self._names = [i.name for i in self._session.get_inputs()]
+
+    @property
+    def device(self) -> str:
+        """What it is computed on: `cuda` or `cpu`."""
+        return "cuda" if self._session.get_providers()[0] == _CUDA else "cpu"
+
+    def scores(self, columns: Columns) -> Any:
+        """Transform and predict."""
+        features = self._pipeline.apply(columns, self._params)
+        return self._session.run(["scores"], {name: features[name] for name in self._names})[0]
+
+    def close(self) -> None:
+        """Nothing to end; the session goes with the object."""
+
+
+def chosen_providers(available: Sequence[str]) -> list[str | tuple[str, dict[str, str]]]:
+    """Return what ONNX Runtime shall compute on, best first: CUDA where there is one, and the CPU for what is left.
+
+    TensorFloat-32 is off: its scores are not those that the version was tested with.
+    """
+    cuda: list[str | tuple[str, dict[str, str]]] = [(_CUDA, {"use_tf32": "0"})] if _CUDA in available else []
+    return [*cuda, _CPU]
+
+
+def _session(path: Path, threads: int, providers: Providers) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what fails is raised, and told once
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle gateway uses no CPU
+    try:
+        raw = path.read_bytes()
+        external = _uses_external_data(onnx.load_model_from_string(raw))
+    except Exception as error:  # protobuf and ONNX Runtime have no common base
+        raise ModelError(f"{path.name} does not load: {line(error)}", "train the version again") from error
+    if external:
+        raise ModelError(f"{path.name} keeps data outside its file, which is never loaded.", "export it in one file")
+    try:
+        return onnxruntime.InferenceSession(raw, options, providers=chosen_providers(providers()))
+    except Exception as error:
+        raise ModelError(f"{path.name} does not load: {line(error)}", "train the version again") from error
+
+
+def _uses_external_data(message: Any) -> bool:
+    """Tell whether any tensor anywhere in a model (initialisers, attributes, subgraphs, functions) lies outside it."""
+    if isinstance(message, onnx.TensorProto) and (
+        message.data_location == onnx.TensorProto.EXTERNAL or message.external_data
+    ):
+        return True
+    for spec, value in message.ListFields():
+        if spec.message_type is None:
+            continue
+        if any(_uses_external_data(child) for child in ([value] if hasattr(value, "ListFields") else value)):
+            return True
+    return False
+
+
+def line(error: BaseException) -> str:
+    """Return what an error says, as one line of bounded length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _MAX_LINE else text[: _MAX_LINE - 3] + "..."

@@ -1,0 +1,123 @@
+"""Where calls of the hot path come in: gathered for one turn of the event loop, then taken together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from tidemill.errors import InvalidRequest
+from tidemill.serving.calls import Call, Target
+from tidemill.serving.gateway import Gateway
+from tidemill.serving.inference import Inference
+from tidemill.serving.protocol import InternalError
+from tidemill.serving.targets import FeedbackTarget, InferTarget, PredictTarget
+from tidemill.serving.tokens import Caller, TokenTable
+
+_MAX_KNOWN = 1024
+_MAX_HEAD_BYTES = 2048
+_MAX_TARGETS = 256
+
+_logger = logging.getLogger(__name__)
+
+
+class Known(NamedTuple):
+    """What a head means that was parsed before: the target, the caller, the sizes of the head and of all."""
+
+    target: Target
+    caller: Caller
+    num_head: int
+    num_bytes: int
+    revision: int
+
+
+class Door:
+    """Shared by all connections of one process. Every method is called in the event loop."""
+
+    def __init__(self, gateway: Gateway, inference: Inference, tokens: TokenTable) -> None:
+        self._gateway, self._inference, self._tokens = gateway, inference, tokens
+        self._targets: dict[bytes, Target] = {
+            b"/v1/predict": PredictTarget(gateway),
+            b"/v1/feedback": FeedbackTarget(gateway),
+        }
+        self._arrived: list[Call] = []
+        self._callers: dict[bytes, tuple[int, Caller]] = {}
+        self.known: dict[bytes, Known] = {}
+
+    # ---- heads
+
+    def target(self, url: bytes) -> Target | None:
+        """Return what answers a POST to this path, None when ASGI does."""
+        found = self._targets.get(url)
+        if found is None and url.startswith(b"/v2/models/") and url.endswith(b"/infer"):
+            found = self._infer_target(url.split(b"/")[3:-1])
+            if found is not None and len(self._targets) < _MAX_TARGETS:
+                self._targets[url] = found
+        return found
+
+    def _infer_target(self, parts: list[bytes]) -> Target | None:
+        """Return the target of `NAME` or `NAME/versions/NUMBER`; a name that is not served is told by ASGI."""
+        name = parts[0].decode("latin-1")
+        if name not in self._gateway.deployments:
+            return None
+        if len(parts) == 1:
+            return InferTarget(self._gateway, self._inference, name, None)
+        if len(parts) == 3 and parts[1] == b"versions" and parts[2].isdigit() and len(parts[2]) < 10:
+            return InferTarget(self._gateway, self._inference, name, int(parts[2]))
+        return None
+
+    def caller(self, header: bytes | None) -> Caller:
+        """Return who asks.
+
+        Raises:
+            Unauthorized: nobody who may.
+        """
+        if header is None:  # never looked up: no token is nobody's token
+            return self._tokens.caller(None)
+        revision = self._tokens.revision
+        found = self._callers.get(header)
+        if found is not None and found[0] == revision:
+            return found[1]
+        caller = self._tokens.caller(header)
+        if len(self._callers) >= _MAX_KNOWN:
+            self._callers.clear()
+        self._callers[header] = (revision, caller)
+        return caller
+
+    def remember(self, head: bytes, call: Call, num_bytes: int) -> None:
+        """Know a head, whose caller was let in, when it comes again."""
+        if len(head) > _MAX_HEAD_BYTES:
+            return
+        if len(self.known) >= _MAX_KNOWN:
+            self.known.clear()
+        self.known[head] = Known(call.target, call.caller, len(head), num_bytes, self._tokens.revision)
+
+    def is_valid(self, known: Known) -> bool:
+        """Whether no token was changed since its head was parsed."""
+        return known.revision == self._tokens.revision
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body that is read at all."""
+        return self._gateway.max_body_bytes()
+
+    # ---- calls
+
+    def add(self, call: Call) -> None:
+        """Take a call with all others that come in this turn of the loop."""
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._take)
+        self._arrived.append(call)
+
+    def _take(self) -> None:
+        calls, self._arrived = self._arrived, []
+        moment = self._gateway.moment()
+        for call in calls:
+            try:
+                call.target.take(call, moment)
+            except InvalidRequest as error:
+                call.refuse(error)
+            except Exception:
+                _logger.exception("a call failed")
+                call.refuse(InternalError("the gateway failed on this request.", "look in its log; please report it"))
+

@@ -1,0 +1,390 @@
+"""HTTP as it comes: predictions and feedback are answered straight from the protocol, all else goes the way of ASGI.
+
+A call whose head (request line and headers) is, byte by byte, one that was parsed before is not parsed again: most
+callers send the same head each time, and the same bytes mean the same. Everything that is unusual (a body in several
+pieces, pipelining, an upgrade, `Expect`, a compressed body) goes through the parser or to ASGI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tidemill.errors import InvalidRequest, Malformed, TooLarge, Unavailable
+from tidemill.serving.calls import REFUSAL, Call, Target, plain_problem
+from tidemill.serving.door import Door, Known
+from tidemill.serving.tokens import ANYBODY
+
+_END = b"\r\n\r\n"
+_MAX_CALLS = 64  # of one connection that wait for their answers; then nothing more is read from it
+_MAX_REFUSED = 256  # connections beyond the limit that are told so; more are closed without a word
+_UNUSUAL = frozenset((
+    b"expect", b"upgrade", b"content-encoding", b"inference-header-content-length", b"traceparent"
+))  # fmt: skip
+
+
+class HeadTooLarge(InvalidRequest):
+    """The headers of a request are too many or too long."""
+
+    status = 431
+    title = "Headers too large"
+
+
+class TooSlow(InvalidRequest):
+    """A request did not come in time."""
+
+    status = 408
+    title = "Request timeout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """What a connection is allowed: seconds to send a head and a body, to be idle and to read, and sizes."""
+
+    head_s: float = 10.0
+    body_s: float = 30.0
+    idle_s: float = 75.0
+    read_s: float = 30.0
+    drain_s: float = 0.2  # after a signal to end, for what callers sent before they could know
+    linger_s: float = 1.0  # after a refusal, to read what the caller still sends: else it never reads the refusal
+    max_head_bytes: int = 32 << 10
+    max_headers: int = 100
+    max_connections: int = 4096
+
+
+class HotProtocol(HttpToolsProtocol):
+    """One connection. uvicorn makes it with its own arguments behind these two."""
+
+    cycle: Any
+
+    def __init__(self, door: Door, patience: Patience, **given: Any) -> None:
+        super().__init__(**given)
+        self._door, self._patience = door, patience
+        self._calls: deque[Call] = deque()  # not answered yet, in order
+        self._hot: Call | None = None  # whose body is being read
+        self._chunk = b""
+        self._fresh = self._whole = False  # whether a message begins with the chunk
+        self._reading = self._in_head = self._ignoring = self._draining = self._ended = False
+        self._head_bytes = self._raw_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = self._idle_since = self._paused_at = 0.0
+
+    # ---- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or refuse when there are too many."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._idle_since = self.loop.time()
+        self._timer = self.loop.call_later(self._patience.head_s, self._watch)
+        if len(self.connections) > self._patience.max_connections:
+            self._end(Unavailable("too many connections are open.", "close some, or try again in a second"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it; calls that are not answered yet are answered into the void."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for call in self._calls:
+            call.disconnected = True
+        self._calls.clear()
+        self._hot = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a chunk: a call as they were before, or whatever the parser makes of it."""
+        if not self._calls and not self._reading:
+            known = self._door.known.get(data[: data.find(_END) + 4])
+            if known is not None and len(data) == known.num_bytes and self._is_free(known):
+                self.cycle = call = Call(self, known.target, not self._draining, known.caller, data[known.num_head :])
+                self._calls.append(call)
+                self._door.add(call)
+                return
+        if self._ended:
+            return
+        self._chunk, self._fresh = data, not self._reading
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._patience.max_head_bytes:
+                self._end(HeadTooLarge("the headers are too long.", "send fewer of them"))
+        elif self._reading:
+            self._raw_bytes += len(data)
+            # Chunks of one byte each are six times as long; beyond that it is trailers or extensions without end.
+            if self._raw_bytes > 6 * self._door.max_body_bytes + self._patience.max_head_bytes:
+                self._end(TooLarge("the body is larger than it may be.", "send less, in larger chunks"))
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Answer what was asked before the caller closed its half, then close."""
+        if self._calls:
+            self._calls[-1].keep_alive = False
+        elif self.cycle is not None and not self.cycle.response_complete and not self._reading:
+            (self.pipeline[0][0] if self.pipeline else self.cycle).keep_alive = False
+        else:
+            return None
+        self._ended = True
+        return True
+
+    def _is_free(self, known: Known) -> bool:
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.pipeline and self._door.is_valid(known)
+
+    def send_400_response(self, msg: str) -> None:
+        """Tell of bytes that are no HTTP, unless something else was told already."""
+        self._end(Malformed("this is no HTTP/1.1 request.", "see RFC 9112"))
+
+    def shutdown(self) -> None:
+        """Close, but not under the feet of a call that is on its way."""
+        self._draining = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(self._patience.drain_s, self._close_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    def _end(self, error: InvalidRequest) -> None:
+        """Tell what is wrong, after what was asked before, and close."""
+        if self._ended or self.transport.is_closing():
+            return
+        self._ended = True
+        if self._hot is not None:
+            self._hot.keep_alive = False
+            self._hot.refuse(error)
+        elif self._calls:
+            call = Call(self, REFUSAL, False, ANYBODY)
+            self._calls.append(call)
+            call.refuse(error)
+        elif self._is_slow_busy():
+            self.cycle.keep_alive = False
+            self.cycle.message_event.set()
+        else:
+            self.transport.write(plain_problem(error))
+            self._linger()
+        self._hot = None
+
+    def _linger(self) -> None:
+        """Close once the caller has had time to read: bytes that nobody takes would reset the connection under it."""
+        self._ended = True
+        transport = self.transport
+        if len(self.connections) > self._patience.max_connections + _MAX_REFUSED or not transport.can_write_eof():
+            transport.close()
+            return
+        transport.write_eof()
+        self.loop.call_later(self._patience.linger_s, transport.close)
+
+    # ---- time
+
+    def _watch(self) -> None:
+        """Close what takes too long. One lazy timer serves all limits, so that no call sets or stops one."""
+        self._timer = None
+        if self.transport is None or self.transport.is_closing():
+            return
+        now, patience = self.loop.time(), self._patience
+        ends = self._ends(now)
+        if ends > now:
+            # Not later than a head may take: one that begins meanwhile is found out in time.
+            self._timer = self.loop.call_at(min(ends, now + patience.head_s), self._watch)
+        elif self.flow.write_paused:
+            self.transport.abort()  # it does not read: there is no point in writing more
+        elif self._in_head and not self._calls:
+            self._end(TooSlow(f"the headers did not come within {patience.head_s:g} s.", "send them at once"))
+        elif self._hot is not None:
+            self._end(TooSlow(f"the body did not come within {patience.body_s:g} s.", "send it at once"))
+        else:
+            self.transport.close()
+
+    def _ends(self, now: float) -> float:
+        if self.flow.write_paused:
+            return self._paused_at + self._patience.read_s
+        if self._reading:
+            return self._due
+        if self._calls or not (self.cycle is None or self.cycle.response_complete):
+            return now + self._patience.idle_s
+        return self._idle_since + self._patience.idle_s
+
+    def pause_writing(self) -> None:
+        """The caller reads too slowly: take nothing more from it."""
+        self._paused_at = self.loop.time()
+        self.flow.pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self.flow.resume_writing()
+        if len(self._calls) < _MAX_CALLS and not self.pipeline:
+            self.flow.resume_reading()
+
+    # ---- what the parser finds
+
+    def on_message_begin(self) -> None:
+        """Expect a head."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._hot = None
+        self._reading = self._in_head = True
+        self._whole, self._fresh = self._fresh, False
+        self._head_bytes = self._raw_bytes = 0
+        self._due = self.loop.time() + self._patience.head_s
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Remember a header, up to a number."""
+        self.headers.append((name.lower(), value))
+        if len(self.headers) > self._patience.max_headers:
+            self._end(HeadTooLarge(f"there are more than {self._patience.max_headers} headers.", "send fewer of them"))
+            raise ValueError("too many headers")
+
+    def on_headers_complete(self) -> None:
+        """Decide which way a request goes."""
+        self._in_head = False
+        if len(self._chunk) > self._patience.max_head_bytes:
+            self._check_head()
+        self._due = self.loop.time() + self._patience.body_s
+        if self._ignoring or (self._calls and not self._calls[-1].keep_alive):
+            self._ignoring = True  # what comes after `connection: close`
+            return
+        target = self._door.target(self.url) if self.parser.get_method() == b"POST" else None
+        if target is None or self.pipeline or self._is_slow_busy() or not self._is_usual():
+            self._slow()
+        else:
+            self._begin(target)
+
+    def _check_head(self) -> None:
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self._patience.max_head_bytes:
+            self._end(HeadTooLarge("the headers are too long.", "send fewer of them"))
+            raise ValueError("too long a head")
+
+    def _is_slow_busy(self) -> bool:
+        cycle = self.cycle
+        return cycle is not None and type(cycle) is not Call and not cycle.response_complete
+
+    def _is_usual(self) -> bool:
+        return not any(name in _UNUSUAL for name, _ in self.headers)
+
+    def _begin(self, target: Target) -> None:
+        keep_alive = (
+            not self._draining and self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        )
+        self.cycle = call = Call(self, target, keep_alive, ANYBODY)
+        self._calls.append(call)
+        given = dict(self.headers)
+        limit = self._door.max_body_bytes
+        try:
+            if int(given.get(b"content-length", b"0")) > limit:
+                call.keep_alive = False
+                raise TooLarge(f"the body is larger than {limit} bytes.", "send less, or raise max_body_bytes")
+            call.caller = self._door.caller(given.get(b"authorization"))
+        except InvalidRequest as error:
+            call.refuse(error)
+            return
+        self._hot = call
+        if len(self._calls) >= _MAX_CALLS:
+            self.flow.pause_reading()
+
+    def _slow(self) -> None:
+        """Hand the request to ASGI, as if uvicorn had seen it from the beginning."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)
+        self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in headers)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        call = self._hot
+        if call is None:
+            if type(self.cycle) is not Call and not self._ignoring:
+                super().on_body(body)
+        elif not call.body:
+            call.body = body
+        else:
+            call.parts = call.parts or [call.body]
+            call.parts.append(body)
+            if sum(map(len, call.parts)) > self._door.max_body_bytes:
+                self._hot, call.keep_alive = None, False
+                limit = self._door.max_body_bytes
+                call.refuse(TooLarge(f"the body is larger than {limit} bytes.", "send less, or raise max_body_bytes"))
+
+    def on_message_complete(self) -> None:
+        """Hand a whole call over."""
+        self._reading = False
+        call, self._hot = self._hot, None
+        if call is None:
+            if type(self.cycle) is not Call and not self._ignoring:
+                super().on_message_complete()
+            return
+        if call.parts is not None:
+            call.body, call.parts = b"".join(call.parts), None
+        elif self._whole and call.keep_alive:
+            self._remember(call)
+        self._door.add(call)
+
+    def _remember(self, call: Call) -> None:
+        """Know this head next time, if the chunk was this call and nothing more."""
+        num_head = self._chunk.find(_END) + 4
+        if num_head + len(call.body) == len(self._chunk):
+            self._door.remember(self._chunk[:num_head], call, len(self._chunk))
+
+    # ---- replies
+
+    def send(self, call: Call, head: bytes, body: bytes) -> None:
+        """Write a reply in its turn."""
+        if call.disconnected:
+            return
+        calls = self._calls
+        if calls[0] is not call:
+            call.head, call.reply = head, body
+            return
+        calls.popleft()
+        self._write(call, head, body)
+        while calls and calls[0].head:
+            call = calls.popleft()
+            self._write(call, call.head, call.reply)
+        if not calls:
+            self._answered_all()
+        elif self.flow.read_paused and len(calls) <= _MAX_CALLS // 2 and not self.flow.write_paused:
+            self.flow.resume_reading()
+
+    def _write(self, call: Call, head: bytes, body: bytes) -> None:
+        call.response_complete = True
+        self.server_state.total_requests += 1
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if call.keep_alive:
+            transport.write(b"%b\r\n%b" % (head, body))
+            return
+        transport.write(b"%bconnection: close\r\n\r\n%b" % (head, body))
+        if self._reading:
+            self._linger()
+        else:
+            transport.close()
+
+    def _answered_all(self) -> None:
+        if self.pipeline:
+            self.server_state.total_requests -= 1
+            self.on_response_complete()
+            return
+        self._idle_since = self.loop.time()
+        if self.flow.read_paused and not self.flow.write_paused:
+            self.flow.resume_reading()
+
+    def on_response_complete(self) -> None:
+        """ASGI has answered: go on with what was piped behind."""
+        self.server_state.total_requests += 1
+        self._idle_since = self.loop.time()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+

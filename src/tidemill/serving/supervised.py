@@ -1,0 +1,95 @@
+"""One of several gateway processes behind one port: `python -m tidemill.serving.supervised FD`, by the supervisor.
+
+FD is one end of a socket pair. The supervisor sends one line of settings; the worker answers a line when it serves, or
+why it cannot. When the other end closes, the supervisor is gone, and the worker drains and ends: no orphan keeps the
+port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tidemill.errors import TidemillError
+from tidemill.serving.serve import run
+from tidemill.stores.home import Home
+
+
+class Hello(msgspec.Struct, kw_only=True):
+    """What the supervisor sends: `settings` of `serve.run`, and the descriptors that the worker has inherited.
+
+    `listener` is the socket that all workers take connections from, None where each binds the port for itself. `counts`
+    are the files of `Totals`, of which `number` is this worker's.
+    """
+
+    home: str
+    settings: dict[str, Any]
+    number: int
+    counts: list[int]
+    listener: int | None
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What a worker says: the address it serves, or why it does not."""
+
+    address: str = ""
+    problem: str = ""
+    hint: str = ""
+
+
+def send(channel: socket.socket, message: Hello | Answer) -> None:
+    """Send a line."""
+    channel.sendall(msgspec.json.encode(message) + b"\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until told to end; return the exit code."""
+    channel = socket.socket(fileno=int(arguments[0]))  # open until the very end, for the thread that listens
+    hello = msgspec.json.decode(_line(channel), type=Hello)
+    inherited = [channel.fileno(), *hello.counts, *([] if hello.listener is None else [hello.listener])]
+    for descriptor in inherited:
+        os.set_inheritable(descriptor, False)  # a model's process must not keep them open after this one's end
+    threading.Thread(target=_end_with, args=(channel,), name="tidemill-supervisor", daemon=True).start()
+    try:
+        run(
+            Home(hello.home),
+            **hello.settings,
+            reuse_port=hello.listener is None,
+            listener=None if hello.listener is None else socket.socket(fileno=hello.listener),
+            counts=(hello.counts, hello.number),
+            ready=lambda address: send(channel, Answer(address=address)),
+        )
+    except TidemillError as error:
+        send(channel, Answer(problem=error.message, hint=error.hint))
+        return 1
+    return 0
+
+
+def _line(channel: socket.socket) -> bytes:
+    read = b""
+    while not read.endswith(b"\n"):
+        more = channel.recv(1 << 16)
+        if not more:
+            sys.exit(1)  # the supervisor has gone already
+        read += more
+    return read
+
+
+def _end_with(channel: socket.socket) -> None:
+    """Wait for the supervisor's end, then ask this process for its own."""
+    with contextlib.suppress(OSError):  # a broken connection is an end too
+        while channel.recv(64):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

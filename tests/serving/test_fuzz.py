@@ -1,0 +1,42 @@
+"""Whatever is sent, a gateway answers it well-formed, without a fault of its own, and goes on as before.
+
+A thousand cases of `fuzzing`, always the same; `benchmarks/fuzz.py` sends as many as you like.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from artefacts import graph
+from fuzzing import Caller, Tally, make
+from served import Place, predict, process, until
+
+
+@pytest.fixture
+def pets(place: Place) -> Place:
+    place.publish()
+    place.route(stable=place.add(graph(1)))
+    return place
+
+
+def test_a_gateway_outlives_what_nobody_should_send(pets: Place) -> None:
+    tally = Tally()
+    with process(pets) as (started, address), httpx.Client(base_url=address, timeout=30) as client:
+        assert predict(client).status_code == 200
+        gateway = psutil.Process(started.pid)
+        before = len(gateway.net_connections())
+        caller = Caller("127.0.0.1", int(address.rpartition(":")[2]), tally)
+        for index in range(1000):
+            caller.run(f"case {index}", make(7, index, tally.ids[:1]))
+        caller.close()
+        assert not tally.problems, "\n".join(tally.problems[:20])
+        assert predict(client).status_code == 200
+        until(lambda: len(gateway.net_connections()) <= before)
+    assert {kind.split()[0] for kind in tally.statuses} == {
+        "predict", "feedback", "infer", "binary", "get", "pipelined", "edge", "cut"
+    }  # fmt: skip
+    assert sum(count for kind, count in tally.statuses.items() if kind.endswith(" 200")) > 100
+    assert Path(pets.home.segments).exists()
