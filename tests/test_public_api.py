@@ -19,19 +19,24 @@ NAMES = [
 ]  # fmt: skip
 
 MEMBERS = {
+    "adapt": ["Abstain", "Adapt", "Never", "Threshold"],
     "curate": ["Curate", "FeedbackDriven", "Mix", "Random", "Stratified", "Uncertain"],
     "dataset": ["Dataset", "Everything", "Replay", "Union", "Window"],
-    "guard": ["Errors", "Guard", "Latency", "NoWorse", "SampleRatio"],
+    "guard": ["Abstains", "Difference", "Disagreement", "Errors", "Guard", "Latency", "NoWorse", "SampleRatio"],
     "label": ["Either", "Feedback", "Label", "Queue"],
     "log": ["Everything", "Log", "Sample"],
-    "offline": ["Approval", "AtLeast", "BeatsBaseline", "Latency", "Majority", "NoWorse", "Offline"],
-    "online": ["Gradual", "Now", "Online", "Shadow", "Then"],
+    "offline": [
+        "Approval", "AtLeast", "Baseline", "BeatsBaseline", "Calibrated", "Forgets", "Human", "Latency", "Linear",
+        "Majority", "NoWorse", "Offline", "Previous", "Rule", "Size", "Suites",
+    ],
+    "online": ["AB", "Bake", "Gradual", "Now", "Online", "Shadow", "Then"],
     "trigger": ["AllOf", "Amount", "AnyOf", "AtMost", "Degraded", "Every", "Manual", "Trigger"],
 }
 
 OTHERS = {
     "metrics": [
-        "Accuracy", "EventRate", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "match", "weighted_mean",
+        "Accuracy", "EventRate", "EventValue", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "events_of", "match",
+        "weighted_mean",
     ],
     "trainers": ["Sklearn", "Torch"],
     "transforms": [
@@ -84,7 +89,8 @@ def _own(module: ModuleType) -> dict[str, type]:
     found = {
         n: v for n, v in vars(module).items() if not n.startswith("_") and (inspect.isclass(v) or inspect.isfunction(v))
     }
-    return {n: found[n] for n in sorted(found) if found[n].__module__ == module.__name__}
+    listed = getattr(module, "__all__", ())  # what a module shows of its neighbours
+    return {n: found[n] for n in sorted(found) if found[n].__module__ == module.__name__ or n in listed}
 
 
 def _is_member(kind: object) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tidemill.app import App as App
+    from tidemill.batches import batch as batch
     from tidemill.errors import TidemillError as TidemillError
     from tidemill.manifest import Limits as Limits
     from tidemill.model import Model as Model
@@ -51,11 +52,13 @@ _NAMES = {
     "TrainingData": "tidemill.model",
     "Value": "tidemill.schema",
     "Verdict": "tidemill.records",
+    "batch": "tidemill.batches",
 }
 
 _MODULES = {
     "curate": "tidemill.strategy.curate",
     "dataset": "tidemill.strategy.dataset",
+    "adapt": "tidemill.strategy.adapt",
     "guard": "tidemill.strategy.guard",
     "label": "tidemill.strategy.label",
     "log": "tidemill.strategy.log",

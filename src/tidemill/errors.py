@@ -20,7 +20,8 @@ TidemillError                 message = what is wrong, with the value; hint = th
 ├── ModelError                an artefact does not load, or does not reproduce its example
 │   ├── ModelHung             a Python model did not answer in time, and its worker was killed
 │   └── NotExportable         the trained object has no ONNX form
-└── TrainingError             a trainer raised, hung, was killed or returned NaN
+├── TrainingError             a trainer raised, hung, was killed or returned NaN
+└── BacktestError             a step failed while a strategy was tried on a recorded stream
 ```
 """
 
@@ -151,3 +152,7 @@ class NotExportable(ModelError):
 
 class TrainingError(TidemillError):
     """A trainer raised, hung, was killed or returned something unusable."""
+
+
+class BacktestError(TidemillError):
+    """A step failed while a strategy was tried on a recorded stream."""

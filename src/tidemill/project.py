@@ -16,8 +16,9 @@ from types import ModuleType
 
 import numpy as np
 
+from tidemill.batches import Batch
 from tidemill.clock import duration
-from tidemill.errors import ProjectError, TidemillError
+from tidemill.errors import InvalidInput, ProjectError, TidemillError
 from tidemill.manifest import Limits, Manifest
 from tidemill.model import Trainer
 from tidemill.policy import Policy
@@ -40,9 +41,11 @@ class Project:
     `unit` names what the route sticks to and statistics count once. The first of `metrics` is the one to optimise.
     `cohorts` are SQL conditions over tags, inputs and projections. `suites` are test cases that candidates have to
     pass. `policy` is how scores become decisions at first; `tidemill policy` changes it later, without a new model.
+    `batches` are predictions over whole tables that the loop makes on a schedule.
     With `near_duplicates`, examples whose text, images or tensors are nearly the same are all for training or all for
     tests, as equal ones always are. `keep_log` is how long predictions and feedback stay in the log, in whole days; by
-    default for ever.
+    default for ever. `default` is the decision that is answered when no version can, instead of a refusal. With
+    `cache_bytes`, each gateway process remembers the scores of inputs it has seen, in so much memory.
 
     Raises:
         ProjectError: something in it is wrong; the message names the part, the value and the next move.
@@ -60,8 +63,11 @@ class Project:
     strategy: Strategy = field(default_factory=Strategy)
     policy: Policy = field(default_factory=Policy)
     near_duplicates: bool = True
+    batches: Sequence[Batch] = ()
     keep_log: timedelta | str | None = None
     limits: Limits = field(default_factory=Limits)
+    default: str | float | None = None
+    cache_bytes: int = 0
 
     def __post_init__(self) -> None:
         self._check_name()
@@ -80,7 +86,9 @@ class Project:
         self._check_metrics_are_declared()
         self._check_suites()
         self._check_policy()
+        self._check_serving()
         self._check_keep_log()
+        self._check_batches()
 
     def _check_name(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -153,6 +161,15 @@ class Project:
             raise ProjectError(f"policy is {self.policy!r}.", "give tm.Policy(abstain_below=0.6), or leave it out")
         self.policy.check(self.output)
 
+    def _check_serving(self) -> None:
+        if self.default is not None:
+            try:
+                object.__setattr__(self, "default", self.output.parse_label(self.default))
+            except InvalidInput as error:
+                raise ProjectError(f"default is no decision: {error.message}", error.hint) from error
+        if type(self.cache_bytes) is not int or self.cache_bytes < 0:
+            raise ProjectError(f"cache_bytes is {self.cache_bytes!r}.", "give a number of bytes, such as 64 * 2**20")
+
     def _check_keep_log(self) -> None:
         if self.keep_log is None:
             return
@@ -164,6 +181,14 @@ class Project:
                 f"keep_log is {age}: the loop would lose requests before their feedback has come.",
                 f"keep at least {math.ceil(least / timedelta(days=1))} days",
             )
+
+    def _check_batches(self) -> None:
+        object.__setattr__(self, "batches", tuple(self.batches))
+        names = [one.name if isinstance(one, Batch) else repr(one) for one in self.batches]
+        wrong = [one for one in self.batches if not isinstance(one, Batch)]
+        if wrong or len(set(names)) < len(names):
+            problem = f"{wrong[0]!r} is no batch" if wrong else "two batches have one name"
+            raise ProjectError(f"batches: {problem}.", 'use tm.batch("nightly", ...), each with its own name')
 
     @property
     def log_age(self) -> timedelta | None:
@@ -195,6 +220,8 @@ class Project:
             events=events_of(self.metrics),
             policy=self.policy,
             limits=self.limits,
+            default=self.default,
+            cache_bytes=self.cache_bytes,
             strategy=self.strategy.digest(),
         )
 

@@ -29,7 +29,8 @@ import numpy.typing as npt
 from tidemill.errors import InvalidInput, ProjectError
 from tidemill.records import Json
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_END = 3.4028235677973366e38
+"""From here on float32 rounds to infinity."""
 _MAX_SHOWN = 60
 _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxstring = 3, _MAX_SHOWN
@@ -295,9 +296,18 @@ def _nested(value: object, name: str, shape: Sequence[int]) -> npt.NDArray[np.fl
         raise InvalidInput(
             f"{name!r} has shape {list(array.shape)}, not {list(shape)}.", "send the declared shape", name
         )
-    if not np.abs(array).max(initial=0.0) <= _FLOAT32_MAX:  # nor is NaN
+    if _holds_bool(value):  # among numbers NumPy takes true for 1
+        raise InvalidInput(f"{name!r} holds true or false, which are no numbers.", "send numbers", name)
+    if not np.abs(array).max(initial=0.0) < FLOAT32_END:  # nor is NaN
         raise InvalidInput(f"{name!r} holds NaN, infinity or a number beyond float32.", "send finite numbers", name)
     return array
+
+
+def _holds_bool(value: object) -> bool:
+    if not isinstance(value, list):
+        return False
+    kinds = {*map(type, value)}
+    return bool in kinds or (list in kinds and any(map(_holds_bool, value)))
 
 
 class Output(Protocol):

@@ -14,13 +14,18 @@ from hypothesis import strategies as st
 
 from tidemill.errors import ProjectError
 from tidemill.records import Outcome, Trust, Verdict
-from tidemill.review.compare import majority, num_testable
+from tidemill.review.build import HeldOut, build_report
+from tidemill.review.compare import num_testable
+from tidemill.review.constant import by_rule, majority
 from tidemill.review.population import UNSAMPLED, population
-from tidemill.review.report import Report, build_report, evidence
+from tidemill.review.report import EvaluationSet, Report, evidence
 from tidemill.stats.metrics import F1, Accuracy, EventRate, Judged, LogLoss, MeanAbsoluteError, Metric
-from tidemill.strategy.offline import ALL, AtLeast, BeatsBaseline, Cell, Latency, NoWorse, OfflineNeeds, gate, needs
+from tidemill.strategy.evidence import ALL, Cell, Word
+from tidemill.strategy.gate import OfflineNeeds, gate, needs
+from tidemill.strategy.offline import AtLeast, BeatsBaseline, Human, Latency, NoWorse, Rule
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = 86_400_000_000
 CLASSES = ("a", "b")
 
 
@@ -42,7 +47,9 @@ def report(
     candidate: np.ndarray, live: np.ndarray | None = None, metrics: tuple[Metric, ...] = (Accuracy(),), **given_
 ):
     given_.setdefault("rng", np.random.default_rng(0))
+    held = {name: given_.pop(name) for name in ("cohorts", "probabilities", "received_at", "old") if name in given_}
     return build_report(
+        rows=HeldOut(**held),
         candidate=2,
         live=None if live is None else 1,
         dataset="d1",
@@ -134,7 +141,8 @@ def test_the_error_probability_is_shared_among_the_cohorts_only_where_the_gate_l
     candidate, live = two_versions(rng, num=500, differ=0.3)
     alone = report(candidate, live, cohorts=fifths(500), needs=needs([NoWorse("accuracy")]))
     shared = report(candidate, live, cohorts=fifths(500), needs=needs([BY_COHORT]))
-    for cohort in (ALL, *fifths(500)):
+    assert cell(alone).high == cell(shared).high  # all rows have half of it, however many cohorts there are
+    for cohort in fifths(500):
         assert cell(alone, cohort).high < cell(shared, cohort).high
         assert cell(alone, cohort).low == cell(shared, cohort).low
     two = needs([NoWorse("accuracy"), NoWorse("log_loss")])
@@ -159,9 +167,9 @@ def test_candidate_live_and_baseline_are_judged_on_the_same_rows():
     built = report(right, live, train_targets=np.array([0, 0, 1]))
     assert cell(built).n == 100
     assert (cell(built).candidate, cell(built).live) == (0.75, 0.5)
-    assert cell(built).baseline == pytest.approx(0.66)  # two thirds of the rows are of class a
+    assert cell(built).baselines["Majority()"] == pytest.approx(0.66)  # two thirds of the rows are of class a
     assert cell(built).gain == pytest.approx(0.25)
-    assert built.baseline == "Majority"
+    assert built.baselines == ("Majority()",)
 
 
 def test_a_row_that_one_version_did_not_answer_is_left_out_for_all():
@@ -209,7 +217,9 @@ def test_numbers_are_reported_like_classes():
     found = cell(built, metric="mean_absolute_error")
     assert found.gain == pytest.approx(found.live - found.candidate)
     assert found.low > 0
-    assert found.baseline == pytest.approx(np.abs(true - 0.1).mean())  # the median, which a far value does not move
+    assert found.baselines["Majority()"] == pytest.approx(
+        np.abs(true - 0.1).mean()
+    )  # the median, which a far value does not move
 
 
 def test_before_there_is_a_live_version_the_candidate_stands_beside_the_baseline_alone():
@@ -317,8 +327,11 @@ def full() -> Report:
     candidate, live = rng.random(200) < 0.9, rng.random(200) < 0.7
     built = report(
         candidate, live, metrics=(Accuracy(), F1("b")), cohorts={"newest": np.arange(200) > 150},
-        train_targets=np.array([0, 1, 0]), latency_ms=(2.0, 9.5), trust=Trust.TRUTH, needs=OfflineNeeds(),
+        train_targets=np.array([0, 1, 0]), trust=Trust.TRUTH, needs=OfflineNeeds(),
+        received_at=DAY * np.arange(200),
     )  # fmt: skip
+    tested = EvaluationSet(version="3fa9", dataset=5, num_rows=200, since=4, num_new=30, num_gone=0)
+    built = replace(built, latency_ms_p50=2.0, latency_ms_p99=9.5, size_mb=1.5, evaluation=tested)
     verdict = gate([NoWorse("accuracy"), Latency(5)], evidence(built, approval=None, now=NOW))
     return replace(built, verdicts=(verdict,), notes=("served as a Python model",))
 
@@ -332,9 +345,10 @@ def test_a_report_comes_back_from_json_as_it_was():
 
 def test_the_gate_sees_what_the_report_says():
     built = full()
-    seen = evidence(built, approval="approved", now=NOW)
+    word = Word(approved=True, by="ann", at=NOW)
+    seen = evidence(built, approval=word, now=NOW)
     assert (seen.cells, seen.candidate, seen.live, seen.latency_ms_p99) == (built.cells, 2, 1, 9.5)
-    assert (seen.approval, seen.trust, seen.now) == ("approved", "truth", NOW)
+    assert (seen.approval, seen.trust, seen.now) == (word, "truth", NOW)
     assert Latency(5).judge(seen).outcome is Outcome.FAIL
 
 
@@ -346,6 +360,7 @@ def test_a_person_can_read_the_report():
     assert "labels of trust truth or higher" in text
     assert "p99 9.5 ms" in text
     assert set(found) == {"all", "newest"}
+    assert "evaluation set 3fa9, 200 rows, 30 new and 0 gone since dataset 4" in text
     assert "| 200 |" in found["all"]
     assert f"+.{round(100 * cell(built).gain):02d}" in found["all"]
     assert "- **fail** gate: Latency(5): p99 latency is 9.5 ms" in text

@@ -81,9 +81,7 @@ EXAMPLE = [
 ]
 
 
-def onnx_artefact(
-    folder: Path, raw: bytes, *, schema: Schema = SCHEMA, scores: Any = None, ranges: Any = None
-) -> Path:
+def onnx_artefact(folder: Path, raw: bytes, *, schema: Schema = SCHEMA, scores: Any = None, ranges: Any = None) -> Path:
     folder.mkdir(parents=True)
     (folder / MODEL_ONNX).write_bytes(raw)
     artefact = Artefact(

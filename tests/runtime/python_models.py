@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-DAWDLES, CRASHES, HANGS, RAISES = 555.0, 666.0, 777.0, 888.0
+DAWDLES, CRASHES, HANGS, RAISES, LEAKS = 555.0, 666.0, 777.0, 888.0, 999.0
 
 
 class Fickle:
-    """Gives equal scores, unless told to dawdle, crash, hang or raise."""
+    """Gives equal scores, unless told to dawdle, crash, hang, raise or leak."""
+
+    leaked: list[bytes] = []  # noqa: RUF012
 
     @classmethod
     def load(cls, folder: Path) -> Fickle:
@@ -30,6 +32,8 @@ class Fickle:
             time.sleep(600)
         if (first == RAISES).any():
             raise ValueError("told to")
+        if (first == LEAKS).any():
+            self.leaked.append(b"x" * (40 << 20))
         return np.full((len(first), 3), 1 / 3, np.float32)
 
     def save(self, folder: Path) -> None:

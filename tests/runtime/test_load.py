@@ -12,6 +12,8 @@ from onnx import helper, numpy_helper
 
 from tidemill.errors import ModelError
 from tidemill.runtime.load import load
+from tidemill.runtime.onnx_model import chosen_providers
+from tidemill.runtime.threads import is_worth_keeping, is_worth_trying, share
 
 
 def columns(rows):
@@ -138,3 +140,34 @@ def test_a_python_model_that_does_not_load_is_refused_with_its_own_words(tmp_pat
 def test_a_python_model_whose_class_is_gone_is_refused(tmp_path, python_models):
     with pytest.raises(ModelError, match="does not load: AttributeError"):
         load(python_artefact(tmp_path / "a", "Gone"), project_file=python_models)
+
+
+def test_cuda_is_taken_where_there_is_one_and_the_cpu_for_what_is_left():
+    """Never TensorFloat-32: a version must answer as it was tested."""
+    everything = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    cuda, cpu = chosen_providers(everything)
+    assert (cuda, cpu) == (("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider")
+    assert chosen_providers(["AzureExecutionProvider", "CPUExecutionProvider"]) == ["CPUExecutionProvider"]
+
+
+def test_a_version_is_computed_on_what_the_machine_says_it_has(tmp_path):
+    folder, asked = onnx_artefact(tmp_path / "a", graph(1)), []
+
+    def machine():
+        asked.append(True)
+        return ["CPUExecutionProvider"]
+
+    assert load(folder, providers=machine).device == "cpu"
+    assert asked == [True]
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "copies", "threads"), [(8, 1, 1, 8), (8, 4, 1, 2), (8, 2, 2, 2), (2, 4, 2, 1), (1, 1, 1, 1)]
+)
+def test_all_copies_in_all_processes_take_the_cores_once(cores, workers, copies, threads):
+    assert share(cores, workers=workers, copies=copies) == threads
+
+
+def test_only_a_model_that_is_slow_on_one_thread_and_quicker_on_several_gets_them():
+    assert not is_worth_trying(0.001, 8) and not is_worth_trying(1.0, 1) and is_worth_trying(0.02, 2)
+    assert is_worth_keeping(0.02, 0.012) and not is_worth_keeping(0.02, 0.019)

@@ -114,6 +114,6 @@ def test_an_outlier_to_be_refused_is_told_what_was_learnt() -> None:
     RANGES.refuse(inputs, ["age", "country"])
     with pytest.raises(InvalidInput, match=r"input 'age' lies outside .* send a number from -?\d"):
         RANGES.refuse({**inputs, "age": 1e6}, ["age"])
-    with pytest.raises(InvalidInput, match="input 'country' lies outside .* send one of de, fr, nl"):
+    with pytest.raises(InvalidInput, match=r"input 'country' lies outside .* send one of de, fr, nl"):
         RANGES.refuse({**inputs, "country": "us"}, ["country"])
     RANGES.refuse({**inputs, "country": "us"}, ["age"])

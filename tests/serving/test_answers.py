@@ -121,7 +121,7 @@ def test_more_requests_than_may_wait_are_refused_at_once_with_retry_after(place)
     refused = [reply for reply in replies if reply.status_code == 503]
     assert refused and len(refused) < 64
     assert all(reply.headers["retry-after"] == "1" for reply in refused)
-    assert all("more requests wait" in reply.json()["detail"] for reply in refused)
+    assert all("too many requests wait" in reply.json()["detail"] for reply in refused)
     assert again.status_code == 200
 
 

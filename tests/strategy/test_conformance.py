@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import ModuleType
@@ -13,11 +13,17 @@ import numpy as np
 import pytest
 
 from tidemill.records import Outcome, Verdict
-from tidemill.strategy import curate, dataset, guard, label, log, offline, online, trigger
+from tidemill.strategy import adapt, curate, dataset, guard, label, log, offline, online, trigger
 from tidemill.strategy.member import Member
 from tidemill.testing.checks import check_stage, promises, same
 
-FAMILIES = [log, curate, label, trigger, dataset, offline, online, guard]
+FAMILIES = [log, curate, label, trigger, dataset, offline, online, guard, adapt]
+
+
+def short(inputs: Mapping[str, Any]) -> str:
+    """A rule."""
+    return "ok" if len(inputs["text"]) < 10 else "toxic"
+
 
 MEMBERS: list[Member] = [
     log.Everything(),
@@ -56,7 +62,19 @@ MEMBERS: list[Member] = [
     offline.Latency(30),
     offline.Suites(),
     offline.Suites(at_least=0.9, no_worse=False, inconclusive="pass"),
+    offline.BeatsBaseline(offline.Linear(100), "accuracy"),
+    offline.BeatsBaseline(offline.Human(0.9)),
+    offline.BeatsBaseline(offline.Previous()),
+    offline.Linear(),
+    offline.Human(0.9),
+    offline.Previous(),
+    offline.Rule(short),
+    offline.Forgets(),
+    offline.Forgets(0.1, inconclusive="fail"),
+    offline.Calibrated(0.05),
+    offline.Size(50),
     offline.Approval(),
+    offline.Approval(remind_every="12h", timeout="3d", on_timeout="reject"),
     online.Now(),
     online.Shadow(500),
     online.Gradual(),
@@ -66,6 +84,9 @@ MEMBERS: list[Member] = [
     guard.NoWorse(),
     guard.SampleRatio(),
     guard.Abstains(),
+    adapt.Never(),
+    adapt.Abstain(),
+    adapt.Threshold(label="b", precision=0.8),
     guard.Disagreement(0.1),
     guard.Difference("accuracy", margin=0.02),
     guard.Difference("accuracy", margin=0.02, before="14d"),

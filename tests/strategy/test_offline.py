@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,33 +13,40 @@ from hypothesis import strategies as st
 
 from tidemill.errors import ProjectError
 from tidemill.records import Outcome, Verdict
+from tidemill.strategy.evidence import Calibration, Cell, Evidence, Forgotten, Word
+from tidemill.strategy.gate import Offline, gate, needs
 from tidemill.strategy.offline import (
     Approval,
     AtLeast,
     BeatsBaseline,
-    Cell,
-    Evidence,
+    Calibrated,
+    Forgets,
+    Human,
     Latency,
+    Linear,
     Majority,
     NoWorse,
-    Offline,
-    gate,
-    needs,
+    Previous,
+    Rule,
+    Size,
 )
 
 PASS, FAIL, INCONCLUSIVE, UNKNOWN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.UNKNOWN
 GOOD = Cell(
-    metric="accuracy", cohort="all", n=1000, live=0.9, candidate=0.92, baseline=0.6, gain=0.02, low=0.01, high=0.03
-)
+    metric="accuracy", cohort="all", n=1000, live=0.9, candidate=0.92, baselines={"Majority()": 0.6},
+    gain=0.02, low=0.01, high=0.03,
+)  # fmt: skip
 WORSE = replace(GOOD, cohort="new_app", n=120, candidate=0.75, gain=-0.15, low=-0.22, high=-0.08)
 OPEN = replace(GOOD, cohort="old_app", n=60, candidate=0.89, gain=-0.01, low=-0.08, high=0.06)
 THIN = replace(WORSE, cohort="rare", n=7)
 
 
-def seen(*cells: Cell, live: int | None = 1, p99: float | None = 10.0, approval: str | None = None) -> Evidence:
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def seen(*cells: Cell, live: int | None = 1, p99: float | None = 10.0, **more: Any) -> Evidence:
     return Evidence(
-        cells=cells, candidate=2, live=live, now=datetime(2026, 1, 1, tzinfo=UTC),
-        latency_ms_p50=2.0, latency_ms_p99=p99, approval=approval,
+        cells=cells, candidate=2, live=live, now=NOW, latency_ms_p50=2.0, latency_ms_p99=p99, **more
     )  # fmt: skip
 
 
@@ -142,9 +151,66 @@ def test_a_candidate_must_beat_the_constant_answer():
     assert BeatsBaseline().judge(seen(GOOD)).outcome is PASS
     verdict = BeatsBaseline(Majority()).judge(seen(replace(GOOD, candidate=0.6)))
     assert (verdict.outcome, verdict.reason) == (FAIL, "accuracy is .60, Majority() has .60 (n 1000)")
-    assert BeatsBaseline().judge(seen(replace(GOOD, baseline=None))).outcome is INCONCLUSIVE
-    worse = replace(GOOD, metric="log_loss", candidate=0.7, baseline=0.6, higher_is_better=False)
+    assert BeatsBaseline().judge(seen(replace(GOOD, baselines={}))).outcome is INCONCLUSIVE
+    worse = replace(GOOD, metric="log_loss", candidate=0.7, higher_is_better=False)
     assert BeatsBaseline().judge(seen(worse)).outcome is FAIL
+
+
+def rule(inputs: Mapping[str, Any]) -> str:
+    return "a"
+
+
+def test_a_baseline_is_found_by_what_it_is():
+    cell = replace(GOOD, baselines={"Majority()": 0.6, "Linear()": 0.95, "Rule(rule)": 0.5})
+    assert BeatsBaseline(Linear()).judge(seen(cell)).outcome is FAIL
+    assert BeatsBaseline(Rule(rule)).judge(seen(cell)).outcome is PASS
+    assert BeatsBaseline(Human(0.93)).judge(seen(cell)).reason == "accuracy is .92, Human(0.93) has .93 (n 1000)"
+    assert BeatsBaseline(Human(0.91)).judge(seen(cell)).outcome is PASS
+
+
+def test_the_previous_version_is_a_baseline_once_there_is_one():
+    assert BeatsBaseline(Previous()).judge(seen(GOOD)).outcome is PASS
+    assert BeatsBaseline(Previous()).judge(seen(replace(GOOD, candidate=0.9))).outcome is FAIL
+    assert BeatsBaseline(Previous()).judge(seen(replace(GOOD, live=None), live=None)).outcome is PASS
+
+
+KEPT = Forgotten(cohort="all", n=900, lost=9, share=0.01, low=0.003, high=0.02)
+LOST = Forgotten(cohort="old_app", n=200, lost=40, share=0.2, low=0.13, high=0.27)
+
+
+def test_a_candidate_that_forgets_is_stopped_on_evidence_and_the_cohort_is_named():
+    assert Forgets(0.05).judge(seen(forgotten=(KEPT,))).outcome is PASS
+    verdict = Forgets(0.05).judge(seen(forgotten=(KEPT, LOST)))
+    assert (verdict.outcome, verdict.back_to) == (FAIL, "data")
+    assert verdict.reason == "forgets 40 of 200 on old_app (.20), wanted at most .05"
+    assert Forgets(0.2).judge(seen(forgotten=(KEPT, LOST))).outcome is INCONCLUSIVE
+    assert Forgets(0.3).judge(seen(forgotten=(KEPT, LOST))).outcome is PASS
+
+
+def test_what_there_is_too_little_of_cannot_be_forgotten():
+    assert Forgets().judge(seen(forgotten=(replace(LOST, n=29),))).outcome is INCONCLUSIVE
+    assert Forgets().judge(seen(live=None)).outcome is PASS
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"), [(0.06, 0.1, FAIL), (0.01, 0.05, PASS), (0.03, 0.08, INCONCLUSIVE)]
+)
+def test_the_interval_of_the_calibration_error_decides(low: float, high: float, outcome: Outcome):
+    found = Calibration(error=0.05, low=low, high=high, n=500)
+    assert Calibrated(0.05).judge(seen(calibration=found)).outcome is outcome
+    assert Calibrated(0.05).judge(seen()).outcome is INCONCLUSIVE
+
+
+def test_an_artefact_may_be_too_large():
+    assert Size(50).judge(seen(size_mb=50.0)).outcome is PASS
+    verdict = Size(50).judge(seen(size_mb=123.4))
+    assert (verdict.outcome, verdict.reason) == (FAIL, "the artefact takes 123 MB, wanted at most 50 MB")
+    assert Size(50).judge(seen()).outcome is INCONCLUSIVE
+
+
+def test_cells_of_a_period_are_there_to_be_looked_at_and_judged_by_nobody():
+    bad = replace(WORSE, cohort="all", period="2026-01")
+    assert NoWorse("accuracy", by="cohort").judge(seen(GOOD, bad)).outcome is PASS
 
 
 def test_latency_is_compared_at_the_99th_percentile():
@@ -156,9 +222,38 @@ def test_latency_is_compared_at_the_99th_percentile():
 
 def test_an_approval_waits_for_a_person_and_keeps_their_words():
     assert Approval().judge(seen(GOOD)).outcome is UNKNOWN
-    assert Approval().judge(seen(GOOD, approval="approved")).outcome is PASS
-    no = Approval().judge(seen(GOOD, approval="rejected: not on a Friday"))
-    assert (no.outcome, no.reason) == (FAIL, "version 2 was rejected: not on a Friday")
+    yes = Approval().judge(seen(GOOD, approval=Word(approved=True, by="ann", at=NOW)))
+    assert (yes.outcome, yes.reason) == (PASS, "version 2 was approved by ann")
+    assert yes.numbers == {"by": "ann", "at": "2026-01-01T00:00:00+00:00"}
+    no = Approval().judge(seen(GOOD, approval=Word(approved=False, by="bob", at=NOW, reason="not on a Friday")))
+    assert (no.outcome, no.reason) == (FAIL, "version 2 was rejected by bob: not on a Friday")
+
+
+def waited(member: Approval, days: float) -> Verdict:
+    return member.judge(seen(GOOD, asked_at=NOW - timedelta(days=days)))
+
+
+def test_while_nobody_speaks_the_reminders_that_are_due_are_counted():
+    assert [waited(Approval(), days).numbers["reminders"] for days in (0, 0.9, 1, 6.5)] == [0, 0, 1, 6]
+    assert waited(Approval(remind_every="6h"), 1).numbers["reminders"] == 4
+    assert waited(Approval(), 2).reason == (
+        "version 2 waits for a person to approve or reject it, since 2 days, 0:00:00"
+    )
+
+
+@pytest.mark.parametrize(("on_timeout", "outcome"), [("wait", UNKNOWN), ("reject", FAIL), ("approve", PASS)])
+def test_after_the_timeout_the_strategy_says_what_silence_means(on_timeout: str, outcome: Outcome):
+    member = Approval(timeout="7d", on_timeout=on_timeout)
+    assert waited(member, 6.9).outcome is UNKNOWN
+    late = waited(member, 7)
+    assert late.outcome is outcome
+    assert "7d" in late.reason
+    assert (
+        member.judge(
+            seen(GOOD, asked_at=NOW - timedelta(days=9), approval=Word(approved=True, by="ann", at=NOW))
+        ).outcome
+        is PASS
+    )  # a word counts for more than the silence before it
 
 
 def test_nobody_is_asked_to_approve_what_the_tests_refuse():
@@ -196,7 +291,9 @@ def test_needs_are_what_all_members_need():
     assert wanted.metrics == ("accuracy", "f1")
     assert wanted.compared == ("accuracy", "f1")
     assert wanted.by_cohort == ("accuracy",)
-    assert (wanted.cohorts, wanted.baseline, wanted.latency) == (True, "Majority", True)
+    assert (wanted.cohorts, wanted.latency) == (True, True)
+    assert wanted.baselines == ((Majority(), None),)
+    assert wanted.margins == (("accuracy", 0.02), ("f1", 0.02))
     assert needs([Approval()]) == needs([])
 
 
@@ -208,6 +305,14 @@ def test_needs_are_what_all_members_need():
         (lambda: NoWorse(min_rows=0), "min_rows is 0"),
         (lambda: NoWorse(inconclusive="shrug"), "inconclusive is 'shrug'"),
         (lambda: BeatsBaseline("majority"), "'majority' is no baseline"),  # type: ignore[arg-type]
+        (lambda: BeatsBaseline(Rule("short")), "'short' is no function"),  # type: ignore[arg-type]
+        (lambda: BeatsBaseline(Linear(0)), "max_rows is 0"),
+        (lambda: Forgets(at_most=1.5), "at_most is 1.5"),
+        (lambda: Forgets(inconclusive="shrug"), "inconclusive is 'shrug'"),
+        (lambda: Calibrated(at_most=0), "at_most is 0"),
+        (lambda: Size(0), "max_mb is 0"),
+        (lambda: Approval(on_timeout="panic"), "on_timeout is 'panic'"),
+        (lambda: Approval(timeout="0s"), "timeout is 0"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused_by_name(make: object, problem: str):

@@ -53,7 +53,7 @@ def test_the_json_is_plain_and_holds_every_stage():
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert list(data) == [
         "log", "curate", "label", "trigger", "dataset", "offline", "online",
-        "curate_every", "train_timeout", "start_from",
+        "curate_every", "train_timeout", "start_from", "test_trust",
     ]  # fmt: skip
     assert [member["member"] for member in data["offline"]] == ["NoWorse", "Latency"]
 

@@ -100,3 +100,14 @@ class Short(nn.Module):
 
 def no_module() -> str:
     return "Net"
+
+
+class Waves(nn.Module):
+    """A network with a function that ONNX has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) + torch.special.bessel_j0(x[:, :1])

@@ -34,6 +34,7 @@ COMMANDS = {
     "reject": "Stop a candidate, with a reason.",
     "promote": "Release a version step by step, or at once.",
     "rollback": "Take the candidate out of traffic, or return to the version before.",
+    "drill": "Rehearse the rollback on live traffic, and keep the evidence.",
     "policy": "Change how scores become decisions, without a new model; list policies, or go back.",
     "pause": "Open no new cycle and move no candidate on; guards still roll back.",
     "resume": "Go on after a pause.",

@@ -9,6 +9,7 @@ import typer
 from tidemill.cli.log_failure import LogFailureOption
 from tidemill.cli.settings import (
     DEFAULT_HOME,
+    ConnectionsOption,
     DatabaseOption,
     DurabilityOption,
     GrpcPortOption,
@@ -34,6 +35,7 @@ def serve(
     on_log_failure: LogFailureOption = "refuse",
     workers: WorkersOption = 1,
     grpc_port: GrpcPortOption = None,
+    max_connections: ConnectionsOption = 4096,
 ) -> None:
     """Run the gateway: it answers predictions, takes feedback, and logs both before it answers."""
     settings: dict[str, Any] = {
@@ -43,6 +45,7 @@ def serve(
         "durability": durability,
         "on_log_failure": on_log_failure,
         "grpc_port": grpc_port,
+        "max_connections": max_connections,
     }
     if workers == 1:
         gateway.run(Home(home).make(), **settings)

@@ -46,6 +46,15 @@ GrpcPortOption = Annotated[
         "--grpc-port", envvar="TIDEMILL_GRPC_PORT", min=0, max=65535, help="Port for gRPC; none unless it is given."
     ),
 ]
+ConnectionsOption = Annotated[
+    int,
+    typer.Option(
+        "--max-connections",
+        envvar="TIDEMILL_MAX_CONNECTIONS",
+        min=1,
+        help="How many connections each gateway process holds; the next ones are told 503.",
+    ),
+]
 ByOption = Annotated[str, typer.Option("--by", help="Who asks; your user name by default.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the action.")]

@@ -12,9 +12,9 @@ from rich.text import Text
 from tidemill.app import App
 from tidemill.cli.screen import quality_table, verdict_line, verdict_lines
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
-from tidemill.clock import duration
+from tidemill.clock import duration, from_micros
 from tidemill.monitor.status import Status
-from tidemill.records import Route, Verdict
+from tidemill.records import Json, Route, Verdict
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -55,8 +55,25 @@ def show(console: Console, found: Status, period: str) -> None:
         console.print(Text(f"{command.at:%Y-%m-%d %H:%M:%S}  {said}"))
     for line in verdict_lines(found.verdicts):
         console.print(line)
+    for name, state in found.batches.items():
+        console.print(batch_line(name, state))
     for step, trouble in found.trouble.items():
         console.print(Text.assemble((f"step {step} failed {trouble['times']} times: ", "red"), trouble["error"]))
+
+
+def batch_line(name: str, state: Json) -> Text:
+    """Return how a scheduled batch prediction stands."""
+    line = Text(f"batch {name}: ")
+    if state.get("stale"):
+        line.append("STALE ", style="red")
+    status = state.get("status", "waits for its first version")
+    line.append(status, style="red" if status in ("failed", "resting") else "")
+    if status in ("failed", "resting"):
+        line.append(f" after attempt {state['attempt']}: {state['error']}")
+    if state.get("done_at") is not None:
+        last = f"{from_micros(state['done_at']):%Y-%m-%d %H:%M:%S}"
+        line.append(f"; last {last}, {state['result']['num_rows']} rows by version {state['result']['version']}")
+    return line
 
 
 def route_text(route: Route | None) -> str:

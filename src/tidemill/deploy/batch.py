@@ -155,7 +155,7 @@ class _Job:
             pace = find_pace(loaded, self._schema, head, self._task)
             if progress is None:
                 progress = Progress(
-                    about=about, part_rows=pace.part_rows, batch_rows=order.batch_rows or pace.batch_rows
+                    about=about, part_rows=order.part_rows or pace.part_rows, batch_rows=pace.batch_rows
                 )
                 progress.write(self._workdir)
             self._task.batch_rows = progress.batch_rows

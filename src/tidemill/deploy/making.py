@@ -78,10 +78,15 @@ class Maker:
         checked = check_table(self._schema, part.table, wanted=self._loaded.inputs, key=task.key, typed=task.typed)
         refused = [(int(part.rows[at]), field, reason) for at, field, reason in checked.refused]
         refused += [(one.row, "", one.reason) for one in part.lost]
+        good, columns = np.flatnonzero(checked.good), checked.columns
+        outside = self._outside(columns)
+        if outside:
+            refused += [(int(part.rows[good[at]]), name, reason) for at, name, reason in outside]
+            inside = np.delete(np.arange(len(good)), [at for at, _, _ in outside])
+            good, columns = good[inside], {name: column[inside] for name, column in columns.items()}
         self._check(refused)
-        scored = self._scores(checked.columns, int(checked.good.sum()), part)
+        scored = self._scores(columns, len(good), part)
         finite = np.isfinite(scored.scores).all(axis=1)
-        good = np.flatnonzero(checked.good)
         refused += [(int(part.rows[at]), "", "the model's scores are NaN or infinite") for at in good[~finite]]
         self._check(refused)
         if refused:
@@ -90,6 +95,17 @@ class Maker:
             scored, good = _Scored(scored.scores[finite], scored.at[finite]), good[finite]
         self._write(part_file(self._workdir, part.number), self._made(part, good if len(good) < num else None, scored))
         return {"rows": len(good), "refused": len(refused)}
+
+    def _outside(self, columns: dict[str, Array]) -> list[tuple[int, str, str]]:
+        """Return the rows with an input that the version never saw the like of, where the project refuses those."""
+        if not self._schema.refused:
+            return []
+        found = {
+            at: next((name for name in names if name in self._schema.refused), None)
+            for at, names in self._loaded.ranges.outliers(columns).items()
+        }
+        reason = "input {!r} lies outside what the model learnt from"
+        return [(at, name, reason.format(name)) for at, name in sorted(found.items()) if name is not None]
 
     def _check(self, refused: Sequence[tuple[int, str, str]]) -> None:
         if refused and self._task.on_bad_row == "refuse":

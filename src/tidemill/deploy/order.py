@@ -27,8 +27,9 @@ class Order:
     """One batch prediction.
 
     `keep` names the columns that go into the output beside what is predicted, by default all that are no inputs.
-    `jobs` is how many rows are at work at once: by default as many as there are cores and work for. With `replace` an
-    output that is there gives way at the end. `restart` throws away what an interrupted job left; with
+    `jobs` is how many parts are at work at once, by default as many as there are cores and work for. `batch_rows` are
+    predicted by one call of the model, `part_rows` written down at once; both are measured by default. With `replace`
+    an output that is there gives way at the end. `restart` throws away what an interrupted job left; with
     `restart_if_changed` only where the input or an option has changed since.
     """
 
@@ -40,6 +41,7 @@ class Order:
     keep: tuple[str, ...] | None = None
     jobs: int | None = None
     batch_rows: int | None = None
+    part_rows: int | None = None
     replace: bool = False
     restart: bool = False
     restart_if_changed: bool = False

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.loop.baselines import baselines_judged
+from tidemill.loop.data_checks import checked_data
 from tidemill.loop.since import data_changes, evaluation_set, live_dataset
 from tidemill.loop.suites import run_suites
 from tidemill.loop.world import World
@@ -24,6 +25,7 @@ from tidemill.runtime.load import Loaded
 from tidemill.schema import Array, Columns
 from tidemill.stats.metrics import Judged
 from tidemill.strategy import gate
+from tidemill.training.known import KnownRows
 
 _NUM_TIMED = 200
 _ONNX_BATCH, _PYTHON_BATCH = 1024, 16
@@ -68,7 +70,8 @@ def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | N
         latency_ms_p50=p50,
         latency_ms_p99=p99,
         size_mb=world.size_mb(world.catalog.model(world.name, candidate).artefact),
-        changes=data_changes(world, training, before, rng),
+        changes=data_changes(world, training, before, rng) if world.explains else (),
+        data=checked_data(training, needs.data),
         suites=run_suites(world, world.project.suites, candidate=candidate, live=live, dataset=dataset),
         notes=(*report.notes, *notes, *_notes(world, candidate)),
     )
@@ -98,9 +101,9 @@ class _Rows:
         return HeldOut(
             cohorts={**cohort_masks(world.project, self.frame), **newest(received_at)},
             probabilities=self.frame["probability"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
-            received_at=received_at,
+            received_at=received_at if world.explains else None,
             old=old,
-            schema=world.project.schema,
+            schema=world.project.schema if world.explains else None,
             columns=self.columns,
             ids=self.ids,
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tidemill.loop.adapt import adapt
+from tidemill.loop.batch import batch
 from tidemill.loop.commands import commands
 from tidemill.loop.curate import curate
 from tidemill.loop.form import form
@@ -25,6 +27,8 @@ STANDING: Mapping[str, Callable[[Turn], bool]] = {
     "curate": curate,
     "label": label,
     "watch": watch,
+    "adapt": adapt,
+    "batch": batch,
     "retain": retain,
 }
 

@@ -56,6 +56,7 @@ class World:
     """One project's stores, as a step sees them."""
 
     times_models: ClassVar[bool] = True  # reports tell how long an answer takes
+    explains: ClassVar[bool] = True  # reports tell where a candidate fails, when, and how the data has changed
 
     project: Project
     project_file: str

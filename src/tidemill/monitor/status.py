@@ -17,7 +17,11 @@ from tidemill.stores.reservoir import Reservoir
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """One project now. `trouble` holds, by step, what it raised last and since when it is tried again."""
+    """One project now.
+
+    `trouble` holds, by step, what it raised last and since when it is tried again; `batches`, by name, how each
+    scheduled batch prediction stands (see `tidemill.loop.batch`).
+    """
 
     project: str
     now: datetime
@@ -34,6 +38,7 @@ class Status:
     num_labelled: int
     num_waiting: int
     trouble: Json
+    batches: Json
 
     def to_json(self) -> Json:
         """Return the status as JSON, times in ISO 8601."""
@@ -57,6 +62,7 @@ class Status:
             "quality": [q.to_json() for q in self.quality],
             "examples": {"all": self.num_examples, "labelled": self.num_labelled, "waiting": self.num_waiting},
             "trouble": self.trouble,
+            "batches": self.batches,
         }
 
 
@@ -90,4 +96,5 @@ def status(
         num_labelled=int(index["label"].is_not_null().sum()),
         num_waiting=reservoir.num_waiting(name),
         trouble=journal.state(name, "trouble") or {},
+        batches={one.name: journal.state(name, f"batch.{one.name}") or {} for one in project.batches},
     )

@@ -55,7 +55,7 @@ def failure_groups(
             size=len(at),
             loss_share=float(losses[rows[at]].sum() / whole) if whole > 0 else 0.0,
             typical=_typical(judged, schema, columns, rows[at]),
-            ids=tuple(ids[rows[at[order]]].tolist() for order in _middle(features[at])),
+            ids=tuple(ids[rows[at[_middle(features[at])]]].tolist()),
         )
         for at in groups
         if len(at) >= _LEAST_SIZE

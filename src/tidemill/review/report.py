@@ -10,6 +10,7 @@ import msgspec
 from tidemill.records import Json, Verdict
 from tidemill.review.change import Change
 from tidemill.review.failures import FailureGroup
+from tidemill.strategy.data_checked import DataChecked
 from tidemill.strategy.evidence import Calibration, Cell, Evidence, Forgotten, Word, number
 from tidemill.strategy.suite_result import SuiteResult
 
@@ -58,13 +59,14 @@ class Report:
     changes: tuple[Change, ...] = ()
     failures: tuple[FailureGroup, ...] = ()
     suites: tuple[SuiteResult, ...] = ()
+    data: tuple[DataChecked, ...] = ()
     trust: str = "people"
     notes: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
 
     def to_json(self) -> Json:
         """Return the report as plain JSON."""
-        return msgspec.to_builtins(self)
+        return msgspec.json.decode(msgspec.json.encode(self))
 
     @classmethod
     def from_json(cls, data: Json) -> Report:
@@ -112,6 +114,7 @@ def evidence(report: Report, *, approval: Word | None, now: datetime, asked_at: 
         calibration=report.calibration,
         forgotten=report.forgotten,
         suites=report.suites,
+        data=report.data,
         approval=approval,
         asked_at=asked_at,
         trust=report.trust,

@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _COUNTER_BITS = 26
+_COUNTER_MASK = (1 << _COUNTER_BITS) - 1
 _TAG_BYTES = 3
 
 
@@ -27,17 +28,21 @@ class IdMaker:
 
     def new(self, now_micros: int) -> str:
         """Return a new id for a request received at `now_micros`."""
-        self._counter = counter = (self._counter + 1) & ((1 << _COUNTER_BITS) - 1)
-        head = (
-            (now_micros // 1000) << 56  # 104 bits: all but the tag
-            | 7 << 52
-            | (counter >> 14) << 40
-            | 0b10 << 38
-            | (counter & 0x3FFF) << 24
-            | self._nonce
-        ).to_bytes(13, "big")
-        text = head.hex() + self._tag(head)
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return self.several(now_micros, 1)[0]
+
+    def several(self, now_micros: int, num: int) -> list[str]:
+        """Return as many new ids for requests received at `now_micros`; quicker than one after the other."""
+        base = (now_micros // 1000) << 56 | 7 << 52 | 0b10 << 38 | self._nonce
+        counter, keyed, out = self._counter, self._keyed.copy, []
+        for _ in range(num):
+            counter = (counter + 1) & _COUNTER_MASK
+            head = (base | (counter >> 14) << 40 | (counter & 0x3FFF) << 24).to_bytes(13, "big")
+            hasher = keyed()
+            hasher.update(head)
+            text = head.hex() + hasher.hexdigest()
+            out.append(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+        self._counter = counter
+        return out
 
     def issued(self, text: str) -> bool:
         """Tell whether `text` is an id, in canonical lower case, that a holder of this secret made."""

@@ -32,11 +32,12 @@ _PARTS = re.compile(
     r"|\.data/(version|serialization_id|alignment))"
 )
 _ARITHMETIC = re.compile(r"[A-Za-z0-9_+\-*/%(),.<>=&|~ ]*")
+_NAME = re.compile(r"'[A-Za-z]\w{0,40}'")
 _CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
 _FUNCTIONS = frozenset({
-    "Abs", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "FloatTrueDiv", "FloorDiv", "FloorToInt", "Ge", "Gt",
-    "IntTrueDiv", "Le", "Lt", "Max", "Min", "Mod", "ModularIndexing", "Ne", "Not", "Or", "PowByNatural", "PythonMod",
-    "ToFloat", "TruncToInt",
+    "Abs", "Add", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "FloatTrueDiv", "FloorDiv", "FloorToInt", "Ge", "Gt",
+    "IntTrueDiv", "Integer", "Le", "Lt", "Max", "Min", "Mod", "ModularIndexing", "Mul", "Ne", "Not", "Or", "Pow",
+    "PowByNatural", "PythonMod", "Rational", "Symbol", "ToFloat", "TruncToInt", "ceiling", "floor",
 })  # fmt: skip
 
 
@@ -113,6 +114,7 @@ def _check_json(data: Json) -> None:
 
 
 def _is_arithmetic(text: str) -> bool:
+    text = _NAME.sub("", text)
     return bool(_ARITHMETIC.fullmatch(text)) and "__" not in text and set(_CALLED.findall(text)) <= _FUNCTIONS
 
 

@@ -23,10 +23,15 @@ def assign(route: Route, unit: str, now_micros: int) -> Assigned:
     to the candidate and never takes one away. A candidate whose share has lapsed answers nobody.
     """
     share = share_in_force(route, now_micros)
+    return Assigned(routed(route, unit, share), share)
+
+
+def routed(route: Route, unit: str, share: float) -> int:
+    """Return the version that answers `unit` while the candidate's share in force is `share`."""
     if share > 0.0 and position(route.salt, unit) < share:
         assert route.candidate is not None
-        return Assigned(route.candidate, share)
-    return Assigned(route.stable, share)
+        return route.candidate
+    return route.stable
 
 
 def share_in_force(route: Route, now_micros: int) -> float:

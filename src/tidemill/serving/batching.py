@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -21,6 +21,7 @@ from tidemill.schema import Array
 INLINE_BELOW_S = 0.0005
 """A version whose full warm batch takes less runs in the event loop: a thread would cost more than it frees."""
 _TOO_SLOW_INLINE_S = 0.005
+_NEVER = float("inf")
 _WEIGHT = 0.2  # of the newest batch in what a row takes
 
 RAISED, TIMEOUT, NOT_FINITE, NOT_LOADED, OVERLOADED = "raised", "timeout", "not_finite", "not_loaded", "overloaded"
@@ -45,6 +46,9 @@ class Row(Struct, eq=False):
     deadline: float
     waits_in: Batcher | None = None
     is_running: bool = False
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass(slots=True)
@@ -114,10 +118,10 @@ Done = Callable[["Sequence[Any]", Scored], None]
 
 
 class Batcher:
-    """The queue of one version, and what empties it: the event loop itself, or one thread of its own.
+    """The queue of one version, and what empties it: the event loop itself, or threads of its own, one for each copy.
 
-    Every method is called in the event loop. Shadow rows run only when no other row waits, and at most `max_shadows`
-    are kept.
+    Every method is called in the event loop. No copy is idle while rows wait: those that are free share what has come.
+    Shadow rows run only when no other row waits, and at most `max_shadows` are kept.
     """
 
     def __init__(self, loaded: Loaded, *, done: Done, shadowed: Done, max_batch: int, inline: bool) -> None:
@@ -126,9 +130,10 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._rows: deque[Row] = deque()
         self._shadows: deque[Row] = deque()
-        self._busy = False
-        self._overdue_at = float("inf")
-        self._num_running = 0
+        self._copies = self._num_free = loaded.copies
+        self._woken = False
+        self._running: dict[int, tuple[int, float]] = {}  # of each batch in a thread: its rows, and when it is overdue
+        self._num_threads = 0
         self._row_s = 0.0  # what a row takes, a moving average over batches
         self._work: queue.SimpleQueue[tuple[list[Row], Done] | None] | None = None
         self.max_batch = max_batch
@@ -142,12 +147,13 @@ class Batcher:
     @property
     def wait_s(self) -> float:
         """How long the rows before a new one will take, as quick as the version is now."""
-        return (len(self._rows) + self._num_running) * self._row_s
+        num_running = sum(num_rows for num_rows, _ in self._running.values())
+        return (len(self._rows) + num_running) * self._row_s / self._copies
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the batch at work has outlived its rows: what is put in now would only wait for nothing."""
-        return time.monotonic() > self._overdue_at
+        """Whether all batches at work have outlived their rows: what is put in now would only wait for nothing."""
+        return not self._num_free and time.monotonic() > max((at for _, at in self._running.values()), default=_NEVER)
 
     def put(self, row: Row) -> None:
         """Queue a row for the next batch."""
@@ -155,14 +161,26 @@ class Batcher:
         self._rows.append(row)
         self._wake()
 
-    def put_shadow(self, row: Row) -> bool:
-        """Queue a shadow row; False when the queue of shadows is full."""
-        if len(self._shadows) >= 4 * self.max_batch:
-            return False
-        row.waits_in = self
-        self._shadows.append(row)
+    def put_all(self, rows: Sequence[Row]) -> None:
+        """Queue rows whose `waits_in` is this queue already."""
+        self._rows.extend(rows)
         self._wake()
-        return True
+
+    def room(self, max_waiting: int, max_wait_s: float) -> int:
+        """Return how many rows may be queued now, so that none waits longer than that."""
+        room = max_waiting - len(self._rows)
+        if self._row_s > 0.0:
+            room = min(room, 1 + int((max_wait_s - self.wait_s) / self._row_s))
+        return max(room, 0)
+
+    def put_shadows(self, rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
+        """Queue shadow rows, as many as the queue of shadows has room for; return the others."""
+        room = max(4 * self.max_batch - len(self._shadows), 0)
+        for row in rows[:room]:
+            row.waits_in = self
+        self._shadows.extend(rows[:room])
+        self._wake()
+        return rows[room:]
 
     def purge(self) -> None:
         """Drop rows that no longer wait here."""
@@ -170,53 +188,61 @@ class Batcher:
         self._shadows = deque(row for row in self._shadows if row.waits_in is self)
 
     def close(self) -> None:
-        """End the thread once it is through with its batch."""
+        """End the threads once they are through with their batches."""
         if self._work is not None:
-            self._work.put(None)
+            for _ in range(self._num_threads):
+                self._work.put(None)
 
     def _wake(self) -> None:
-        if not self._busy:
-            self._busy = True
+        if self._num_free and not self._woken:
+            self._woken = True
             self._loop.call_soon(self._next)  # after all that came in this turn of the loop
 
     def _next(self) -> None:
+        self._woken = False
         rows, done = self._take(self._rows), self._done
         if not rows:
             rows, done = self._take(self._shadows), self._shadowed
         if not rows:
-            self._busy = False
-        elif self.inline:
+            return
+        self._num_free -= 1
+        if self.inline:
             self._finish(rows, done, score(self._loaded, [row.inputs for row in rows]))
-        else:
-            self._overdue_at, self._num_running = max(row.deadline for row in rows), len(rows)
-            self._in_thread((rows, done))
+            return
+        for row in rows:
+            row.is_running = True
+        self._running[id(rows)] = len(rows), max(row.deadline for row in rows)
+        self._in_thread((rows, done))
+        self._go_on()  # another copy may be free for what is left
+
+    def _go_on(self) -> None:
+        if self._rows or self._shadows:
+            self._wake()
 
     def _take(self, waiting: deque[Row]) -> list[Row]:
-        rows: list[Row] = []
         now = time.monotonic()
-        while waiting and len(rows) < self.max_batch:
-            row = waiting.popleft()
-            if row.waits_in is self and row.deadline > now:
-                row.is_running = True
-                rows.append(row)
+        rows: list[Row] = []
+        while waiting and not rows:
+            share = -(-len(waiting) // self._num_free)
+            taken = [waiting.popleft() for _ in range(min(share, self.max_batch))]
+            rows = [row for row in taken if row.waits_in is self and row.deadline > now]
         return rows
 
     def _finish(self, rows: list[Row], done: Done, scored: Scored) -> None:
-        self._overdue_at, self._num_running = float("inf"), 0
+        self._running.pop(id(rows), None)
+        self._num_free += 1
         self._row_s += _WEIGHT * (scored.seconds / len(rows) - self._row_s)
         if scored.seconds > _TOO_SLOW_INLINE_S:
             self.inline = False  # its rows are larger than the examples it was measured with: do not hold up the others
         try:
             done(rows, scored)
         finally:
-            if self._rows or self._shadows:
-                self._loop.call_soon(self._next)
-            else:
-                self._busy = False
+            self._go_on()
 
     def _in_thread(self, batch: tuple[list[Row], Done]) -> None:
-        if self._work is None:
-            self._work = queue.SimpleQueue()
+        self._work = self._work or queue.SimpleQueue()
+        if len(self._running) > self._num_threads:
+            self._num_threads += 1
             threading.Thread(target=self._run, args=(self._work,), name="tidemill-version", daemon=True).start()
         self._work.put(batch)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
 from tidemill.errors import InvalidRequest
-from tidemill.serving.protocol import problem
+from tidemill.serving.protocol import Answer, problem
 from tidemill.serving.rows import Moment
 from tidemill.serving.tokens import CHALLENGE, Caller
 
@@ -29,12 +30,12 @@ class Connection(Protocol):
 class Target(Protocol):
     """What answers the calls of one path."""
 
-    def take(self, call: Call, moment: Moment) -> None:
-        """Answer a call that came at `moment`, now or later.
+    def take(self, calls: Sequence[Call], moment: Moment) -> None:
+        """Answer calls that came at `moment`, each now or later."""
+        ...
 
-        Raises:
-            InvalidRequest: it is refused.
-        """
+    def told(self, call: Call, answer: Answer) -> None:
+        """Reply with the answer to what `take` asked for."""
         ...
 
     def problem(self, error: InvalidRequest) -> bytes:
@@ -50,7 +51,8 @@ class _Event:
 class Call(Struct, eq=False):
     """A request of the hot path. To uvicorn it looks like one of its own cycles: its shutdown and its limits see it.
 
-    `head` and `reply` wait in a call that is answered before those that came earlier on its connection.
+    `head` and `reply` wait in a call that is answered before those that came earlier on its connection; `asked` and
+    `form` are its target's.
     """
 
     connection: Connection
@@ -63,9 +65,18 @@ class Call(Struct, eq=False):
     response_complete: bool = False
     head: bytes = b""
     reply: bytes = b""
+    asked: Any = None
+    form: Any = None
 
     message_event: ClassVar[Any] = _Event()
     more_body: ClassVar[bool] = False
+
+    def told(self, answer: Answer | InvalidRequest) -> None:
+        """Reply with an answer, or with why there is none."""
+        if isinstance(answer, Answer):
+            self.target.told(self, answer)
+        else:
+            self.refuse(answer)
 
     def answer(self, body: bytes) -> None:
         """Reply with JSON."""
@@ -101,7 +112,10 @@ def plain_problem(error: InvalidRequest) -> bytes:
 class _Refusal:
     """What a connection is told of bytes that are no call of any path."""
 
-    def take(self, call: Call, moment: Moment) -> None:
+    def take(self, calls: Sequence[Call], moment: Moment) -> None:
+        """Never called."""
+
+    def told(self, call: Call, answer: Answer) -> None:
         """Never called."""
 
     def problem(self, error: InvalidRequest) -> bytes:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import groupby, repeat
+from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from tidemill.errors import InvalidRequest, NotFound, Unavailable
+import numpy as np
+
+from tidemill.errors import InvalidRequest, Unavailable
 from tidemill.records import Prediction
+from tidemill.runtime.cache import Entry, ScoreCache, cache_key
 from tidemill.runtime.ids import IdMaker
-from tidemill.runtime.routing import assign
+from tidemill.runtime.routing import routed, share_in_force
 from tidemill.schema import Array, Parsed
 from tidemill.serving.batching import NOT_LOADED, OVERLOADED, RAISED, TIMEOUT, Batcher, Failure, Scored
 from tidemill.serving.fleet import Fleet
 from tidemill.serving.metrics import Metrics
-from tidemill.serving.protocol import Answer, PredictRequest, Unanswered
+from tidemill.serving.protocol import Answer, Unanswered
 from tidemill.serving.recorder import Recorder
-from tidemill.serving.rows import Done, InFlight, Moment, prediction
-from tidemill.serving.table import Plan, Table, Version
+from tidemill.serving.rows import Asked, Done, InFlight, Moment, predictions
+from tidemill.serving.table import Plan, Table, Version, Warm
 from tidemill.stores.segments import Batch
 
 _begun = attrgetter("begun")
@@ -41,6 +44,7 @@ class Deployment:
         self._secret = plan.secret
         self.ids = IdMaker(plan.secret)
         self._rows: set[InFlight] = set()
+        self._cache = ScoreCache(plan.manifest.cache_bytes)
         self.fleet = Fleet(plan, done=self._done, shadowed=self._shadowed)
 
     @property
@@ -50,55 +54,127 @@ class Deployment:
 
     # ---- the way in
 
-    def take(self, request: PredictRequest, moment: Moment, done: Done) -> None:
-        """Answer one request: `done` is called once, when its row is in the log, or when nobody can answer.
+    def take(self, asked: Sequence[Asked], moment: Moment) -> None:
+        """Answer requests that came together.
 
-        Raises:
-            InvalidInput: an input is not as declared, or lies outside what the model learnt from and shall then be
-                refused.
-            NotFound: it is pinned to a version that is not served.
-            Unavailable: too many requests wait.
+        Each one's `done` is called once: when its row is in the log, or, with what is wrong, when an input is not as
+        declared or lies outside what the model learnt from and shall then be refused, when it is pinned to a version
+        that is not served, when too many wait, or when nobody can answer.
         """
         table = self.table
-        inputs = request.inputs
-        if type(inputs) is not Parsed or table.hides:
-            inputs = table.manifest.schema.validate(inputs, key=self._secret)
-        row = self._row(table, inputs, request, moment, done)
-        if table.refused:
-            table.refuse_outliers(row.assigned, inputs)
-        problem = self._try_next(row)
-        if problem == OVERLOADED:
-            raise Unavailable(
-                f"more requests wait for {self.name!r} already than can be answered in time.", "try again in a second"
+        arms: dict[int, list[InFlight]] = {}
+        share = share_in_force(table.route, moment.received_at)
+        for (request, done), request_id in zip(asked, self.ids.several(moment.received_at, len(asked)), strict=True):
+            try:
+                inputs = self._canonical(table, request.inputs)
+                unit = request_id if request.unit is None else request.unit
+                if request.version is None:
+                    number = routed(table.route, unit, share)
+                else:
+                    number = table.pinned(request.version)
+                if table.refused:
+                    table.refuse_outliers(number, inputs)
+            except InvalidRequest as error:
+                self.refuse(done, error)
+                continue
+            arm = arms.get(number) or arms.setdefault(number, [self._arm(table, number, share, moment)])
+            row = arm[0].__copy__()
+            row.inputs, row.request_id, row.unit, row.subject, row.done = (
+                inputs,
+                request_id,
+                unit,
+                request.subject,
+                done,
             )
-        self._enter(row)
-        if problem is not None:
-            self._unanswered(row)
+            if request.version is not None:
+                row.pinned, row.share, row.chain = True, 0.0, row.chain[:1]
+            arm.append(row)
+        for number, (_, *rows) in arms.items():
+            version = table.versions[number]
+            self._queue(version, self._unknown(version, rows) if table.manifest.cache_bytes else rows)
 
-    def _row(
-        self, table: Table, inputs: dict[str, Any], request: PredictRequest, moment: Moment, done: Done
-    ) -> InFlight:
-        received_at, begun = moment
-        request_id = self.ids.new(received_at)
-        unit = request_id if request.unit is None else request.unit
-        pinned = request.version is not None
-        version, share = (table.pinned(request.version), 0.0) if pinned else assign(table.route, unit, received_at)
+    def refuse(self, done: Done, error: InvalidRequest) -> None:
+        """Refuse a request, and count it."""
+        self._metrics.requests[self.name, "none", str(error.status)] += 1
+        done(error)
+
+    def _canonical(self, table: Table, inputs: Any) -> dict[str, Any]:
+        if type(inputs) is Parsed and not table.hides:
+            return inputs
+        return table.manifest.schema.validate(inputs, key=self._secret)
+
+    def _arm(self, table: Table, number: int, share: float, moment: Moment) -> InFlight:
+        """Return a row with all that is the same for requests that came together for one version."""
         return InFlight(
-            inputs,
-            begun,
-            request_id=request_id,
-            received_at=received_at,
-            begun=begun,
-            ends=begun + table.manifest.limits.timeout_s,
-            unit=unit,
-            subject=request.subject,
+            {},
+            moment.begun,
+            request_id="",
+            received_at=moment.received_at,
+            begun=moment.begun,
+            ends=moment.begun + table.manifest.limits.timeout_s,
+            unit="",
+            subject=None,
             table=table,
-            assigned=version,
+            assigned=number,
             share=share,
-            chain=(table.versions[version],) if pinned else table.chain(version),
-            done=done,
-            pinned=pinned,
+            chain=table.chain(number),
         )
+
+    def _unknown(self, version: Version, rows: Sequence[InFlight]) -> Sequence[InFlight]:
+        """Answer the rows whose scores are remembered, and return the others, each with its key."""
+        if not isinstance(version.state, Warm):
+            return rows
+        table, names = rows[0].table, version.state.loaded.inputs
+        hits, scores, others = [], [], []
+        for row in rows:
+            row.key = cache_key(version.number, row.inputs, names)
+            entry = self._cache.get(row.key)
+            if entry is None:
+                others.append(row)
+                continue
+            if entry.outlier is not None:
+                self._note_outlier(version, row, entry.outlier)
+            hits.append(row)
+            scores.append(entry.scores)
+        if hits:
+            self._metrics.cache_hits[self.name, str(version.number)] += len(hits)
+            self._enter(hits)
+            self._decide(table, version, hits, np.array(scores), cached=True)
+        return others
+
+    def _remember(self, version: Version, rows: Sequence[InFlight], scores: Array) -> None:
+        for row, own in zip(rows, scores, strict=True):
+            if row.key is not None and row.assigned == version.number:
+                self._cache.put(row.key, Entry(own, row.outlier))
+        self._metrics.cache_bytes[self.name,] = self._cache.num_bytes
+
+    def _queue(self, version: Version, rows: Sequence[InFlight]) -> None:
+        """Queue rows for the version they are for, as many as it can answer in time; see who else takes the others."""
+        if not rows:
+            return
+        batcher, limits = version.batcher, rows[0].table.manifest.limits
+        room = 0
+        if batcher is not None and not batcher.is_stuck:
+            room = batcher.room(limits.max_waiting, limits.max_wait_s)
+        taken, others = rows[:room], rows[room:]
+        if taken:
+            assert batcher is not None
+            for row in taken:
+                row.waits_in, row.chain = batcher, row.chain[1:]
+                row.deadline = row.begun + limits.timeout_s / (1 + len(row.chain))
+            self._enter(taken)
+            batcher.put_all(taken)
+        for row in others:
+            problem = self._try_next(row)
+            if problem == OVERLOADED:
+                assert row.done is not None
+                self.refuse(
+                    row.done, Unavailable(f"too many requests wait for {self.name!r}.", "try again in a second")
+                )
+                continue
+            self._enter([row])
+            if problem is not None:
+                self._unanswered(row)
 
     def _try_next(self, row: InFlight) -> str | None:
         """Queue a row for the next version that may answer it; return why there is none.
@@ -114,7 +190,7 @@ class Deployment:
                 reason, detail = NOT_LOADED, f"version {version.number}: {version.problem}"
             elif batcher.is_stuck:
                 reason, detail = TIMEOUT, f"version {version.number} is at work on a batch that timed out"
-            elif batcher.num_waiting >= limits.max_waiting or batcher.wait_s > limits.max_wait_s:
+            elif not batcher.room(limits.max_waiting, limits.max_wait_s):
                 reason, detail = OVERLOADED, f"{batcher.num_waiting} requests wait for version {version.number}"
             else:
                 row.deadline = now + (row.ends - now) / (1 + len(row.chain))
@@ -128,26 +204,34 @@ class Deployment:
 
     def _done(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> None:
         for table, part, scores in _by_table(*self._sort_out(version, rows, scored)):
-            try:
-                self._answered(table, version, part, scores)
-            except Exception as error:  # an output's own code, which must not leave callers waiting
-                for row in part:
-                    self._failed(row, version, Failure(RAISED, f"deciding raised {type(error).__name__}: {error}"))
+            if table.manifest.cache_bytes:
+                self._remember(version, part, scores)
+            self._decide(table, version, part, scores)
+
+    def _decide(
+        self, table: Table, version: Version, rows: Sequence[InFlight], scores: Array, *, cached: bool = False
+    ) -> None:
+        try:
+            self._answered(table, version, rows, scores, cached=cached)
+        except Exception as error:  # an output's own code, which must not leave callers waiting
+            for row in rows:
+                self._failed(row, version, Failure(RAISED, f"deciding raised {type(error).__name__}: {error}"))
 
     def _sort_out(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> tuple[Sequence[InFlight], Array]:
         """Send the rows that failed on, and return the others, without those that were given up meanwhile."""
         self._count_batch(version, len(rows), scored.seconds)
-        good = []
+        batcher, good = version.batcher, []
         for i, row in enumerate(rows):
-            if row.waits_in is not version.batcher:
-                continue
-            row.waits_in = None
-            if i in scored.failures:
-                self._failed(row, version, scored.failures[i])
-            else:
+            if row.waits_in is batcher:
+                row.waits_in = None
                 good.append(i)
         for i in scored.outliers.keys() - scored.failures.keys():
             self._note_outlier(version, rows[i], scored.outliers[i])
+        if scored.failures:
+            for i in good:
+                if i in scored.failures:
+                    self._failed(rows[i], version, scored.failures[i])
+            good = [i for i in good if i not in scored.failures]
         if len(good) == len(rows):
             return rows, scored.scores
         return [rows[i] for i in good], scored.scores[good]
@@ -158,62 +242,61 @@ class Deployment:
                 self._metrics.outliers[self.name, str(version.number), name] += 1
         row.outlier = names
 
-    def _answered(self, table: Table, version: Version, rows: Sequence[InFlight], scores: Array) -> None:
-        predictions, model, named = self._predictions(table, version, rows, scores), self.name, table.named
+    def _answered(
+        self, table: Table, version: Version, rows: Sequence[InFlight], scores: Array, *, cached: bool
+    ) -> None:
+        decided = table.policy.decide(table.manifest.schema.output, scores)
+        made = predictions(rows, version.number, None, scores.tolist(), decided)
+        if cached:
+            for row in made:
+                row.cached = True
+        model, number, named = self.name, version.number, table.named
         answers = [
             Answer(
-                made.request_id,
+                row.request_id,
                 model,
-                made.answered_version,
-                made.decision,
-                made.scores or [],
-                made.abstained,
-                made.fallback_reason,
-                made.policy_version,
-                made.top_k,
+                number,
+                row.decision,
+                row.scores,  # type: ignore[arg-type]  # it has some
+                row.abstained,
+                row.fallback_reason,
+                row.policy_version,
+                row.top_k,
                 named,
             )
-            for made in predictions
+            for row in made
         ]
-        self._record(predictions, partial(self._reply, rows, answers))
-
-    def _predictions(
-        self, table: Table, version: Version, rows: Sequence[InFlight], scores: Array, latency_ms: float | None = None
-    ) -> list[Prediction]:
-        """Decide a batch and return its rows for the log."""
-        decisions, abstained, top_k = table.policy.decide(table.manifest.schema.output, scores)
-        now = time.monotonic()
-        return [
-            prediction(
-                row,
-                answered=version.number,
-                latency_ms=(now - row.begun) * 1e3 if latency_ms is None else latency_ms,
-                scores=listed,
-                decision=decision,
-                abstained=gave_up,
-                top_k=best,
-            )
-            for row, decision, gave_up, best, listed in zip(
-                rows, decisions, abstained, top_k or repeat(None, len(rows)), scores.tolist(), strict=True
-            )
-        ]
+        self._record(made, partial(self._reply, rows, answers))
 
     def _failed(self, row: InFlight, version: Version, failure: Failure) -> None:
         version.note(self.name, failure.detail)
         if row.reason is None:
             row.reason, row.detail = failure
         if row.done is None:
-            self._record([prediction(row, answered=0, latency_ms=0.0)], partial(self._leave, [row]))
+            self._record(predictions([row], 0, 0.0), partial(self._leave, [row]))
         elif self._try_next(row) is not None:
             self._unanswered(row)
 
     def _unanswered(self, row: InFlight) -> None:
-        """Log that nobody could answer, and say so."""
-        latency_ms = (time.monotonic() - row.begun) * 1e3
-        refusal = Unanswered(
-            f"no version of {self.name!r} can answer: {row.reason}.", "see why at /v1/models", row.request_id
-        )
-        self._record([prediction(row, answered=0, latency_ms=latency_ms)], partial(self._reply, [row], [refusal]))
+        """Log that nobody could answer, and say so, or answer the declared default."""
+        made, default = predictions([row], 0), self._default(row)
+        if default is None:
+            hint = "see why at /v1/models"
+            refusal = Unanswered(f"no version of {self.name!r} can answer: {row.reason}.", hint, row.request_id)
+            self._record(made, partial(self._reply, [row], [refusal]))
+            return
+        made[0].decision = default.decision
+        self._record(made, partial(self._reply, [row], [default]))
+
+    def _default(self, row: InFlight) -> Answer | None:
+        """Return the declared default as an answer, of version 0 with scores of 0; None where there is none."""
+        table = row.table
+        default = table.manifest.default
+        if default is None:
+            return None
+        scores = [0.0] * table.manifest.schema.output.num_scores
+        why, policy = f"default: {row.reason}", table.route.policy_version
+        return Answer(row.request_id, self.name, 0, default, scores, False, why, policy, None, table.named)
 
     # ---- the way out
 
@@ -234,9 +317,7 @@ class Deployment:
             self._shadow(rows, answers[0].version)
         self._leave(rows)
 
-    def _not_logged(
-        self, answers: Sequence[Answer | Unavailable], problem: str
-    ) -> Sequence[Answer | Unavailable]:
+    def _not_logged(self, answers: Sequence[Answer | Unavailable], problem: str) -> Sequence[Answer | Unavailable]:
         """Refuse what is not in the log, or, where that was asked for, answer it and say so."""
         if self._refuse:
             return [Unavailable(f"{problem}.", "free disk space, then try again")] * len(answers)
@@ -258,14 +339,14 @@ class Deployment:
         for begun, same in groupby(rows, _begun):
             latency.observe(now - begun, len(list(same)))
 
-    def _enter(self, row: InFlight) -> None:
-        self._rows.add(row)
-        row.table.num_rows += 1
+    def _enter(self, rows: Sequence[InFlight]) -> None:
+        self._rows.update(rows)
+        rows[0].table.num_rows += len(rows)
 
     def _leave(self, rows: Sequence[InFlight], _: str | None = None) -> None:
-        for row in rows:
-            self._rows.discard(row)
-            row.table.num_rows -= 1
+        """Forget rows of one table."""
+        self._rows.difference_update(rows)
+        rows[0].table.num_rows -= len(rows)
 
     def _count_batch(self, version: Version, num_rows: int, seconds: float) -> None:
         key = (self.name, str(version.number))
@@ -282,28 +363,21 @@ class Deployment:
             if number == answered:
                 continue
             version = table.versions[number]
-            for row in rows:
-                self._shadow_row(row, version, now, deadline)
+            shadows = [self._shadow_of(row, version, now, deadline) for row in rows]
+            self._enter(shadows)
+            if version.batcher is None:
+                for shadow in shadows:
+                    self._failed(shadow, version, Failure(NOT_LOADED, version.problem))
+                continue
+            for shadow in version.batcher.put_shadows(shadows):
+                self._drop(shadow)
 
-    def _shadow_row(self, row: InFlight, version: Version, now: float, deadline: float) -> None:
-        shadow = InFlight(
-            row.inputs,
-            deadline,
-            request_id=row.request_id,
-            received_at=row.received_at,
-            begun=now,
-            ends=now,
-            unit=row.unit,
-            subject=row.subject,
-            table=row.table,
-            assigned=version.number,
-            share=row.share,
-        )
-        self._enter(shadow)
-        if version.batcher is None:
-            self._failed(shadow, version, Failure(NOT_LOADED, version.problem))
-        elif not version.batcher.put_shadow(shadow):
-            self._drop(shadow)
+    def _shadow_of(self, row: InFlight, version: Version, now: float, deadline: float) -> InFlight:
+        shadow = row.__copy__()
+        shadow.assigned, shadow.begun, shadow.deadline, shadow.done = version.number, now, deadline, None
+        shadow.waits_in, shadow.is_running, shadow.chain = version.batcher, False, ()
+        shadow.pinned, shadow.reason, shadow.outlier, shadow.key = False, None, None, None
+        return shadow
 
     def _drop(self, shadow: InFlight) -> None:
         """Forget a shadow that did not get its turn: that says nothing about its version."""
@@ -312,8 +386,9 @@ class Deployment:
 
     def _shadowed(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> None:
         for table, part, scores in _by_table(*self._sort_out(version, rows, scored)):
-            predictions = self._predictions(table, version, part, scores, latency_ms=scored.seconds * 1e3)
-            self._record(predictions, partial(self._leave, part))
+            decided = table.policy.decide(table.manifest.schema.output, scores)
+            made = predictions(part, version.number, scored.seconds * 1e3, scores.tolist(), decided)
+            self._record(made, partial(self._leave, part))
 
     # ---- time and change
 
@@ -328,6 +403,7 @@ class Deployment:
             if version.batcher in late:
                 self._give_up(version, late[version.batcher])
         self.fleet.close_unused()
+        self._cache.resize(self.table.manifest.cache_bytes)
 
     def _give_up(self, version: Version, rows: list[InFlight]) -> None:
         for row in rows:

@@ -112,12 +112,21 @@ class Door:
     def _take(self) -> None:
         calls, self._arrived = self._arrived, []
         moment = self._gateway.moment()
+        parts: dict[Target, list[Call]] = {}
         for call in calls:
+            parts.setdefault(call.target, []).append(call)
+        for target, part in parts.items():
             try:
-                call.target.take(call, moment)
+                target.take(part, moment)
             except InvalidRequest as error:
-                call.refuse(error)
+                self._refuse(part, error)
             except Exception:
-                _logger.exception("a call failed")
-                call.refuse(InternalError("the gateway failed on this request.", "look in its log; please report it"))
+                _logger.exception("calls failed")
+                error = InternalError("the gateway failed on this request.", "look in its log; please report it")
+                self._refuse(part, error)
+
+    def _refuse(self, calls: list[Call], error: InvalidRequest) -> None:
+        """Refuse all that was not replied to."""
+        for call in calls:
+            call.refuse(error)
 

@@ -93,15 +93,7 @@ class Gateway:
             self.count_refusal(project, error)
             done(error)
         else:
-            self.enter(deployment, request, moment, done)
-
-    def enter(self, deployment: Deployment, request: PredictRequest, moment: Moment, done: Done) -> None:
-        """Take a request whose names and size were checked."""
-        try:
-            deployment.take(request, moment, done)
-        except InvalidRequest as error:
-            self.count_refusal(deployment.name, error)
-            done(error)
+            deployment.take([(request, done)], moment)
 
     def moment(self) -> Moment:
         """Return now, for requests that came together."""

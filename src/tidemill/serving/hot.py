@@ -95,7 +95,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take a chunk: a call as they were before, or whatever the parser makes of it."""
-        if not self._calls and not self._reading:
+        if not self._calls and not self._reading and not self._ended:
             known = self._door.known.get(data[: data.find(_END) + 4])
             if known is not None and len(data) == known.num_bytes and self._is_free(known):
                 self.cycle = call = Call(self, known.target, not self._draining, known.caller, data[known.num_head :])
@@ -118,6 +118,9 @@ class HotProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer what was asked before the caller closed its half, then close."""
+        if self._hot is not None:  # it never comes whole
+            self._hot.response_complete, self._hot = True, None
+            self._calls.pop()
         if self._calls:
             self._calls[-1].keep_alive = False
         elif self.cycle is not None and not self.cycle.response_complete and not self._reading:
@@ -261,6 +264,9 @@ class HotProtocol(HttpToolsProtocol):
             self._end(HeadTooLarge("the headers are too long.", "send fewer of them"))
             raise ValueError("too long a head")
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: whoever asks for another protocol is answered in this one."""
+
     def _is_slow_busy(self) -> bool:
         cycle = self.cycle
         return cycle is not None and type(cycle) is not Call and not cycle.response_complete
@@ -296,6 +302,8 @@ class HotProtocol(HttpToolsProtocol):
         self.headers.extend(headers)
         self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in headers)
         super().on_headers_complete()
+        if self.parser.should_upgrade():  # nothing is read any more after such a request
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -336,8 +344,8 @@ class HotProtocol(HttpToolsProtocol):
     # ---- replies
 
     def send(self, call: Call, head: bytes, body: bytes) -> None:
-        """Write a reply in its turn."""
-        if call.disconnected:
+        """Write a reply in its turn; what comes after it is dropped."""
+        if call.disconnected or call.response_complete or call.head:
             return
         calls = self._calls
         if calls[0] is not call:

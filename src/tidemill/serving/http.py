@@ -11,6 +11,7 @@ from tidemill.serving.gateway import Gateway, check_size
 from tidemill.serving.infer import problem_v2
 from tidemill.serving.inference import LENGTH_HEADER, Inference, Target, model_metadata, server_metadata, target
 from tidemill.serving.metrics import Metrics
+from tidemill.serving.openapi import document
 from tidemill.serving.protocol import InternalError, encode, encode_answer, problem, read_feedback
 from tidemill.serving.targets import careful_request
 from tidemill.serving.tokens import CHALLENGE, Caller, TokenTable
@@ -148,6 +149,10 @@ class Http:
             caller = self._tokens.caller(_authorization(scope))
             names = [name for name in self._gateway.deployments if caller.may(name, None)]
             return 200, encode({"models": [self._gateway.describe(name) for name in names]}), _JSON
+        if parts == ["openapi.json"]:
+            caller = self._tokens.caller(_authorization(scope))
+            seen = [d.table.manifest for name, d in self._gateway.deployments.items() if caller.may(name, None)]
+            return 200, encode(document(seen, tokens=not self._tokens.is_open)), _JSON
         if parts == ["v2"]:
             return 200, encode(server_metadata()), _JSON
         if parts[:2] == ["v2", "health"] and len(parts) == 3:

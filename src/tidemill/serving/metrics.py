@@ -56,6 +56,8 @@ class Metrics(Collector):
         self.feedback: dict[_Labels, int] = defaultdict(int)  # project, kind
         self.shadows_dropped: dict[_Labels, int] = defaultdict(int)  # project, version
         self.outliers: dict[_Labels, int] = defaultdict(int)  # project, version, input
+        self.cache_hits: dict[_Labels, int] = defaultdict(int)  # project, version
+        self.cache_bytes: dict[_Labels, int] = {}  # project
         self.load_failures: dict[_Labels, int] = defaultdict(int)  # project, version
         self.route_revision: dict[_Labels, int] = {}  # project
         self.log_failures: dict[_Labels, int] = {(): 0}
@@ -93,6 +95,8 @@ class Metrics(Collector):
         yield _counter("tidemill_shadows_dropped", "Shadow rows not run.", version, self.shadows_dropped)
         outliers = "Inputs outside what the answering version learnt from."
         yield _counter("tidemill_outliers", outliers, (*version, "input"), self.outliers)
+        yield _counter("tidemill_cache_hits", "Answers from remembered scores.", version, self.cache_hits)
+        yield _gauge("tidemill_cache_bytes", "Memory of remembered scores.", ("project",), self.cache_bytes)
         yield _counter("tidemill_load_failures", "Versions that did not load.", version, self.load_failures)
         yield _counter("tidemill_log_failures", "Writes to the log that failed.", (), self.log_failures)
         yield _gauge("tidemill_log_writable", "1 while rows can be logged.", (), self.log_writable)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tidemill.errors import InvalidRequest
+from tidemill.policy import Decided
 from tidemill.records import Prediction
 from tidemill.runtime.routing import position
 from tidemill.serving.batching import Row
-from tidemill.serving.protocol import Answer
+from tidemill.serving.protocol import Answer, PredictRequest
 from tidemill.serving.table import Table, Version
 from tidemill.strategy.log import Request
 
+_UNDECIDED = Decided([None], [False], None)  # type: ignore[list-item]
+
 Done = Callable[["Answer | InvalidRequest"], None]
 """Called once with what a request came to; it must not raise."""
+Asked = tuple[PredictRequest, Done]
 
 
 class Moment(NamedTuple):
@@ -27,9 +32,9 @@ class Moment(NamedTuple):
 class InFlight(Row, kw_only=True, eq=False):
     """A request that is not answered and logged yet; `done` is None for a shadow, which answers nobody.
 
-    `chain` are the versions still to try. `reason` and `detail` say why the assigned one did not answer, `outlier` which
-    inputs lie outside what the answering one learnt from. One that is
-    `pinned` to a version was not routed, so no rollout counts it.
+    `chain` are the versions still to try. `reason` and `detail` say why the assigned one did not answer, `outlier`
+    which inputs lie outside what the answering one learnt from. `key` is where the assigned one's scores are to be
+    remembered. One that is `pinned` to a version was not routed, so no rollout counts it.
     """
 
     request_id: str
@@ -47,52 +52,77 @@ class InFlight(Row, kw_only=True, eq=False):
     reason: str | None = None
     detail: str = ""
     outlier: list[str] | None = None
+    key: bytes | None = None
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether there is more to tell of it than of most."""
+        return self.reason is not None or self.pinned or self.outlier is not None
 
 
-def prediction(
-    row: InFlight,
-    *,
+def predictions(
+    rows: Sequence[InFlight],
     answered: int,
-    latency_ms: float,
-    scores: list[float] | None = None,
-    decision: str | float | None = None,
-    abstained: bool = False,
-    top_k: list[str] | None = None,
-) -> Prediction:
-    """Return the log's row of a request; `answered` is 0 when no version could answer."""
-    table = row.table
-    made = table.blank.__copy__()  # a third of what it takes to name every field
-    made.request_id = row.request_id
-    made.received_at = row.received_at
-    made.unit = row.unit
-    made.subject = row.subject
-    made.share = row.share
-    made.assigned_version = row.assigned
-    made.answered_version = answered
-    made.scores = scores
-    made.decision = decision
-    made.abstained = abstained
-    made.latency_ms = latency_ms
+    latency_ms: float | None = None,
+    scores: Sequence[list[float] | None] = (None,),
+    decided: Decided = _UNDECIDED,
+) -> list[Prediction]:
+    """Return the log's rows of requests of one table; `answered` is 0 when no version could answer.
+
+    A latency that is not given is that of each row until now.
+    """
+    table, now = rows[0].table, time.monotonic()
+    blank = table.blank.__copy__()  # and copies of it: a third of what it takes to name every field
+    blank.answered_version = answered
+    if rows[0].done is None:
+        blank.role, blank.keep_probability = "shadow", 0.0
+    fresh, is_whole, out = blank.__copy__, table.keeps_all and not table.tags and rows[0].done is not None, []
+    for row, listed, decision, abstained in zip(rows, scores, decided.decisions, decided.abstained, strict=True):
+        made = fresh()
+        made.request_id = row.request_id
+        made.received_at = row.received_at
+        made.unit = row.unit
+        made.subject = row.subject
+        made.share = row.share
+        made.assigned_version = row.assigned
+        made.scores = listed
+        made.decision = decision
+        made.abstained = abstained
+        made.latency_ms = (now - row.begun) * 1e3 if latency_ms is None else latency_ms
+        if row.is_odd:
+            _tell_odd(made, row)
+        if is_whole:
+            made.inputs = row.inputs
+        else:
+            _keep(made, row)
+        out.append(made)
+    for made, best in zip(out, decided.top_k or (), strict=False):
+        made.top_k = best
+    return out
+
+
+def _tell_odd(made: Prediction, row: InFlight) -> None:
     made.outlier = row.outlier
-    made.top_k = top_k
-    if row.reason is not None:
-        made.fallback_reason = row.reason
-        if not answered:
-            made.error = f"{row.reason}: {row.detail}"
+    made.fallback_reason = row.reason
+    if not made.answered_version:
+        made.error = f"{row.reason}: {row.detail}"
     if row.pinned:
         made.rollout = None
-    inputs = row.inputs
+
+
+def _keep(made: Prediction, row: InFlight) -> None:
+    """Take tags and inputs apart, and keep of the inputs what the log stage wants."""
+    table, inputs = row.table, row.inputs
     if table.tags:
         made.tags = {name: inputs[name] for name in table.tags}
         inputs = {name: value for name, value in inputs.items() if name not in made.tags}
     if row.done is None:
-        made.role, made.keep_probability = "shadow", 0.0
-    elif table.keeps_all:
+        return
+    if table.keeps_all:
         made.inputs = inputs
     else:
         made.keep_probability, kept = _kept(made, table)
         made.inputs = inputs if kept else None
-    return made
 
 
 def _kept(made: Prediction, table: Table) -> tuple[float, bool]:

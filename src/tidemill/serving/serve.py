@@ -9,10 +9,12 @@ import ipaddress
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from types import FrameType
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from tidemill.serving.grpc import GrpcServer
 
 BACKLOG = 2048
+_PATIENCE = Patience()
+_OTHER_FILES = 512  # beside connections: the log, the catalog, models, and connections that are being refused
 
 LogFailure = Literal["refuse", "answer"]
 
@@ -68,10 +72,11 @@ class Service:
         counts: tuple[Sequence[int], int] | None = None,
         grpc_at: tuple[str, int] | None = None,
         grace_s: float = 15.0,
+        patience: Patience = _PATIENCE,
     ) -> None:
         if on_log_failure not in ("refuse", "answer"):
             raise TidemillError(f"on_log_failure is {on_log_failure!r}.", "use 'refuse' or 'answer'")
-        self._startup_s = startup_s
+        self._startup_s, self.patience = startup_s, patience
         clock, self.metrics = SystemClock(), Metrics()
         self._totals = None if counts is None else self.metrics.share(*counts)
         self._database = open_database(home, database, migrate=False)
@@ -92,6 +97,7 @@ class Service:
         )
         self.gateway = Gateway(recorder, self.metrics, clock, refuse_unlogged=on_log_failure == "refuse")
         self._catalog, self._blobs, self._poll_s = Catalog(self._database), Blobs(home.blobs), poll_s
+        self._num_workers = 1 if counts is None else len(counts[0])
         self.on_start: Callable[[], None] = _nothing
         self._grpc_at, self._shared, self._grace_s = grpc_at, counts is not None, grace_s
         self._grpc: GrpcServer | None = None
@@ -114,6 +120,7 @@ class Service:
             report=lambda *said: loop.call_soon_threadsafe(partial(self.gateway.note_routes, *said)),
             refresh=self.tokens.refresh,
             poll_s=self._poll_s,
+            num_workers=self._num_workers,
         )
         self._listener = Listener(self._database, self._watch.wake)
         await asyncio.to_thread(self._watch.start, wait_s=self._startup_s)
@@ -180,12 +187,14 @@ def run(
     listener: socket.socket | None = None,
     counts: tuple[Sequence[int], int] | None = None,
     grpc_port: int | None = None,
+    max_connections: int = _PATIENCE.max_connections,
 ) -> None:
     """Serve every project with a route, until SIGTERM or SIGINT; then finish what was asked, seal the log and return.
 
     The catalog is in `database`, a URL, or else in the home. `port` 0 takes a free one; `ready` is called with the
     address once requests are answered. `poll_s` is how often the routes are read, `segment_age_s` how old a segment of
-    the log gets before it is sealed. Requests that still run `grace_s` after the signal are cut off.
+    the log gets before it is sealed. Requests that still run `grace_s` after the signal are cut off. Of connections
+    beyond `max_connections` each is told 503.
 
     One of several workers shares the port (`reuse_port`) or takes connections from a `listener` that all have, and adds
     up what they counted: `counts` are the files of `Totals` and its own number. With a `grpc_port` the Open Inference
@@ -210,6 +219,7 @@ def run(
             counts=counts,
             grpc_at=None if grpc_port is None else (host, grpc_port),
             grace_s=grace_s,
+            patience=replace(_PATIENCE, max_connections=_files_for(max_connections)),
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
 
@@ -223,6 +233,20 @@ def run(
         server = uvicorn.Server(config(service, grace_s=grace_s))
         with _signals(server):
             server.run(sockets=[sock])
+
+
+def _files_for(num_connections: int) -> int:
+    """Let this process open as many files as that takes; return how many connections it may have then."""
+    wanted = num_connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return num_connections
+    _logger.warning("only %s files may be open: raise `ulimit -n` to take %s connections", soft, num_connections)
+    return max(1, soft - _OTHER_FILES)
 
 
 def _check_grpc(host: str, port: int, *, shared: bool) -> None:
@@ -243,7 +267,7 @@ def config(service: Service, *, grace_s: float) -> uvicorn.Config:
     """Return how uvicorn runs the gateway: no access log, no header it need not send."""
     return uvicorn.Config(
         service.app,
-        http=partial(HotProtocol, service.door, Patience()),  # type: ignore[arg-type]  # called as a class is
+        http=partial(HotProtocol, service.door, service.patience),  # type: ignore[arg-type]  # called as a class is
         ws="none",
         proxy_headers=False,
         lifespan="on",

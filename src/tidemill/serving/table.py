@@ -86,6 +86,7 @@ class Version:
         if isinstance(self.state, Warm):
             assert self.batcher is not None
             runs = "process" if self.state.loaded.is_python else "loop" if self.batcher.inline else "thread"
+            about |= {"device": self.state.loaded.device, "copies": self.state.loaded.copies}
             about |= {"runs_in": runs, "batch_ms": round(self.state.batch_s * 1e3, 3)}
         return about | {"problem": self.problem, "last_error": self.last_error}
 

@@ -1,15 +1,17 @@
-"""What answers the calls of the hot path: one target for each path."""
+"""What answers the calls of the hot path: one target for each path, which takes all calls of a turn together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from msgspec import Struct
 
 from tidemill.errors import InvalidRequest
 from tidemill.serving.calls import Call
+from tidemill.serving.deployment import Deployment
 from tidemill.serving.gateway import Gateway, check_size
-from tidemill.serving.infer import InferForm, InferRequest, problem_v2
+from tidemill.serving.infer import InferForm, problem_v2
 from tidemill.serving.inference import Inference
 from tidemill.serving.protocol import (
     Answer,
@@ -22,7 +24,7 @@ from tidemill.serving.protocol import (
     read_lenient,
     read_predict,
 )
-from tidemill.serving.rows import Moment
+from tidemill.serving.rows import Asked, Moment
 from tidemill.serving.tokens import ANYBODY, Caller
 from tidemill.stores.tokens import Scope
 
@@ -34,27 +36,36 @@ class PredictTarget:
         self._gateway = gateway
         self.problem = problem
 
-    def take(self, call: Call, moment: Moment) -> None:
-        """Read a body in one go where it is as declared, else slowly, to tell what is wrong with it."""
-        gateway, body, caller = self._gateway, call.body, call.caller
-        found = gateway.deployments.get(peek_model(body)) if len(gateway.deployments) > 1 else gateway.only
-        request = None if found is None else found.table.reader.read(body)
-        if found is None or request is None or len(body) > found.table.manifest.limits.max_body_bytes:
-            request = careful_request(gateway, body, caller)
-            gateway.submit(request, moment, partial(_told, call), num_bytes=len(body))
-            return
+    def take(self, calls: Sequence[Call], moment: Moment) -> None:
+        """Read bodies in one go where they are as declared, else slowly, to tell what is wrong with them."""
+        asked: dict[Deployment, list[Asked]] = {}
+        for call in calls:
+            try:
+                found, request = self._read(call.body, call.caller)
+                if found is None:
+                    self._gateway.submit(request, moment, call.told, num_bytes=len(call.body))
+                else:
+                    asked.setdefault(found, []).append((request, call.told))
+            except InvalidRequest as error:
+                call.refuse(error)
+        for deployment, requests in asked.items():
+            deployment.take(requests, moment)
+
+    def _read(self, body: bytes, caller: Caller) -> tuple[Deployment | None, PredictRequest]:
+        gateway = self._gateway
+        found = gateway.only or gateway.deployments.get(peek_model(body) or "")
+        request = None
+        if found is not None and len(body) <= found.table.manifest.limits.max_body_bytes:
+            request = found.table.reader.read(body)
+        if found is None or request is None or (request.model or found.name) != found.name:
+            return None, careful_request(gateway, body, caller)
         if caller is not ANYBODY:
-            caller.enter(request.model or found.name, Scope.PREDICT)
-        if request.model is not None and request.model != found.name:
-            found = gateway.deployment(request.model)
-        gateway.enter(found, request, moment, partial(_told, call))
+            caller.enter(found.name, Scope.PREDICT)
+        return found, request
 
-
-def _told(call: Call, answer: Answer | InvalidRequest) -> None:
-    if isinstance(answer, Answer):
+    def told(self, call: Call, answer: Answer) -> None:
+        """Reply with an answer."""
         call.answer(encode_answer(answer))
-    else:
-        call.refuse(answer)
 
 
 def careful_request(gateway: Gateway, body: bytes, caller: Caller) -> PredictRequest:
@@ -95,48 +106,49 @@ class InferTarget:
         self._gateway, self._inference, self._model, self._version = gateway, inference, model, version
         self.problem = problem_v2
 
-    def take(self, call: Call, moment: Moment) -> None:
-        """Ask for each row of the request, and answer when all are answered."""
-        gateway, model = self._gateway, self._model
+    def take(self, calls: Sequence[Call], moment: Moment) -> None:
+        """Ask for each row of each request; one is answered when all its rows are."""
+        deployment, form = self._gateway.deployment(self._model), self._inference.form(self._model)
+        limit = deployment.table.manifest.limits.max_body_bytes
+        asked: list[Asked] = []
+        for call in calls:
+            try:
+                asked += self._read(call, form, limit)
+            except InvalidRequest as error:
+                self._gateway.count_refusal(self._model, error)
+                call.refuse(error)
+        deployment.take(asked, moment)
+
+    def _read(self, call: Call, form: InferForm, limit: int) -> Sequence[Asked]:
         if call.caller is not ANYBODY:
-            call.caller.enter(model, Scope.PREDICT)
-        try:
-            deployment, form = gateway.deployment(model), self._inference.form(model)
-            check_size(len(call.body), deployment.table.manifest.limits.max_body_bytes)
-            request = form.read(call.body)
-        except InvalidRequest as error:
-            gateway.count_refusal(model if model in gateway.deployments else "", error)
-            raise
-        wanted = request.predictions(model, self._version)
+            call.caller.enter(self._model, Scope.PREDICT)
+        if len(call.body) > limit:
+            check_size(len(call.body), limit)
+        request = call.asked = form.read(call.body)
+        call.form = form
+        wanted = request.predictions(self._model, self._version)
         if len(wanted) == 1:
-            gateway.submit(wanted[0], moment, partial(_inferred, call, form, request))
-            return
-        rows = _Rows(call, form, request, [None] * len(wanted), len(wanted))
-        for number, one in enumerate(wanted):
-            gateway.submit(one, moment, partial(rows.told, number))
+            return ((wanted[0], call.told),)
+        rows = _Rows(call, [None] * len(wanted), len(wanted))
+        return [(one, partial(rows.told, number)) for number, one in enumerate(wanted)]
+
+    def told(self, call: Call, answer: Answer) -> None:
+        """Reply with the answer to the only row."""
+        _reply(call, (answer,))
 
 
-def _inferred(call: Call, form: InferForm, request: InferRequest, answer: Answer | InvalidRequest) -> None:
-    if isinstance(answer, Answer):
-        _reply(call, form, request, [answer])
-    else:
-        call.refuse(answer)
-
-
-def _reply(call: Call, form: InferForm, request: InferRequest, answers: list[Answer]) -> None:
-    body, num_head = form.write(request, answers)
-    if num_head is None:
+def _reply(call: Call, answers: Sequence[Answer]) -> None:
+    body, num_json = call.form.write(call.asked, answers)
+    if num_json is None:
         call.answer(body)
     else:
-        call.answer_bytes(body, num_head)
+        call.answer_bytes(body, num_json)
 
 
 class _Rows(Struct, eq=False):
     """The answers to a request of several rows as they come in."""
 
     call: Call
-    form: InferForm
-    request: InferRequest
     answers: list[Answer | InvalidRequest | None]
     num_missing: int
 
@@ -154,7 +166,7 @@ class _Rows(Struct, eq=False):
                 return
             assert one is not None
             answers.append(one)
-        _reply(self.call, self.form, self.request, answers)
+        _reply(self.call, answers)
 
 
 class FeedbackTarget:
@@ -164,15 +176,23 @@ class FeedbackTarget:
         self._gateway = gateway
         self.problem = problem
 
-    def take(self, call: Call, moment: Moment) -> None:
+    def take(self, calls: Sequence[Call], moment: Moment) -> None:
         """Acknowledge feedback once it is written."""
-        call.caller.enter(None, Scope.FEEDBACK)
-        items, listed = read_feedback(call.body)
+        for call in calls:
+            try:
+                call.caller.enter(None, Scope.FEEDBACK)
+                items, listed = read_feedback(call.body)
+                self._gateway.give(items, partial(_given, call, len(items)), listed=listed, caller=call.caller)
+            except InvalidRequest as error:
+                call.refuse(error)
 
-        def told(refusal: InvalidRequest | None) -> None:
-            if refusal is None:
-                call.accept(encode({"accepted": len(items)}))
-            else:
-                call.refuse(refusal)
+    def told(self, call: Call, answer: Answer) -> None:
+        """Feedback gets no answer of a version."""
+        raise AssertionError("feedback was answered as a prediction")
 
-        self._gateway.give(items, told, listed=listed, caller=call.caller)
+
+def _given(call: Call, num: int, refusal: InvalidRequest | None) -> None:
+    if refusal is None:
+        call.accept(encode({"accepted": num}))
+    else:
+        call.refuse(refusal)

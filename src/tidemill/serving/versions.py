@@ -15,7 +15,9 @@ from tidemill.errors import ModelError, TidemillError
 from tidemill.manifest import Manifest
 from tidemill.policy import Policy
 from tidemill.records import Json, Route
+from tidemill.runtime.artefact import read_artefact
 from tidemill.runtime.load import Loaded, load
+from tidemill.runtime.threads import cores, is_worth_keeping, is_worth_trying, share
 from tidemill.schema import Schema
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.table import Plan, Unloaded, Warm
@@ -43,7 +45,7 @@ class Watched:
     """What is known of a project: what was installed last, and its versions."""
 
     slots: dict[int, Slot] = field(default_factory=dict)
-    schema: Json = None
+    needs: Json = None
     manifest: Json = None
     policies: dict[int, Policy] = field(default_factory=dict)
     installed: Plan | None = None
@@ -61,6 +63,7 @@ class VersionWatch:
         report: called in the watching thread with what keeps the routes from being read, empty when they can be, and
             the names of the published projects.
         refresh: called in the watching thread before the routes are read, for what else the store says.
+        num_workers: how many gateway processes share this machine's cores.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class VersionWatch:
         report: Callable[[str, tuple[str, ...]], object],
         refresh: Callable[[], object] = tuple,
         poll_s: float = 0.5,
+        num_workers: int = 1,
     ) -> None:
+        self._num_workers = num_workers
         self._catalog, self._blobs, self._metrics = catalog, blobs, metrics
         self._install, self._report, self._refresh, self._poll_s = install, report, refresh, poll_s
         self._projects: dict[str, Watched] = {}
@@ -135,9 +140,10 @@ class VersionWatch:
             return True
         manifest = self._catalog.manifest(name)
         watched = self._projects.setdefault(name, Watched())
-        if manifest["schema"] != watched.schema:
+        needs = _needs(manifest)
+        if needs != watched.needs:
             self._forget(watched, ())  # every version is checked against the schema it is loaded for
-            watched.schema = manifest["schema"]
+            watched.needs = needs
         spare = _spare(watched, route)
         wanted = [*route.versions(), *(() if spare is None else (spare,))]
         if not self._settle(name, watched, wanted, manifest):
@@ -193,15 +199,23 @@ class VersionWatch:
 
     def _load(self, name: str, version: int, manifest: Manifest) -> Warm:
         folder = self._blobs.folder(self._catalog.model(name, version).artefact)
-        loaded = load(folder, project_file=self._catalog.file(name), timeout_s=manifest.limits.timeout_s)
-        try:
-            check_fits(loaded, manifest.schema)
-            # A Python model never runs in the loop, so only its first call matters.
-            batch_s = loaded.warm(1 if loaded.is_python else manifest.limits.max_batch)
-        except BaseException:
-            loaded.close()
-            raise
-        return Warm(loaded, batch_s)
+        limits = manifest.limits
+        several = share(cores(), workers=self._num_workers, copies=limits.copies)
+        open_with = partial(
+            load,
+            folder,
+            project_file=self._catalog.file(name),
+            copies=limits.copies,
+            timeout_s=limits.timeout_s,
+            growth_bytes=limits.worker_growth_bytes,
+        )
+        is_onnx = read_artefact(folder).format == "onnx"
+        warm = _warmed(open_with(threads=limits.threads or (1 if is_onnx else several)), manifest)
+        if limits.threads is None and is_onnx and is_worth_trying(warm.batch_s, several):
+            on_several = _warmed(open_with(threads=several), manifest)
+            if is_worth_keeping(warm.batch_s, on_several.batch_s):
+                warm = on_several
+        return warm
 
     def _forget(self, watched: Watched, wanted: Collection[int]) -> None:
         """Drop the versions that are not wanted, and close those that the gateway was never given."""
@@ -212,6 +226,22 @@ class VersionWatch:
                 slot.future.add_done_callback(_close_loaded)
             elif isinstance(slot.state, Warm) and not any(slot.state is state for state in given):
                 slot.state.loaded.close()
+
+
+def _needs(manifest: Json) -> Json:
+    """Return what of a manifest a version is loaded for: another needs it loaded anew."""
+    limits = manifest["limits"]
+    return [manifest["schema"], *(limits.get(name) for name in ("copies", "threads", "worker_growth_bytes"))]
+
+
+def _warmed(loaded: Loaded, manifest: Manifest) -> Warm:
+    try:
+        check_fits(loaded, manifest.schema)
+        # A Python model never runs in the loop, so only its first call matters.
+        return Warm(loaded, loaded.warm(1 if loaded.is_python else manifest.limits.max_batch))
+    except BaseException:
+        loaded.close()
+        raise
 
 
 def check_fits(loaded: Loaded, schema: Schema) -> None:

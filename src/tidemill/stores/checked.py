@@ -252,7 +252,7 @@ def _of_bytes(kind: Image | Tensor, array: pa.Array) -> tuple[Array, Array]:
     if not whole:
         values = _scattered(values, fits)
     if isinstance(kind, Tensor):
-        fits &= _all(np.isfinite(values).reshape(len(values), -1))
+        fits &= _all(np.isfinite(values).reshape(len(values), math.prod(kind.shape)))
     return values, fits
 
 

@@ -159,7 +159,7 @@ class Sql:
         label = f'arg_max(struct_pack(label := f.label, trust := f.trust, "at" := f.received_at), row({order}))'
         newest = "row(f.received_at, coalesce(f.number, '-infinity'), coalesce(f.value, ''))"
         events = "".join(
-            f", arg_max({'1.0' if name in LABEL_KINDS else 'coalesce(f.number, 1.0)'}, {newest}) FILTER (f.kind = {text(name)}) AS {quoted(f'event_{name}')}"
+            f", arg_max({_event_value(name)}, {newest}) FILTER (f.kind = {text(name)}) AS {quoted(f'event_{name}')}"
             for name in self.events
         )
         shown = "".join(f", {_silence(name)}" for name in self.events)
@@ -186,6 +186,11 @@ def _connected(memory: str) -> duckdb.DuckDBPyConnection:
         raise StoreError(
             f"memory is {memory!r}: {first_line(error)}.", "give an amount such as 500MB or 2GB"
         ) from error
+
+
+def _event_value(event: str) -> str:
+    """Return the value of an event: its number, or that it was said at all."""
+    return "1.0" if event in LABEL_KINDS else "coalesce(f.number, 1.0)"
 
 
 def _silence(event: str) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from tidemill.records import Outcome, Trust
 from tidemill.stats.metrics import match
+from tidemill.strategy.data_checked import DataChecked
 from tidemill.strategy.suite_result import SuiteResult
 
 ALL = "all"  # the cohort of every test row
@@ -136,6 +137,7 @@ class Evidence:
     calibration: Calibration | None = None
     forgotten: tuple[Forgotten, ...] = ()
     suites: tuple[SuiteResult, ...] = ()
+    data: tuple[DataChecked, ...] = ()
     approval: Word | None = None
     asked_at: datetime | None = None
     trust: str = Trust.PEOPLE

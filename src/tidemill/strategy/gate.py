@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from tidemill.records import Outcome, Scalar, Verdict
 from tidemill.strategy.baseline import Baseline
@@ -18,6 +18,7 @@ class OfflineNeeds:
 
     On the `compared` metrics the candidate must not lose to the live version, on those `by_cohort` in no cohort either;
     `margins` are the losses tolerated there, by metric. `baselines` stand beside the candidate on their metric.
+    `data` are schemas, by digest, that the training rows are held against.
     """
 
     metrics: tuple[str, ...] = ()
@@ -27,6 +28,7 @@ class OfflineNeeds:
     compared: tuple[str, ...] = ()
     by_cohort: tuple[str, ...] = ()
     margins: tuple[tuple[str, float], ...] = ()
+    data: tuple[tuple[str, Any], ...] = ()
 
 
 class Offline(Member):
@@ -72,6 +74,7 @@ def needs(members: Iterable[Offline]) -> OfflineNeeds:
         compared=tuple(dict.fromkeys(name for need in all_ for name in need.compared)),
         by_cohort=tuple(dict.fromkeys(name for need in all_ for name in need.by_cohort)),
         margins=tuple(dict.fromkeys(margin for need in all_ for margin in need.margins)),
+        data=tuple({digest: schema for need in all_ for digest, schema in need.data}.items()),
     )
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from tidemill.records import Outcome, Scalar, Verdict
 from tidemill.strategy.approval import Approval
 from tidemill.strategy.baseline import Baseline, Human, Linear, Majority, Previous, Rule
+from tidemill.strategy.data_checks import DataChecks
 from tidemill.strategy.evidence import ALL, MARGIN, MIN_ROWS, Cell, Evidence, Forgotten, against_live, number
 from tidemill.strategy.gate import Offline, OfflineNeeds
 from tidemill.strategy.suites import Suites
 
 __all__ = [
-    "Approval", "AtLeast", "Baseline", "BeatsBaseline", "Calibrated", "Forgets", "Human", "Latency", "Linear",
-    "Majority", "NoWorse", "Offline", "Previous", "Rule", "Size", "Suites",
+    "Approval", "AtLeast", "Baseline", "BeatsBaseline", "Calibrated", "DataChecks", "Forgets", "Human", "Latency",
+    "Linear", "Majority", "NoWorse", "Offline", "Previous", "Rule", "Size", "Suites",
 ]  # fmt: skip
 
 _MAJORITY = Majority()

@@ -13,6 +13,7 @@ from tidemill.errors import ProjectError
 from tidemill.fingerprint import digest
 from tidemill.records import Json, Trust
 from tidemill.strategy import dataset, guard, log
+from tidemill.strategy.adapt import Adapt, Never
 from tidemill.strategy.curate import Curate, Mix, Random
 from tidemill.strategy.dataset import Dataset
 from tidemill.strategy.diff import diff_json
@@ -29,7 +30,7 @@ __all__ = ["Strategy", "diff_json"]
 
 FAMILIES: Mapping[str, type[Member]] = {
     "log": Log, "curate": Curate, "label": Label, "trigger": Trigger,
-    "dataset": Dataset, "offline": Offline, "online": Online,
+    "dataset": Dataset, "offline": Offline, "online": Online, "adapt": Adapt,
 }  # fmt: skip
 
 # The default labels are the crowd's, so the guard reads those: users are drawn for either arm alike, and so is what
@@ -59,7 +60,8 @@ class Strategy:
     `offline` takes one member or a list, and all must pass. Curation that has no `Random` gets a tenth of it. A member
     whose `metric` is None means the project's first metric. `start_from` is what training begins with: `scratch`, or
     `live` to fine-tune the live version. `test_trust` is the weakest trust of the labels that a candidate is tested by:
-    where labels come from users alone, say `test_trust="crowd"`, or only imported rows ever judge a candidate.
+    where labels come from users alone, say `test_trust="crowd"`, or only imported rows ever judge a candidate. Between
+    trainings, `adapt` may re-fit the policy of the live version.
 
     ```python
     Strategy(label=label.Queue(daily_budget=200), trigger=trigger.Degraded("accuracy", drop=0.03))
@@ -76,6 +78,7 @@ class Strategy:
     dataset: Dataset = dataset.Everything()
     offline: _Tests = _Tests(NoWorse(by="cohort"))
     online: Online = _ONLINE
+    adapt: Adapt = Never()
     curate_every: Span = Span("1h")
     train_timeout: Span = Span("6h")
     start_from: str = "scratch"

@@ -19,7 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from tidemill.policy import Policy
 from tidemill.records import Json, Outcome, Verdict
+from tidemill.schema import Classes
+from tidemill.strategy.adapt import Adapt
 from tidemill.strategy.curate import Curate
 from tidemill.strategy.dataset import Dataset
 from tidemill.strategy.gate import Offline
@@ -157,11 +160,17 @@ def check_offline(member: Offline) -> None:
     offline = member.resolved(METRIC)
     for rng in _rngs():
         for _ in range(10):
-            seen = facts.report_evidence(rng, offline.needs().metrics or (METRIC,), cohorts=("new", "old"))
+            seen = facts.report_evidence(
+                rng, offline.needs().metrics or (METRIC,), cohorts=("new", "old"), schema=_schema_of(offline)
+            )
             verdict = _pure(member, offline.judge, seen)
             _check_verdict(member, verdict, (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.UNKNOWN))
             failed = verdict.outcome is Outcome.FAIL
             _require(not failed or bool(verdict.back_to), member, "names the step to go back to when it fails")
+
+
+def _schema_of(member: Offline) -> str:
+    return next((digest for digest, _ in member.needs().data), "")
 
 
 def check_online(member: Online) -> None:
@@ -192,6 +201,18 @@ def check_guard(member: Guard) -> None:
             _check_verdict(member, verdict, (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE))
 
 
+def check_adapt(member: Adapt) -> None:
+    """It gives a policy that fits the output, with a reason; nothing known changes nothing."""
+    output = Classes(["a", "b", "c"])
+    for rng in _rngs():
+        for num in (0, 5, 800):
+            known = facts.known_answers(rng, num)
+            refit = _pure(member, member.fit, known, output, Policy())
+            _check_verdict(member, refit.verdict, (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE))
+            refit.policy.check(output)
+            _require(num > 0 or refit.policy == Policy(), member, "changes nothing when nothing is known")
+
+
 _FAMILIES: Mapping[type[Member], Callable[[Any], None]] = {
     Log: check_log,
     Curate: check_curate,
@@ -200,6 +221,7 @@ _FAMILIES: Mapping[type[Member], Callable[[Any], None]] = {
     Dataset: check_dataset,
     Offline: check_offline,
     Online: check_online,
+    Adapt: check_adapt,
     Guard: check_guard,
 }
 

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from tidemill.clock import micros
+from tidemill.strategy.adapt import Known
 from tidemill.strategy.curate import Candidates, CurateContext
+from tidemill.strategy.data_checked import Breach, DataChecked
 from tidemill.strategy.dataset import ExampleIndex
 from tidemill.strategy.evidence import ALL, Calibration, Cell, Evidence, Forgotten, Word
 from tidemill.strategy.log import Request
@@ -84,6 +86,15 @@ def outcomes(
     )
 
 
+def known_answers(rng: np.random.Generator, num: int) -> Known:
+    """Return `num` labelled answers over the classes a, b and c, wrong the more often the lower their score."""
+    scores = rng.dirichlet([0.5, 0.5, 0.5], size=num).reshape(num, 3)
+    right = rng.random(num) < scores.max(axis=1, initial=0.0)
+    best = scores.argmax(axis=1) if num else np.zeros(0, dtype=np.int64)
+    labels = np.array(["a", "b", "c"], dtype=object)[(best + ~right) % 3]
+    return Known(scores=scores, labels=labels, held_out=np.arange(num) % 2 == 1)
+
+
 def watch_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) -> WatchFacts:
     """Return what a trigger sees `hour` hours after `NOW`: 400 outcomes of the live version, some new labels."""
     since = NOW + timedelta(hours=hour)
@@ -120,8 +131,13 @@ def _shadows(rng: np.random.Generator, metrics: Sequence[str], since: datetime) 
     )
 
 
-def report_evidence(rng: np.random.Generator, metrics: Sequence[str], cohorts: Sequence[str] = ()) -> Evidence:
-    """Return what a gate sees: a candidate that is better, worse or the same, on all rows and on each cohort."""
+def report_evidence(
+    rng: np.random.Generator, metrics: Sequence[str], cohorts: Sequence[str] = (), schema: str = ""
+) -> Evidence:
+    """Return what a gate sees: a candidate that is better, worse or the same, on all rows and on each cohort.
+
+    `schema` is the digest of the `DataChecks` whose schema was held against the training rows.
+    """
     cells = [_cell(rng, metric, cohort) for metric in metrics for cohort in (ALL, *cohorts)]
     error, lost = float(rng.uniform(0, 0.1)), int(rng.integers(0, 100))
     found = Forgotten(cohort=ALL, n=400, lost=lost, share=lost / 400, low=0.8 * lost / 400, high=1.2 * lost / 400)
@@ -136,10 +152,19 @@ def report_evidence(rng: np.random.Generator, metrics: Sequence[str], cohorts: S
         size_mb=float(rng.uniform(1, 50)) if rng.random() < 0.8 else None,
         calibration=Calibration(error=error, low=error / 2, high=2 * error, n=400) if rng.random() < 0.8 else None,
         suites=_suite_results(rng),
+        data=(_data_checked(rng, schema),) if schema else (),
         forgotten=(found,) if rng.random() < 0.8 else (),
         approval=said[int(rng.integers(len(said)))],
         asked_at=NOW - timedelta(days=int(rng.integers(0, 10))),
     )
+
+
+def _data_checked(rng: np.random.Generator, schema: str) -> DataChecked:
+    """Return training rows that meet a schema, do not, or could not be held against it."""
+    breach = Breach(column="x", check="in_range(0, 1)", num_rows=3, values=("7.5",), ids=("e1",))
+    broken = (breach,) * int(rng.integers(0, 3))
+    problem = "KeyError: x" if rng.random() < 0.2 else ""
+    return DataChecked(schema=schema, name="rows", num_rows=400, breaches=broken, problem=problem)
 
 
 def _suite_results(rng: np.random.Generator) -> tuple[SuiteResult, ...]:

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from tidemill.model import Progress
 from tidemill.training.runner import ERROR, PROGRESS, RESULT, Job, error_json, sign, write_json
@@ -19,16 +20,15 @@ from tidemill.training.runner import ERROR, PROGRESS, RESULT, Job, error_json, s
 _NICER = 5  # serving comes first on a shared machine
 
 
-def main(argv: list[str]) -> int:
-    """Run the job; the exit status is 0 when there is a result."""
-    job = Job.read(Path(argv[0]))
+def main(argv: list[str], *, kind: Any = Job, work: str = "tidemill.training.work") -> int:
+    """Run the job, of a `kind`, by `run` of the module `work`; the exit status is 0 when there is a result."""
+    job = kind.read(Path(argv[0]))
     workdir = Path(job.workdir)
     sign(workdir, os.getpid())
     os.nice(_NICER)
     try:
         # Imported here, so that a library that does not import is reported like any other failure.
-        work = importlib.import_module("tidemill.training.work")
-        result = work.run(job, _Report(workdir / PROGRESS))
+        result = importlib.import_module(work).run(job, _Report(workdir / PROGRESS))
     except BaseException as error:
         traceback.print_exc()
         write_json(workdir / ERROR, error_json(error, traceback.format_exc()))

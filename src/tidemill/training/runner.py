@@ -23,9 +23,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Protocol, Self
 
 from tidemill.errors import TrainingError
 from tidemill.model import Progress
@@ -48,6 +48,26 @@ A job of an earlier process is nobody's child, and is found by its pid.
 """
 
 
+class Runnable(Protocol):
+    """What can be started in a process of its own: `python -m MODULE JOB.json`."""
+
+    module: ClassVar[str]
+
+    @property
+    def workdir(self) -> str:
+        """Where everything about the job is."""
+        ...
+
+    @property
+    def db_url(self) -> str | None:
+        """The database, if it is not the home's own."""
+        ...
+
+    def to_json(self) -> Json:
+        """Return what the job file holds."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One training: all that its process is told.
@@ -55,6 +75,8 @@ class Job:
     `project_file` is `file.py` or `file.py:name`. `db_url` is the home's own database unless given. `start_from` is the
     digest of the artefact to fine-tune.
     """
+
+    module: ClassVar[str] = "tidemill.training.job"
 
     project_file: str
     home: str
@@ -73,6 +95,10 @@ class Job:
         """Read a job file."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
+    def to_json(self) -> Json:
+        """Return what the job file holds."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
@@ -90,7 +116,7 @@ class Status:
     failure: Json | None = None
 
 
-def launch(job: Job) -> Status:
+def launch(job: Runnable) -> Status:
     """Start `job` and return how it stands; one that runs or is done is left alone.
 
     A failed or dead job is started again in the same folder.
@@ -129,15 +155,15 @@ def _locked(lock: int, *, patience_s: float) -> bool:
         time.sleep(_LOOK_S)
 
 
-def _start(job: Job, workdir: Path, lock: int) -> None:
+def _start(job: Runnable, workdir: Path, lock: int) -> None:
     for name in (ERROR, PROGRESS):
         (workdir / name).unlink(missing_ok=True)
     bare, password = (None, None) if job.db_url is None else without_password(job.db_url)
-    write_json(workdir / JOB, asdict(replace(job, db_url=bare)))  # kept, and shown to others
+    write_json(workdir / JOB, {**job.to_json(), "db_url": bare})  # kept, and shown to others
     try:
         with (workdir / LOG).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tidemill.training.job", str(workdir / JOB)],
+                [sys.executable, "-m", job.module, str(workdir / JOB)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -33,6 +33,9 @@ from tidemill.stores.tabular import parse_label, read_table
 Source = pl.DataFrame | pa.Table | Path | str | World
 """What a stream is read from: a table, a file, or the log of a project."""
 
+TICK = 4
+"""Microseconds between requests at least: so that there are times after one and before the next."""
+
 _TEXTS = (Text, Category)
 _BINARY = (Image, Tensor)
 
@@ -81,7 +84,7 @@ class Stream:
     ) -> Self:
         """Read a stream and check it against the project's schema.
 
-        Rows of the same time keep their order, a microsecond apart. Of a project's log, all answered requests whose
+        Rows of the same time keep their order, four microseconds apart. Of a project's log, all answered requests whose
         inputs were kept are taken, with the labels that arrived.
 
         Raises:
@@ -93,9 +96,8 @@ class Stream:
             table = _table(source, project, label)
         _check_columns(table, [time, label, *project.inputs, *([unit] if unit else [])])
         table = table.with_columns(_times(table, time)).sort("\0at", maintain_order=True)
-        at = table["\0at"].to_numpy()
-        steps = np.arange(len(table))
-        ids = pl.Series("request_id", steps).cast(pl.String).str.zfill(9)
+        at, steps = table["\0at"].to_numpy() // TICK * TICK, np.arange(len(table)) * TICK
+        ids = pl.Series("request_id", np.arange(len(table))).cast(pl.String).str.zfill(9)
         units = ids if unit is None else table[unit].cast(pl.String).zip_with(table[unit].is_not_null(), ids)
         frame = pl.DataFrame({
             "request_id": ids, "received_at": np.maximum.accumulate(at - steps) + steps, "unit": units.alias("unit"),
@@ -277,4 +279,4 @@ def first_at(value: float | datetime | str, received_at: Array) -> int:
             f"start is {value}, which leaves no rows before it or none from it on.",
             "give a fraction such as 0.2, or a time inside the stream",
         )
-    return at
+    return -(-at // TICK) * TICK

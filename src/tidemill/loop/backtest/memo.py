@@ -1,0 +1,212 @@
+"""What runs of a backtest share: features, trained models and predictions, each computed once and known by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tidemill.errors import TidemillError, TrainingError
+from tidemill.loop.backtest.stream import Stream
+from tidemill.model import Model, TrainingData, check_scores
+from tidemill.project import Project
+from tidemill.schema import Array, Columns
+from tidemill.training.export import Exportable, export
+from tidemill.training.fitted import Fitted
+from tidemill.training.known import KnownRows
+from tidemill.training.sklearn_trainer import matrix_of
+from tidemill.transforms import Pipeline
+
+_MAX_MODELS = 24  # of a text model each may take 40 MB; one that is needed again is trained again
+_MAX_SCORED = 400
+_ROWS_AT_ONCE = 1 << 16
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Spent:
+    """CPU seconds of this process by what they went into, and how often a memo had the answer."""
+
+    train_s: float = 0.0
+    predict_s: float = 0.0
+    features_s: float = 0.0
+    trainings: int = 0
+    trainings_known: int = 0
+    rows_predicted: int = 0
+    rows_known: int = 0
+
+    def add(self, other: Spent) -> Spent:
+        """Return the sums."""
+        return Spent(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a model depends on; `content` names the training rows, `start_from` the artefact to fine-tune."""
+
+    content: str
+    trainer: str
+    seed: int
+    start_from: str | None
+
+    @property
+    def artefact(self) -> str:
+        """The name of the model that it makes."""
+        text = f"{self.content}/{self.trainer}/{self.seed}/{self.start_from}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Made:
+    recipe: Recipe
+    data: TrainingData
+    cpu_s: float
+
+
+@dataclass
+class _Scores:
+    known: Array
+    scores: Array
+
+
+@dataclass
+class Memo:
+    """The models and predictions of one stream and project in this process; `enabled=False` forgets between runs."""
+
+    stream: Stream
+    project: Project
+    enabled: bool = True
+    spent: Spent = field(default_factory=Spent)
+    _matrices: dict[str, Any] = field(default_factory=dict)
+    _made: dict[str, _Made] = field(default_factory=dict)
+    _models: OrderedDict[str, Model] = field(default_factory=OrderedDict)
+    _scores: OrderedDict[str, _Scores] = field(default_factory=OrderedDict)
+    _folders: dict[str, tempfile.TemporaryDirectory[str]] = field(default_factory=dict)
+
+    @cached_property
+    def inputs(self) -> Columns:
+        """All inputs of the stream as a model takes them."""
+        schema = self.project.schema
+        return {name: kind.column(self.stream.frame[name].to_list()) for name, kind in schema.inputs.items()}
+
+    def columns(self, rows: Array) -> KnownRows:
+        """Return the inputs of rows."""
+        return KnownRows({name: column[rows] for name, column in self.inputs.items()}, rows, self)
+
+    def of(self, pipeline: Pipeline, rows: Array) -> Any:
+        """Return the features of rows; those of the whole stream are computed at the first call."""
+        key = json.dumps(pipeline.to_json(), sort_keys=True)
+        if key not in self._matrices:
+            begun = time.process_time()
+            self._matrices[key] = matrix_of(Fitted(pipeline, {}), dict(self.inputs))
+            self.spent.features_s += time.process_time() - begun
+        return self._matrices[key][rows]
+
+    def forget(self) -> None:
+        """Let go of models and predictions unless they are kept: called between runs."""
+        if not self.enabled:
+            self._made.clear()
+            self._models.clear()
+            self._scores.clear()
+
+    # --- models
+
+    def train(self, recipe: Recipe, data: TrainingData) -> float:
+        """Make a model unless it is known; return the CPU seconds that the training took when it was done.
+
+        Raises:
+            TidemillError: the trainer failed.
+        """
+        name = recipe.artefact
+        if name in self._made:
+            self.spent.trainings_known += 1
+            return self._made[name].cpu_s
+        begun = time.process_time()
+        features = self.spent.features_s
+        model = self._trained(recipe, data)
+        cpu_s = time.process_time() - begun - (self.spent.features_s - features)
+        self.spent.train_s += cpu_s
+        self.spent.trainings += 1
+        self._made[name] = _Made(recipe, data, cpu_s)
+        _put(self._models, name, model, _MAX_MODELS)
+        return cpu_s
+
+    def _trained(self, recipe: Recipe, data: TrainingData) -> Model:
+        start_from = None if recipe.start_from is None else self._folder(recipe.start_from)
+        try:
+            with tempfile.TemporaryDirectory(prefix="tidemill-backtest-") as workdir:
+                return self.project.trainer.train(
+                    data, start_from=start_from, seed=recipe.seed, workdir=Path(workdir), progress=lambda _: None
+                )
+        except TidemillError:
+            raise
+        except Exception as error:
+            what = f"{type(self.project.trainer).__name__}.train raised {type(error).__name__}: {error}"
+            raise TrainingError(what, "train on these rows alone to see the traceback") from error
+
+    def model(self, artefact: str) -> Model:
+        """Return a model that was made; one that was let go of is trained again, which gives the same."""
+        if artefact not in self._models:
+            made = self._made[artefact]
+            begun = time.process_time()
+            _put(self._models, artefact, self._trained(made.recipe, made.data), _MAX_MODELS)
+            self.spent.train_s += time.process_time() - begun
+        self._models.move_to_end(artefact)
+        return self._models[artefact]
+
+    def _folder(self, artefact: str) -> Path:
+        """Return a model as files, for a trainer that goes on from it."""
+        if artefact not in self._folders:
+            self._folders[artefact] = tempfile.TemporaryDirectory(prefix="tidemill-backtest-")
+            export(self.model(artefact), self._made[artefact].data, Path(self._folders[artefact].name))
+        return Path(self._folders[artefact].name)
+
+    # --- predictions
+
+    def scores(self, artefact: str, rows: Array) -> Array:
+        """Return what a model gives for rows of the stream, float32 (N, K)."""
+        entry = self._scores.get(artefact)
+        if entry is None:
+            shape = (len(self.stream), self.project.output.num_scores)
+            entry = _Scores(np.zeros(len(self.stream), dtype=bool), np.zeros(shape, dtype=np.float32))
+            _put(self._scores, artefact, entry, _MAX_SCORED)
+        self._scores.move_to_end(artefact)
+        new = rows[~entry.known[rows]]
+        if len(new):
+            model = self.model(artefact)
+            begun, features = time.process_time(), self.spent.features_s
+            for at in range(0, len(new), _ROWS_AT_ONCE):
+                some = new[at : at + _ROWS_AT_ONCE]
+                entry.scores[some] = self.predict(model, self.columns(some), len(some))
+            entry.known[new] = True
+            self.spent.predict_s += time.process_time() - begun - (self.spent.features_s - features)
+        self.spent.rows_predicted += len(new)
+        self.spent.rows_known += len(rows) - len(new)
+        found: Array = entry.scores[rows]
+        return found
+
+    def predict(self, model: Model, columns: Columns, num_rows: int) -> Array:
+        """Return what a model gives for a batch, float32 (N, K)."""
+        given = columns if isinstance(model, Exportable) else dict(columns)
+        return check_scores(model.predict(given), num_rows=num_rows, num_scores=self.project.output.num_scores)
+
+
+def _put(kept: OrderedDict[str, _T], name: str, value: _T, limit: int) -> None:
+    kept[name] = value
+    while len(kept) > limit:
+        kept.popitem(last=False)
+
+
+def content_of(parts: Sequence[object]) -> str:
+    """Return a name for JSON values: equal values have the same."""
+    return hashlib.sha256(json.dumps(list(parts), sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,182 @@
+"""Traffic of a backtest: recorded requests, answered by whoever the route names, written as gateways would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from tidemill.errors import NotFound
+from tidemill.loop.backtest.log import MemoryLog
+from tidemill.loop.backtest.values import Values
+from tidemill.loop.backtest.world import RehearsalWorld
+from tidemill.monitor.outcomes import judged
+from tidemill.policy import Policy
+from tidemill.records import Route, Trust
+from tidemill.runtime.routing import position, share_in_force
+from tidemill.schema import Array
+from tidemill.stats.metrics import Metric
+from tidemill.strategy.log import Everything, Request
+
+LATENCY_MS = 1.0  # of every answer: how long a model takes is not simulated
+
+
+class Traffic:
+    """Answers rows of the stream, and tells afterwards what was true of them.
+
+    `told` float64 (N,) are the labels that users and people give, as in `Values`: the truth with what noise there is.
+    `quality` float64 (N,) is the metric of each answered row against the truth, which no strategy sees, NaN where
+    nobody knows; `version` int64 (N,) who answered, 0 where nobody did.
+    """
+
+    def __init__(self, world: RehearsalWorld, told: Array, *, delay: timedelta, metric: Metric, first: int) -> None:
+        num = len(told)
+        assert isinstance(world.log, MemoryLog)
+        self._world, self._log, self._stream = world, world.log, world.memo.stream
+        self._values, self._metric = Values(world.project.output), metric
+        self._told, self._delay = told, delay
+        self._answered = first  # rows before it were answered, or are history
+        self._next_told = first  # the first row whose label has not been given as feedback
+        self.quality = np.full(num, np.nan)
+        self.version = np.zeros(num, dtype=np.int64)
+
+    def answer(self, rows: Array) -> None:
+        """Let requests be answered under the route in force, in shadow too.
+
+        Raises:
+            NotFound: no version is in traffic.
+            ModelError: a version fails on a row.
+        """
+        route = self._route()
+        policy = self._world.catalog.policy_in_force(self._world.name).policy
+        share, assigned = self._assigned(route, rows)
+        frame = self._frame(rows, route, share, "answer").with_columns(assigned_version=assigned)
+        decided, scores = self._decided(rows, assigned, policy)
+        self._log.append("predictions", self._kept(frame.hstack(decided), rows))
+        self.version[rows] = assigned
+        self._answered = int(rows[-1]) + 1
+        self._judge(rows, scores, decided["decision"].to_list())
+        for version in route.shadows:
+            who = np.full(len(rows), version)
+            shadow = self._frame(rows, route, share, "shadow").with_columns(assigned_version=who)
+            self._log.append("predictions", shadow.hstack(self._decided(rows, who, policy)[0]))
+
+    def _route(self) -> Route:
+        route = self._world.catalog.route(self._world.name)
+        if route is None:
+            raise NotFound("no version answers.", "train version 1 first")
+        return route
+
+    def _assigned(self, route: Route, rows: Array) -> tuple[float, Array]:
+        """Return the candidate's share and who answers each row."""
+        versions = np.full(len(rows), route.stable, dtype=np.int64)
+        share = share_in_force(route, int(self._stream.received_at[rows[0]])) if len(rows) else 0.0
+        if share > 0:
+            units = self._stream.units
+            places = np.array([position(route.salt, units[row]) for row in rows.tolist()])
+            versions[places < share] = route.candidate
+        return share, versions
+
+    def _frame(self, rows: Array, route: Route, share: float, role: str) -> pl.DataFrame:
+        about = self._stream.frame.select("request_id", "received_at", "unit")[int(rows[0]) : int(rows[-1]) + 1]
+        return about.with_columns(
+            pl.lit(role).alias("role"),
+            pl.lit(route.rollout, dtype=pl.String).alias("rollout"),
+            pl.lit(share).alias("share"),
+            pl.lit(route.salt).alias("salt"),
+            pl.lit(route.revision, dtype=pl.Int64).alias("route_revision"),
+            pl.lit(route.policy_version, dtype=pl.Int64).alias("policy_version"),
+            pl.lit(value=False).alias("cached"),
+            pl.lit(LATENCY_MS).alias("latency_ms"),
+            pl.lit(1.0 if role == "answer" else 0.0).alias("keep_probability"),
+        )
+
+    def _decided(self, rows: Array, versions: Array, policy: Policy) -> tuple[pl.DataFrame, Array]:
+        """Return what the versions say of the rows, and their scores."""
+        scores = self._scores(rows, versions)
+        decided = policy.decide(self._world.project.output, scores)
+        kind = pl.String() if isinstance(decided.decisions[0], str) else pl.Float64()
+        columns = {
+            "answered_version": pl.Series(versions),
+            "scores": pl.Series(scores, dtype=pl.Array(pl.Float32, scores.shape[1])).arr.to_list(),
+            "decision": pl.Series(decided.decisions, dtype=kind),
+            "abstained": pl.Series(decided.abstained, dtype=pl.Boolean),
+        }
+        return pl.DataFrame(columns), scores
+
+    def _scores(self, rows: Array, versions: Array) -> Array:
+        scores = np.zeros((len(rows), self._world.project.output.num_scores), dtype=np.float32)
+        for version in np.unique(versions):
+            mine = versions == version
+            artefact = self._world.catalog.model(self._world.name, int(version)).artefact
+            scores[mine] = self._world.memo.scores(artefact, rows[mine])
+        return scores
+
+    def _kept(self, frame: pl.DataFrame, rows: Array) -> pl.DataFrame:
+        """Add the inputs that the log stage keeps."""
+        project = self._world.project
+        frame = frame.hstack(self._stream.frame.select(list(project.inputs))[int(rows[0]) : int(rows[-1]) + 1])
+        stage, tags = project.strategy.log, project.schema.tags
+        if isinstance(stage, Everything):
+            return frame
+        asked = frame.select(*tags, "abstained", "request_id").iter_rows(named=True)
+        keeps = [(stage.keep(Request(tags=row, abstained=row["abstained"])), row["request_id"]) for row in asked]
+        whole = pl.Series([keep.inputs and position("keep", id_) < keep.probability for keep, id_ in keeps])
+        chance = pl.Series([keep.probability for keep, _ in keeps], dtype=pl.Float64)
+        bare = [pl.when(whole).then(pl.col(name)).alias(name) for name in project.inputs if name not in tags]
+        return frame.with_columns(*bare, keep_probability=chance)
+
+    def _judge(self, rows: Array, scores: Array, decisions: Sequence[str | float]) -> None:
+        """Note the quality that users got: the strategy never reads it."""
+        truth = self._values.series("truth", self._stream.truth[rows]).to_list()
+        output = self._world.project.output
+        found = self._metric.rows(judged(output, scores=scores, labels=truth, decisions=decisions))
+        assert found is not None, "the metric of a backtest has a value for each row"
+        self.quality[rows] = found
+
+    # --- what is learnt later
+
+    def tell(self, now: int) -> None:
+        """Write the feedback that arrived by `now` (microseconds), if the strategy waits for any."""
+        stage = self._world.project.strategy.label.feedback
+        until = int(np.searchsorted(self._stream.received_at, now - self._delay // timedelta(microseconds=1), "right"))
+        until = min(until, self._answered)
+        rows = np.arange(self._next_told, max(until, self._next_told))
+        self._next_told = max(until, self._next_told)
+        rows = rows[~np.isnan(self._told[rows])]
+        if stage is not None and len(rows):
+            at = self._stream.received_at[rows] + self._delay // timedelta(microseconds=1)
+            self.write_labels(rows, at, source="feedback", trust=Trust(stage.trust))
+
+    def write_labels(self, rows: Array, at: Array, *, source: str, trust: Trust) -> None:
+        """Write labels of rows that came at these times, int64 microseconds (N,), rising, into the log."""
+        labels = self._values.series("text", self._told[rows])
+        is_text = labels.dtype == pl.String()
+        frame = pl.DataFrame({
+            "request_id": self._stream.frame["request_id"].gather(rows),
+            "received_at": pl.Series(at, dtype=pl.Int64),
+            "kind": pl.Series(["label"], dtype=pl.String).new_from_index(0, len(rows)),
+            "text": labels if is_text else pl.Series([None], dtype=pl.String).new_from_index(0, len(rows)),
+            "number": pl.Series([None], dtype=pl.Float64).new_from_index(0, len(rows)) if is_text else labels,
+            "source": pl.Series([source]).new_from_index(0, len(rows)),
+            "trust": pl.Series([str(trust)]).new_from_index(0, len(rows)),
+        })  # fmt: skip
+        self._log.append("feedback", frame)
+
+
+def told_labels(truth: Array, *, noise: float, num_classes: int, seed: int) -> Array:
+    """Return what people say, float64 (N,): the truth, but a share `noise` of it wrong.
+
+    A wrong class is any other class; a wrong value is that of some earlier row.
+    """
+    rng = np.random.default_rng([seed, 7])
+    wrong, draws = rng.random(len(truth)) < noise, rng.random(len(truth))
+    known = np.isfinite(truth)
+    if num_classes:
+        shifted = (truth + 1 + np.floor(draws * (num_classes - 1))) % num_classes
+        return np.where(wrong & known, shifted, truth)
+    earlier = np.floor(draws * np.arange(len(truth))).astype(np.int64)
+    return np.where(wrong & known & known[earlier], truth[earlier], truth)
+
