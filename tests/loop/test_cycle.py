@@ -217,7 +217,7 @@ def test_a_changed_online_stage_begins_the_rollout_anew_with_its_own_evidence(ha
 def test_a_unit_counts_once_in_a_rollout_however_often_it_comes(harness: Make) -> None:
     h = harness("tried")
     h.num_units = 20
-    h.accuracy = {(1, "v2"): 0.97, (2, "v1"): 0.75, (2, "v2"): 0.75}
+    h.accuracy = {(1, "v2"): 0.97, (2, "v1"): 0.88, (2, "v2"): 0.88}
     h.seconds(40)
     last = h.verdicts("release")[-1]
     assert h.outcomes() == [None], "twenty units cannot be evidence enough, however many requests they send"

@@ -94,6 +94,12 @@ def test_a_window_is_open_at_its_beginning_and_closed_at_its_end(mill: Mill) -> 
         assert frame["request_id"].to_list() == ["r2", "r3"]
 
 
+def test_an_answer_from_memory_says_nothing_about_how_quick_the_version_is(mill: Mill) -> None:
+    mill.put(row(mill, 1, second=4, cached=True, latency_ms=0.1), row(mill, 2, second=5), project="mail")
+    found = facts(mill)
+    assert np.isnan(found.latency_ms).tolist() == [True, False] and found.failed.tolist() == [False, False]
+
+
 def test_rows_carry_who_was_assigned_at_what_share_to_whom_and_when(mill: Mill) -> None:
     mill.put(
         row(mill, 1, second=5, assigned_version=2, answered_version=2, share=0.25, rollout="mail-1"),

@@ -16,13 +16,13 @@ from tidemill.errors import ProjectError
 from tidemill.records import Outcome, Trust, Verdict
 from tidemill.review.build import HeldOut, build_report
 from tidemill.review.compare import num_testable
-from tidemill.review.constant import by_rule, majority
+from tidemill.review.constant import majority
 from tidemill.review.population import UNSAMPLED, population
 from tidemill.review.report import EvaluationSet, Report, evidence
 from tidemill.stats.metrics import F1, Accuracy, EventRate, Judged, LogLoss, MeanAbsoluteError, Metric
 from tidemill.strategy.evidence import ALL, Cell, Word
 from tidemill.strategy.gate import OfflineNeeds, gate, needs
-from tidemill.strategy.offline import AtLeast, BeatsBaseline, Human, Latency, NoWorse, Rule
+from tidemill.strategy.offline import AtLeast, BeatsBaseline, Human, Latency, NoWorse
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86_400_000_000
@@ -251,6 +251,58 @@ def test_what_only_an_answer_can_cause_is_not_measured_on_a_candidate():
 def test_without_training_labels_there_is_no_majority():
     with pytest.raises(ProjectError, match="no training labels"):
         majority(answers(np.ones(3, dtype=bool)), np.zeros(0, dtype=np.int64))
+
+
+def test_every_cell_says_what_its_gain_shows():
+    rng = np.random.default_rng(15)
+    live = rng.random(3000) < 0.9
+    few = np.arange(3000) < 20
+    candidate = np.where(np.arange(3000) < 1000, rng.random(3000) < 0.8, live)
+    built = report(
+        candidate, live, cohorts={"worse": np.arange(3000) < 1000, "same": np.arange(3000) >= 1000, "few": few}
+    )
+    said = {c.cohort: (c.outcome, c.reason) for c in built.cells}
+    assert said["worse"] == (Outcome.FAIL, "worse than the live version, beyond .02")
+    assert said["same"] == (Outcome.PASS, "a loss beyond .02 is excluded")
+    assert said["few"] == (Outcome.INCONCLUSIVE, "20 rows are too few to judge")
+    better = report(live, candidate)
+    assert cell(better).reason == "better than the live version"
+    assert cell(report(live)).outcome == Outcome.UNKNOWN
+
+
+def test_the_first_metric_is_shown_by_period_and_cohort_the_others_by_period():
+    right = np.ones(120, dtype=bool)
+    built = report(
+        right, right, metrics=(Accuracy(), LogLoss()), cohorts={"even": np.arange(120) % 2 == 0},
+        received_at=DAY * np.arange(120),
+    )  # fmt: skip
+    shown = {(c.metric, c.cohort) for c in built.cells if c.period == "1970-02"}
+    assert shown == {("accuracy", ALL), ("accuracy", "even"), ("log_loss", ALL)}
+    february = next(c for c in built.cells if c.period == "1970-02" and c.cohort == ALL and c.metric == "accuracy")
+    assert february.n == 28
+    assert evidence(built, approval=None, now=NOW).cell("accuracy").n == 120
+
+
+def test_people_are_declared_on_the_metric_that_they_were_measured_by():
+    right = np.arange(200) % 10 > 0
+    wanted = [BeatsBaseline(Human(0.95), "accuracy"), BeatsBaseline(Human(0.3), "log_loss")]
+    built = report(right, metrics=(Accuracy(), LogLoss()), cohorts={"even": right}, needs=needs(wanted))
+    assert cell(built).baselines == {"Human(0.95)": 0.95}
+    assert cell(built, metric="log_loss").baselines == {"Human(0.3)": 0.3}
+    assert cell(built, "even").baselines == {}
+    verdicts = [member.judge(evidence(built, approval=None, now=NOW)) for member in wanted]
+    assert [v.outcome for v in verdicts] == [Outcome.FAIL, Outcome.FAIL]
+
+
+def test_f1_of_many_rows_has_the_interval_that_resampling_gives():
+    rng = np.random.default_rng(16)
+    candidate, live = rng.random(2001) < 0.9, rng.random(2001) < 0.85
+    cut = np.arange(2001) < 2000
+    built = report(candidate, live, metrics=(F1("b"),), cohorts={"resampled": cut}, needs=OfflineNeeds())
+    many, few = cell(built, metric="f1_b"), cell(built, "resampled", "f1_b")
+    assert many.low == pytest.approx(few.low, abs=0.005)
+    assert many.high == pytest.approx(few.high, abs=0.005)
+    assert many.candidate_low < many.candidate < many.candidate_high
 
 
 # ---------------------------------------------------------------- what the rows stand for

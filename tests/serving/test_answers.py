@@ -136,7 +136,7 @@ def test_the_declared_model_is_described_in_the_words_of_the_open_inference_prot
             "age": ("FP64", [-1]),
             "country": ("BYTES", [-1]),
         }
-        assert about["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": [-1, 3]}]
+        assert about["outputs"][0] == {"name": "scores", "datatype": "FP32", "shape": [-1, 3]}
         assert client.get("/v2/models/pets/versions/1").json() == about
         for path in ("/v2/models/pets/ready", "/v2/models/pets/versions/1/ready"):
             assert client.get(path).json() == {"name": "pets", "ready": True}

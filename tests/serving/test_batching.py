@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from artefacts import NAN, RAISES, expected, graph, onnx_artefact
+from artefacts import NAN, PYTHON_MODELS, RAISES, expected, graph, onnx_artefact, python_artefact
+from python_models import DAWDLES
 
 from tidemill.runtime.load import load
 from tidemill.serving.batching import NOT_FINITE, RAISED, TIMEOUT, Batcher, Row, score
@@ -17,6 +18,11 @@ SCHEMA_ROW = {"age": 1.0, "country": "nl"}
 
 def canonical(first: float) -> dict:
     return {"x": np.array([first, 0, 0, 0], "<f4").tobytes(), **SCHEMA_ROW}
+
+
+@pytest.fixture
+def python_models() -> str:
+    return str(PYTHON_MODELS)
 
 
 @pytest.fixture
@@ -130,3 +136,41 @@ def test_rows_are_not_tried_singly_when_nobody_waits_any_more(loaded):
     assert {failure.reason for failure in scored.failures.values()} == {TIMEOUT}
     assert len(scored.failures) == 3
     assert score(loaded, rows).failures.keys() == {0}
+
+
+def test_a_free_copy_takes_what_comes_while_another_is_at_work(tmp_path, python_models):
+    loaded = load(python_artefact(tmp_path / "p", "Fickle"), project_file=python_models, copies=2)
+
+    async def main() -> Bench:
+        bench = Bench(loaded, inline=False)
+        bench.batcher.put(bench.row(DAWDLES))  # a second
+        await asyncio.sleep(0.2)
+        for first in (1, 2, 3):
+            bench.batcher.put(bench.row(first))
+            await bench.settled(first)
+        assert not bench.batcher.is_stuck
+        await bench.settled(4)
+        bench.batcher.close()
+        return bench
+
+    try:
+        assert [rows for _, rows in asyncio.run(main()).batches] == [[1], [2], [3], [DAWDLES]]
+    finally:
+        loaded.close()
+
+
+def test_copies_that_are_free_share_what_has_come(tmp_path, python_models):
+    loaded = load(python_artefact(tmp_path / "p", "Fickle"), project_file=python_models, copies=2)
+
+    async def main() -> Bench:
+        bench = Bench(loaded, inline=False, max_batch=64)
+        for first in range(7):
+            bench.batcher.put(bench.row(first))
+        await bench.settled(7)
+        bench.batcher.close()
+        return bench
+
+    try:
+        assert sorted(rows for _, rows in asyncio.run(main()).batches) == [[0, 1, 2, 3], [4, 5, 6]]
+    finally:
+        loaded.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from artefacts import CLASSES, RAISES, graph, inputs
+from pathlib import Path
+
+import numpy as np
+from artefacts import CLASSES, RAISES, graph, inputs, onnx_artefact
 from served import Place, metric, predict, running
 
 BAD = inputs((RAISES + 1, 0, 0, 0))
@@ -39,9 +42,9 @@ def test_without_a_default_nobody_answers(place: Place) -> None:
     assert [(row.answered_version, row.decision) for row in place.rows()[0]] == [(0, None)]
 
 
-def test_a_version_that_does_not_load_leaves_the_default(place: Place) -> None:
+def test_a_version_that_does_not_load_leaves_the_default(place: Place, tmp_path: Path) -> None:
     place.publish(default="cat")
-    place.route(stable=place.add(b"no model"))
+    place.route(stable=place.add(onnx_artefact(tmp_path / "a", graph(1), scores=np.zeros((2, 3)))))
     with running(place) as client:
         body = predict(client).json()
     assert (body["decision"], body["version"], body["fallback"]) == ("cat", 0, "default: not_loaded")

@@ -121,24 +121,26 @@ def test_a_body_in_drips_that_is_quick_enough_is_answered(pets: Place) -> None:
 
 
 def test_an_idle_connection_is_closed_and_a_busy_one_is_kept(pets: Place) -> None:
-    with running(pets, patience=Patience(idle_s=1.0, head_s=1.0)) as client:
-        with connected(client) as idle, connected(client) as busy:
-            for sock in (idle, busy):
-                sock.sendall(post())
-                assert replies(sock, 1)[0][0] == 200
-            for _ in range(8):
-                time.sleep(0.25)
-                busy.sendall(post())
-                assert replies(busy, 1)[0][0] == 200
-            assert replies(idle) == []
+    with (
+        running(pets, patience=Patience(idle_s=1.0, head_s=1.0)) as client,
+        connected(client) as idle,
+        connected(client) as busy,
+    ):
+        for sock in (idle, busy):
+            sock.sendall(post())
+            assert replies(sock, 1)[0][0] == 200
+        for _ in range(8):
+            time.sleep(0.25)
+            busy.sendall(post())
+            assert replies(busy, 1)[0][0] == 200
+        assert replies(idle) == []
 
 
 def test_a_caller_that_does_not_read_its_answers_is_dropped(pets: Place) -> None:
     with running(pets, patience=Patience(read_s=0.5, head_s=0.5)) as client:
         with connected(client) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.settimeout(10)
-            with pytest.raises(OSError):
+            with pytest.raises(ConnectionError):
                 for _ in range(100_000):
                     sock.sendall(post() * 20)
         assert predict(client).status_code == 200
@@ -206,7 +208,9 @@ def test_trailers_and_chunk_extensions_without_end_are_refused(pets: Place, tail
         assert predict(client).status_code == 200
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"inputs":' * 50_000, b'{"inputs": {"x": ' + b"[" * 5000 + b"]" * 5000])
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"inputs":' * 50_000, b'{"inputs": {"x": ' + b"[" * 5000 + b"]" * 5000]
+)
 def test_json_that_is_nested_too_deeply_is_malformed(pets: Place, body: bytes) -> None:
     with running(pets) as client:
         for path in ("/v1/predict", "/v1/feedback", "/v2/models/pets/infer"):
@@ -280,9 +284,11 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(pets: Place) -> N
     with running(pets) as client:
         for headers in ("connection: upgrade\r\nupgrade: websocket\r\n", "connection: upgrade\r\nupgrade: h2c\r\n"):
             with connected(client) as sock:
-                sock.sendall(post(headers=headers))
-                ((status, said, _),) = replies(sock)
-                assert (status, said[b"connection"]) == (200, b"close")
+                sock.sendall(post(headers=headers) + post())
+                assert [status for status, _, _ in replies(sock, 2)] == [200, 200]
+        with connected(client) as sock:
+            sock.sendall(b"CONNECT example.com:80 HTTP/1.1\r\nhost: x\r\n\r\n")
+            only(sock, 400)
 
 
 # --- too many
@@ -292,7 +298,6 @@ def test_connections_beyond_the_limit_are_told_so_at_once_and_others_go_on(pets:
     with running(pets, patience=Patience(max_connections=50)) as client, contextlib.ExitStack() as stack:
         assert predict(client).status_code == 200  # holds one of them
         idle = [stack.enter_context(connected(client)) for _ in range(49)]
-        until(lambda: len(client.service.connections()) == 50 if hasattr(client.service, "connections") else True)
         for _ in range(20):
             with connected(client) as sock:
                 assert "too many connections" in str(only(sock, 503)["detail"])

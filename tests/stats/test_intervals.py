@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tidemill.stats.intervals import effective_size, mean, paired_bootstrap, paired_mean, wilson
+from tidemill.stats.intervals import (
+    clopper_pearson,
+    effective_size,
+    mean,
+    paired_bootstrap,
+    paired_mean,
+    weighted_share,
+    wilson,
+)
 
 RUNS = 1000
 NOISE = 3 * math.sqrt(0.05 * 0.95 / RUNS)  # three standard errors of a miss rate of 5 %
@@ -172,3 +180,44 @@ def test_weights_cost_rows():
     assert effective_size(np.ones(10)) == pytest.approx(10)
     assert effective_size(np.array([1.0, 0.0])) == pytest.approx(1)
     assert effective_size(np.zeros(3)) == 0
+
+
+# ---------------------------------------------------------------- weighted shares
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_a_share_of_rows_that_weigh_alike_has_wilsons_interval(right: int, wrong: int):
+    values = np.array([1.0] * right + [0.0] * wrong)
+    found, known = weighted_share(values, np.full(len(values), 7.0)), wilson(right, right + wrong)
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-9)
+
+
+def test_few_heavy_rows_that_are_all_right_do_not_hide_that_others_like_them_may_be_wrong():
+    """200 certain rows and 20 that stand for 100 each: no spread is seen in these, and they decide the estimate."""
+    values = np.array([1.0, 0.0] * 100 + [1.0] * 20)
+    weights = np.array([1.0] * 200 + [100.0] * 20)
+    assert weighted_share(values, weights).low < 0.9 < mean(values, weights).low
+
+
+def test_the_interval_of_a_curated_sample_holds_the_share_of_the_population():
+    """Hard cases are all taken, of the rest one in 30: what the estimate of all is asked for."""
+    rng, runs, held = np.random.default_rng(20), 400, 0
+    for _ in range(runs):
+        hard = rng.random(3000) < 0.05
+        right = rng.random(3000) < np.where(hard, 0.55, 0.97)
+        chance = np.where(hard, 1.0, 1 / 30)
+        taken = rng.random(3000) < chance
+        found = weighted_share(right[taken].astype(float), 1 / chance[taken])
+        held += found.low <= 0.05 * 0.55 + 0.95 * 0.97 <= found.high
+    assert held / runs >= 0.93
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_exact_bounds_hold_the_share_and_meet_the_tail(right: int, wrong: int):
+    if right + wrong:
+        low, high = clopper_pearson(right, right + wrong, tails=(0.01, 0.025))
+        assert 0.0 <= low <= right / (right + wrong) <= high <= 1.0
+        if right:
+            assert stats.binom.sf(right - 1, right + wrong, low) == pytest.approx(0.01)
+        if wrong:
+            assert stats.binom.cdf(right, right + wrong, high) == pytest.approx(0.025)

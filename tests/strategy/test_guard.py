@@ -235,6 +235,15 @@ def test_a_slower_candidate_is_rolled_back_and_an_equal_one_passes():
     assert "slow answers are ×" in slower.reason
 
 
+def test_answers_from_memory_are_no_evidence_of_a_slow_candidate():
+    """The live model has seen nearly everything, a candidate nothing yet: what ran is compared with what ran."""
+    ran = Arm(error=0.0, latency_ms=5.0)
+    seen = rows(20, 4000, share=0.25, live=ran, candidate=ran)
+    warm = ~seen.candidate & (np.random.default_rng(1).random(len(seen)) < 0.5)
+    verdict = judged(Latency(), replace(seen, latency_ms=np.where(warm, np.nan, seen.latency_ms)))
+    assert verdict.outcome is PASS
+
+
 def test_load_that_slows_both_arms_is_no_fault_of_the_candidate():
     calm, busy = Arm(error=0.0, latency_ms=5.0), Arm(error=0.0, latency_ms=50.0)
     batches = [rows(21 + i, 1500, share=0.5, live=arm, candidate=arm) for i, arm in enumerate((calm, busy, busy))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from rich.table import Table
 from tidemill.app import App
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.errors import NotFound
+from tidemill.monitor.gains import Gain, Release, foretold, releases
 from tidemill.monitor.ledger import StrategyPeriod, ledger
 from tidemill.strategy.strategy import diff_json
 
@@ -25,18 +27,36 @@ def log(
     project: ProjectOption = DEFAULT_PROJECT,
     as_json: JsonOption = False,
 ) -> None:
-    """Show each strategy version with what it brought: quality, retrainings, labels."""
+    """Show each strategy version with what it brought, and each release's offline gain beside its online gain."""
     opened = App.open(project, home, database=database)
     w = opened.world
     rows = ledger(w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir,
                   now=opened.clock.now())  # fmt: skip
+    released = releases(w.project, catalog=w.catalog, journal=w.journal, log=w.log, now=opened.clock.now())
     if as_json:
-        typer.echo(json.dumps([row.to_json() for row in rows], indent=2))
+        told = {"strategies": [row.to_json() for row in rows], "releases": [r.to_json() for r in released]}
+        typer.echo(json.dumps({**told, "foretold": foretold(released)}, indent=2))
         return
     table = Table("version", "digest", "since", w.project.metrics[0].name, "cycles", "promoted", "labels", box=None)
     for row in rows:
         table.add_row(*_cells(row))
     Console().print(table)
+    _show_releases(released)
+
+
+def _show_releases(released: Sequence[Release]) -> None:
+    if not released:
+        return
+    table = Table("cycle", "version", "strategy", "outcome", "offline gain", "online gain", box=None)
+    for one in released:
+        gains = [_gain(one.offline), _gain(one.online)]
+        table.add_row(str(one.cycle), str(one.version), one.strategy, one.outcome, *gains)
+    Console().print(table)
+    typer.echo(foretold(released))
+
+
+def _gain(gain: Gain | None) -> str:
+    return "-" if gain is None else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}, n {gain.n})"
 
 
 def _cells(row: StrategyPeriod) -> list[str]:

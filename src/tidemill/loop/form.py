@@ -11,6 +11,8 @@ from tidemill.monitor.cohorts import cohort_masks
 from tidemill.records import Cycle, Outcome, Trust, Verdict
 from tidemill.strategy.dataset import ExampleIndex
 
+_RANKS = {str(trust): trust.rank for trust in Trust}
+
 
 def form(turn: Turn, cycle: Cycle) -> bool:
     """Pin what the candidate learns from; the cycle fails when there is nothing labelled to learn from."""
@@ -55,7 +57,7 @@ def example_index(turn: Turn) -> ExampleIndex:
         labelled_at=frame["labelled_at"].to_numpy().astype(np.int64),
         split=np.array(frame["split"].to_list(), dtype=object),
         label=np.array(frame["label"].to_list(), dtype=object),
-        trust=np.array([Trust(t).rank for t in frame["trust"]], dtype=np.int64),
+        trust=frame["trust"].replace_strict(_RANKS, return_dtype=pl.Int64).to_numpy(),
         decision=np.array(frame["decision"].to_list(), dtype=object),
         cohorts=_cohorts(turn, frame),
     )

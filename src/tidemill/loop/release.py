@@ -199,9 +199,8 @@ def _shadows(turn: Turn, rollout: str, new: Window, matured: Window, seen: dict[
     pairs = shadow_pairs(world.log, world.project, new, rollout)
     requests = pair_requests(world.project, pairs)
     differ = requests.values.get(Disagreement.metric, np.zeros(0))
-    found = pair_outcomes(
-        world.log, world.project, matured, rollout, metrics=shadowable(world.project, needs.metrics), trust=needs.trust
-    )
+    metrics = shadowable(world.project, needs.metrics) if needs.pairs else ()
+    found = pair_outcomes(world.log, world.project, matured, rollout, metrics=metrics, trust=needs.trust)
     return Shadows(
         num=len(pairs),
         num_failed=int(failures(pairs.mine).sum()),

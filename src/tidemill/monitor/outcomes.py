@@ -21,7 +21,7 @@ from tidemill.strategy.outcomes import Outcomes
 
 _FACTS = [
     "request_id", "received_at", "unit", "rollout", "share", "assigned_version", "answered_version",
-    "error", "fallback_reason", "latency_ms", "decision", "scores", "keep_probability", "abstained",
+    "error", "fallback_reason", "latency_ms", "cached", "decision", "scores", "keep_probability", "abstained",
 ]  # fmt: skip
 
 
@@ -78,12 +78,18 @@ def outcomes(project: Project, frame: pl.DataFrame, *, candidate: int | None, me
         candidate=(frame["assigned_version"] == (candidate if candidate is not None else -1)).to_numpy().astype(bool),
         share=frame["share"].to_numpy().astype(np.float64),
         failed=failed,
-        latency_ms=frame["latency_ms"].to_numpy().astype(np.float64),
+        latency_ms=_latency(frame),
         # A failed row was answered by another version: its decision says nothing about the assigned one.
         values={n: np.where(failed, np.nan, loss(project.metric(n), known)) for n in metrics} if known else {},
         cohorts=cohort_masks(project, frame),
         abstained=frame["abstained"].fill_null(value=False).to_numpy().astype(bool),
     )
+
+
+def _latency(frame: pl.DataFrame) -> Array:
+    """Return how long each version took, float64 (N,), NaN where it did not run: a new one has no scores remembered."""
+    took = frame.select(pl.when(~pl.col("cached").fill_null(value=False)).then(pl.col("latency_ms"))).to_series()
+    return took.fill_null(float("nan")).to_numpy().astype(np.float64)
 
 
 def failures(frame: pl.DataFrame) -> Array:

@@ -10,7 +10,7 @@ from tidemill.stats.intervals import effective_size
 from tidemill.stats.metrics import Judged
 from tidemill.strategy.evidence import MIN_ROWS, Bin, Calibration
 
-_MOST_BINS, _NUM_DRAWS = 15, 2_000
+_MOST_BINS, _NUM_DRAWS, _STEPS = 15, 2_000, 20
 
 
 def calibration(judged: Judged, rows: Rows, rng: np.random.Generator) -> Calibration | None:
@@ -18,9 +18,10 @@ def calibration(judged: Judged, rows: Rows, rng: np.random.Generator) -> Calibra
 
     A row's confidence is the score of its decision. Rows are sorted by it and put into up to 15 bins of equally many
     and at least 30. The error is the weighted mean over bins of |share right - mean confidence| (Naeini et al., AAAI
-    2015). As noise alone makes that larger than 0, its interval is the reflected one of draws of the bins' differences,
-    which are means over rows and so nearly normal (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    section 13.4): what drawing adds to the estimate once more is taken off.
+    2015). Noise alone makes that larger than 0, so the interval is not around it: it holds the errors of those
+    multiples of the measured differences under which what was measured is not in a tail of 2.5 % (a test inverted along
+    one line, as in Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12.3). Each difference is a
+    mean over rows, and taken for normal.
     """
     rows = rows.where(judged.known & np.isfinite(judged.scores).all(axis=1)) if judged.classes else rows
     n = len(rows.index)
@@ -33,12 +34,20 @@ def calibration(judged: Judged, rows: Rows, rng: np.random.Generator) -> Calibra
     share = np.array([rows.weights[at].sum() for at in bins]) / rows.weights.sum()
     gap, error = np.array([right - sure for sure, right, _ in parts]), np.array([spread for *_, spread in parts])
     value = float(share @ np.abs(gap))
-    drawn = np.abs(gap + error * rng.standard_normal((_NUM_DRAWS, len(bins)))) @ share
-    below, above = np.quantile(drawn, [0.025, 0.975])
+    noise = error * rng.standard_normal((_NUM_DRAWS, len(bins)))
+    low, high = (value * _multiple(gap, noise, share, value, tail) for tail in (0.975, 0.025))
     shown = [Bin(confidence=p[0], accuracy=p[1], n=len(at)) for p, at in zip(parts, bins, strict=True)]
-    # The truth may lie as far above the estimate as a draw may: reflection alone would claim too much of a small one.
-    high = max(2 * value - below, value)
-    return Calibration(error=value, low=float(max(0.0, 2 * value - above)), high=float(high), n=n, bins=tuple(shown))
+    return Calibration(error=value, low=low, high=max(high, value), n=n, bins=tuple(shown))
+
+
+def _multiple(gap: Array, noise: Array, share: Array, value: float, tail: float) -> float:
+    """Return the multiple of `gap` under which the error's quantile `tail` is `value`, 0 if none is small enough."""
+    low, high = 0.0, 4.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        above = np.quantile(np.abs(middle * gap + noise) @ share, tail) > value
+        low, high = (low, middle) if above else (middle, high)
+    return low
 
 
 def _confidence(judged: Judged, index: Array) -> tuple[Array, Array]:

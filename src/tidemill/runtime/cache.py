@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 def cache_key(version: int, inputs: Mapping[str, Any], names: Sequence[str]) -> bytes:
     """Return 16 bytes that stand for a version and the canonical values of the inputs `names`: those that it reads.
 
-    What else a request says, such as its unit and tags, has no part in it. Unequal inputs meet with a chance of 2**-128.
+    What else a request says, such as its unit, has no part in it. Unequal inputs meet with a chance of 2**-128.
     """
     return blake2b(_encode([version, *[inputs[name] for name in names]]), digest_size=16).digest()
 

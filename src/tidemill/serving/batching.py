@@ -137,6 +137,7 @@ class Batcher:
         self._row_s = 0.0  # what a row takes, a moving average over batches
         self._work: queue.SimpleQueue[tuple[list[Row], Done] | None] | None = None
         self.max_batch = max_batch
+        self._num_slow = 0  # batches in a row that took long
         self.inline = inline and not loaded.is_python
 
     @property
@@ -232,7 +233,8 @@ class Batcher:
         self._running.pop(id(rows), None)
         self._num_free += 1
         self._row_s += _WEIGHT * (scored.seconds / len(rows) - self._row_s)
-        if scored.seconds > _TOO_SLOW_INLINE_S:
+        self._num_slow = self._num_slow + 1 if scored.seconds > _TOO_SLOW_INLINE_S else 0
+        if self._num_slow > 1:  # once may be the machine's doing
             self.inline = False  # its rows are larger than the examples it was measured with: do not hold up the others
         try:
             done(rows, scored)

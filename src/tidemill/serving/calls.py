@@ -51,8 +51,8 @@ class _Event:
 class Call(Struct, eq=False):
     """A request of the hot path. To uvicorn it looks like one of its own cycles: its shutdown and its limits see it.
 
-    `head` and `reply` wait in a call that is answered before those that came earlier on its connection; `asked` and
-    `form` are its target's.
+    `head` and `reply` wait in a call that is answered before those that came earlier on its connection; `form`,
+    `asked` and `id` are its target's.
     """
 
     connection: Connection
@@ -65,8 +65,9 @@ class Call(Struct, eq=False):
     response_complete: bool = False
     head: bytes = b""
     reply: bytes = b""
-    asked: Any = None
     form: Any = None
+    asked: Any = None
+    id: str | None = None
 
     message_event: ClassVar[Any] = _Event()
     more_body: ClassVar[bool] = False

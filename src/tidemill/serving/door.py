@@ -35,7 +35,7 @@ class Door:
     """Shared by all connections of one process. Every method is called in the event loop."""
 
     def __init__(self, gateway: Gateway, inference: Inference, tokens: TokenTable) -> None:
-        self._gateway, self._inference, self._tokens = gateway, inference, tokens
+        self._gateway, self._inference, self.tokens = gateway, inference, tokens
         self._targets: dict[bytes, Target] = {
             b"/v1/predict": PredictTarget(gateway),
             b"/v1/feedback": FeedbackTarget(gateway),
@@ -73,12 +73,12 @@ class Door:
             Unauthorized: nobody who may.
         """
         if header is None:  # never looked up: no token is nobody's token
-            return self._tokens.caller(None)
-        revision = self._tokens.revision
+            return self.tokens.caller(None)
+        revision = self.tokens.revision
         found = self._callers.get(header)
         if found is not None and found[0] == revision:
             return found[1]
-        caller = self._tokens.caller(header)
+        caller = self.tokens.caller(header)
         if len(self._callers) >= _MAX_KNOWN:
             self._callers.clear()
         self._callers[header] = (revision, caller)
@@ -90,11 +90,7 @@ class Door:
             return
         if len(self.known) >= _MAX_KNOWN:
             self.known.clear()
-        self.known[head] = Known(call.target, call.caller, len(head), num_bytes, self._tokens.revision)
-
-    def is_valid(self, known: Known) -> bool:
-        """Whether no token was changed since its head was parsed."""
-        return known.revision == self._tokens.revision
+        self.known[head] = Known(call.target, call.caller, len(head), num_bytes, self.tokens.revision)
 
     @property
     def max_body_bytes(self) -> int:

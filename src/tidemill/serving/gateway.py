@@ -287,6 +287,7 @@ class Gateway:
                 "share": route.share,
                 "fallback": route.fallback,
                 "shadows": list(route.shadows),
+                "policy": route.policy_version,
                 "rollout": route.rollout,
                 "lapses_at": None if route.lapses_at is None else route.lapses_at.isoformat(),
             },

@@ -12,16 +12,18 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tidemill.errors import InvalidRequest, Malformed, TooLarge, Unavailable
 from tidemill.serving.calls import REFUSAL, Call, Target, plain_problem
-from tidemill.serving.door import Door, Known
+from tidemill.serving.door import Door
 from tidemill.serving.tokens import ANYBODY
 
 _END = b"\r\n\r\n"
 _MAX_CALLS = 64  # of one connection that wait for their answers; then nothing more is read from it
 _MAX_REFUSED = 256  # connections beyond the limit that are told so; more are closed without a word
+_UPGRADES = frozenset((b"upgrade", b"connection", b"http2-settings"))
 _UNUSUAL = frozenset((
     b"expect", b"upgrade", b"content-encoding", b"inference-header-content-length", b"traceparent"
 ))  # fmt: skip
@@ -68,8 +70,10 @@ class HotProtocol(HttpToolsProtocol):
         self._hot: Call | None = None  # whose body is being read
         self._chunk = b""
         self._fresh = self._whole = False  # whether a message begins with the chunk
+        self._begun = False  # whether one begins within it
         self._reading = self._in_head = self._ignoring = self._draining = self._ended = False
-        self._head_bytes = self._raw_bytes = 0
+        self._was_asked = False  # since the timer looked last
+        self._head_bytes = self._raw_bytes = self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._idle_since = self._paused_at = 0.0
 
@@ -96,22 +100,55 @@ class HotProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take a chunk: a call as they were before, or whatever the parser makes of it."""
         if not self._calls and not self._reading and not self._ended:
-            known = self._door.known.get(data[: data.find(_END) + 4])
-            if known is not None and len(data) == known.num_bytes and self._is_free(known):
+            door, cycle = self._door, self.cycle
+            known = door.known.get(data[: data.find(_END) + 4])
+            if (
+                known is not None
+                and len(data) == known.num_bytes
+                and known.revision == door.tokens.revision
+                and (cycle is None or cycle.response_complete)
+                and not self.pipeline
+            ):
                 self.cycle = call = Call(self, known.target, not self._draining, known.caller, data[known.num_head :])
                 self._calls.append(call)
-                self._door.add(call)
+                door.add(call)
                 return
         if self._ended:
             return
-        self._chunk, self._fresh = data, not self._reading
-        super().data_received(data)
+        self._chunk, self._fresh, self._begun = data, not self._reading, False
+        self._feed(data)
+        if self._reading and (self._whole or not self._begun):  # of a message that began within it this counts nothing
+            self._count(len(data))
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._end(Malformed("this is no HTTP/1.1 request.", "see RFC 9112"))
+
+    def _decline(self, rest: bytes) -> None:
+        """Take a request that would go on in another protocol as one that would not: some clients ask with each first.
+
+        The parser takes all that follows such a head for the other protocol: another one gets the head without it.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._end(Malformed("this is no proxy.", "send POST or GET"))
+            return
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] not in _UPGRADES]
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self.url, b"".join(kept), rest))
+
+    def _count(self, num_bytes: int) -> None:
+        """Refuse what has no end."""
         if self._in_head:
-            self._head_bytes += len(data)
+            self._head_bytes += num_bytes
             if self._head_bytes > self._patience.max_head_bytes:
                 self._end(HeadTooLarge("the headers are too long.", "send fewer of them"))
-        elif self._reading:
-            self._raw_bytes += len(data)
+        else:
+            self._raw_bytes += num_bytes
             # Chunks of one byte each are six times as long; beyond that it is trailers or extensions without end.
             if self._raw_bytes > 6 * self._door.max_body_bytes + self._patience.max_head_bytes:
                 self._end(TooLarge("the body is larger than it may be.", "send less, in larger chunks"))
@@ -129,14 +166,6 @@ class HotProtocol(HttpToolsProtocol):
             return None
         self._ended = True
         return True
-
-    def _is_free(self, known: Known) -> bool:
-        cycle = self.cycle
-        return (cycle is None or cycle.response_complete) and not self.pipeline and self._door.is_valid(known)
-
-    def send_400_response(self, msg: str) -> None:
-        """Tell of bytes that are no HTTP, unless something else was told already."""
-        self._end(Malformed("this is no HTTP/1.1 request.", "see RFC 9112"))
 
     def shutdown(self) -> None:
         """Close, but not under the feet of a call that is on its way."""
@@ -204,11 +233,13 @@ class HotProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _ends(self, now: float) -> float:
+        if self._was_asked:
+            self._idle_since, self._was_asked = now, False
         if self.flow.write_paused:
             return self._paused_at + self._patience.read_s
-        if self._reading:
+        if self._reading and not self.flow.read_paused:
             return self._due
-        if self._calls or not (self.cycle is None or self.cycle.response_complete):
+        if self._reading or self._calls or not (self.cycle is None or self.cycle.response_complete):
             return now + self._patience.idle_s
         return self._idle_since + self._patience.idle_s
 
@@ -222,7 +253,13 @@ class HotProtocol(HttpToolsProtocol):
         """Go on."""
         self.flow.resume_writing()
         if len(self._calls) < _MAX_CALLS and not self.pipeline:
-            self.flow.resume_reading()
+            self._resume()
+
+    def _resume(self) -> None:
+        """Read again; the time in which nothing was read is not the caller's."""
+        if self._reading and self.flow.read_paused:
+            self._due = max(self._due, self.loop.time() + self._patience.head_s)
+        self.flow.resume_reading()
 
     # ---- what the parser finds
 
@@ -233,7 +270,7 @@ class HotProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self._hot = None
         self._reading = self._in_head = True
-        self._whole, self._fresh = self._fresh, False
+        self._whole, self._fresh, self._begun = self._fresh, False, True
         self._head_bytes = self._raw_bytes = 0
         self._due = self.loop.time() + self._patience.head_s
 
@@ -247,6 +284,8 @@ class HotProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Decide which way a request goes."""
         self._in_head = False
+        if self.parser.should_upgrade():
+            return  # see `_decline`
         if len(self._chunk) > self._patience.max_head_bytes:
             self._check_head()
         self._due = self.loop.time() + self._patience.body_s
@@ -263,9 +302,6 @@ class HotProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self._patience.max_head_bytes:
             self._end(HeadTooLarge("the headers are too long.", "send fewer of them"))
             raise ValueError("too long a head")
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: whoever asks for another protocol is answered in this one."""
 
     def _is_slow_busy(self) -> bool:
         cycle = self.cycle
@@ -302,8 +338,6 @@ class HotProtocol(HttpToolsProtocol):
         self.headers.extend(headers)
         self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in headers)
         super().on_headers_complete()
-        if self.parser.should_upgrade():  # nothing is read any more after such a request
-            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -312,17 +346,20 @@ class HotProtocol(HttpToolsProtocol):
             if type(self.cycle) is not Call and not self._ignoring:
                 super().on_body(body)
         elif not call.body:
-            call.body = body
+            call.body, self._body_bytes = body, len(body)
         else:
             call.parts = call.parts or [call.body]
             call.parts.append(body)
-            if sum(map(len, call.parts)) > self._door.max_body_bytes:
+            self._body_bytes += len(body)
+            if self._body_bytes > self._door.max_body_bytes:
                 self._hot, call.keep_alive = None, False
                 limit = self._door.max_body_bytes
                 call.refuse(TooLarge(f"the body is larger than {limit} bytes.", "send less, or raise max_body_bytes"))
 
     def on_message_complete(self) -> None:
         """Hand a whole call over."""
+        if self.parser.should_upgrade():
+            return
         self._reading = False
         call, self._hot = self._hot, None
         if call is None:
@@ -347,7 +384,14 @@ class HotProtocol(HttpToolsProtocol):
         """Write a reply in its turn; what comes after it is dropped."""
         if call.disconnected or call.response_complete or call.head:
             return
-        calls = self._calls
+        calls, transport = self._calls, self.transport
+        if len(calls) == 1 and call.keep_alive and not (self.pipeline or self.flow.read_paused):
+            calls.clear()
+            call.response_complete = self._was_asked = True
+            self.server_state.total_requests += 1
+            if not transport.is_closing():
+                transport.write(b"%b\r\n%b" % (head, body))
+            return
         if calls[0] is not call:
             call.head, call.reply = head, body
             return
@@ -359,7 +403,7 @@ class HotProtocol(HttpToolsProtocol):
         if not calls:
             self._answered_all()
         elif self.flow.read_paused and len(calls) <= _MAX_CALLS // 2 and not self.flow.write_paused:
-            self.flow.resume_reading()
+            self._resume()
 
     def _write(self, call: Call, head: bytes, body: bytes) -> None:
         call.response_complete = True
@@ -383,7 +427,7 @@ class HotProtocol(HttpToolsProtocol):
             return
         self._idle_since = self.loop.time()
         if self.flow.read_paused and not self.flow.write_paused:
-            self.flow.resume_reading()
+            self._resume()
 
     def on_response_complete(self) -> None:
         """ASGI has answered: go on with what was piped behind."""
@@ -391,7 +435,7 @@ class HotProtocol(HttpToolsProtocol):
         self._idle_since = self.loop.time()
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        self._resume()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)

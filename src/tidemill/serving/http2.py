@@ -36,7 +36,7 @@ _LAST = (1 << 31) - 1
 _MAX_KNOWN = 64
 
 
-class Patience(Struct, frozen=True, kw_only=True):
+class Allowance(Struct, frozen=True, kw_only=True):
     """What a connection is allowed: seconds, numbers and sizes. `max_bytes` is that of a message."""
 
     max_bytes: int
@@ -109,8 +109,8 @@ class Stream(Struct, eq=False):
 class Shared:
     """What all connections of a server have in common."""
 
-    def __init__(self, service: Service, patience: Patience) -> None:
-        self.service, self.patience = service, patience
+    def __init__(self, service: Service, allowance: Allowance) -> None:
+        self.service, self.allowance = service, allowance
         self.connections: set[Http2] = set()
         self.waiting_bytes = 0
 
@@ -119,12 +119,12 @@ class Http2(asyncio.Protocol):
     """One connection. Every method is called in the event loop."""
 
     def __init__(self, shared: Shared) -> None:
-        self._shared, self._service, self._patience = shared, shared.service, shared.patience
+        self._shared, self._service, self._allowance = shared, shared.service, shared.allowance
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._buffer = b""
         self._greeted = self._draining = self._closing = False
-        self._decoder = hpack.Decoder(max_header_list_size=self._patience.max_head_bytes)
+        self._decoder = hpack.Decoder(max_header_list_size=self._allowance.max_head_bytes)
         self._known: dict[bytes, Head] = {}
         self._streams: dict[int, Stream] = {}
         self._last = 0
@@ -148,14 +148,14 @@ class Http2(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what we take."""
         self._transport = transport
-        shared, patience = self._shared, self._patience
+        shared, allowance = self._shared, self._allowance
         shared.connections.add(self)
-        settings = {_S_STREAMS: patience.max_streams, _S_HEADERS: patience.max_head_bytes,
-                    _S_WINDOW: max(patience.max_bytes + 5, _FIRST_WINDOW)}  # fmt: skip
+        settings = {_S_STREAMS: allowance.max_streams, _S_HEADERS: allowance.max_head_bytes,
+                    _S_WINDOW: max(allowance.max_bytes + 5, _FIRST_WINDOW)}  # fmt: skip
         self._frame(_SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in settings.items()))
         self._frame(_WINDOW, 0, 0, (_CONNECTION_WINDOW - _FIRST_WINDOW).to_bytes(4, "big"))
-        self._timer = self._loop.call_later(patience.look_s, self._look)
-        if len(shared.connections) > patience.max_connections:
+        self._timer = self._loop.call_later(allowance.look_s, self._look)
+        if len(shared.connections) > allowance.max_connections:
             self._fail(ENHANCE_YOUR_CALM, "too many connections are open")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -220,7 +220,7 @@ class Http2(asyncio.Protocol):
     def _chore(self) -> None:
         """Count a frame that asks for nothing."""
         self._chores += 1
-        if self._chores > self._patience.max_chores:
+        if self._chores > self._allowance.max_chores:
             raise ProtocolError(ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
     # ---- the end, and time
@@ -230,7 +230,7 @@ class Http2(asyncio.Protocol):
         if not self._draining and not self._closing:
             self._draining = True
             self._goaway(_LAST, NO_ERROR)
-            self._loop.call_later(self._patience.drain_s, self._drained)
+            self._loop.call_later(self._allowance.drain_s, self._drained)
 
     def _drained(self) -> None:
         if not self._closing:
@@ -251,8 +251,8 @@ class Http2(asyncio.Protocol):
 
     def _look(self) -> None:
         """Refuse what takes too long. One timer serves all limits."""
-        now, late = self._loop.time(), self._patience.call_s
-        self._timer = self._loop.call_later(self._patience.look_s, self._look)
+        now, late = self._loop.time(), self._allowance.call_s
+        self._timer = self._loop.call_later(self._allowance.look_s, self._look)
         if now - self._paused_at > late:
             self.abort()
         elif not self._last and now - self._begun > late:
@@ -298,7 +298,7 @@ class Http2(asyncio.Protocol):
         self._chore()
         _, first_flags, block = self._block
         block += payload
-        if len(block) > self._patience.max_head_bytes:
+        if len(block) > self._allowance.max_head_bytes:
             raise ProtocolError(ENHANCE_YOUR_CALM, "the headers are too long")
         if flags & _END_HEADERS:
             self._block = None
@@ -316,7 +316,7 @@ class Http2(asyncio.Protocol):
         if number > self._refused_after:
             return  # the caller knows: it is told which was the last one
         self._last = number
-        if len(self._streams) >= self._patience.max_streams:
+        if len(self._streams) >= self._allowance.max_streams:
             self._chore()
             self._frame(_RST, 0, number, REFUSED_STREAM.to_bytes(4, "big"))
             return
@@ -352,8 +352,9 @@ class Http2(asyncio.Protocol):
         if stream is None or stream.is_whole:
             if number > self._last:
                 raise ProtocolError(PROTOCOL_ERROR, "data of a stream that was not begun")
-            self._chore()  # of a call that was refused meanwhile
-            return
+            if not payload:
+                self._chore()
+            return  # of a call that was refused meanwhile
         if flags & _PADDED:
             if not payload or payload[0] >= len(payload):
                 raise ProtocolError(PROTOCOL_ERROR, "more padding than frame")
@@ -372,8 +373,10 @@ class Http2(asyncio.Protocol):
         stream.parts.append(payload)
         stream.num_bytes += len(payload)
         shared.waiting_bytes += len(payload)
-        waits_too_much = shared.waiting_bytes > self._patience.max_waiting_bytes
-        if stream.num_bytes > self._patience.max_bytes + 5 or waits_too_much:
+        waits_too_much = shared.waiting_bytes > self._allowance.max_waiting_bytes
+        # What the message's own length says goes before: of one that is too large the rest may never come.
+        declared = int.from_bytes(stream.parts[0][1:5], "big")
+        if max(stream.num_bytes - 5, declared) > self._allowance.max_bytes or waits_too_much:
             self._service.refuse(stream, too_large=True)
 
     def _complete(self, stream: Stream, payload: bytes) -> None:
@@ -381,7 +384,7 @@ class Http2(asyncio.Protocol):
         if stream.parts is not None:
             payload = b"".join([*stream.parts, payload])
             self._drop_parts(stream)
-        if len(payload) > self._patience.max_bytes + 5:
+        if len(payload) > self._allowance.max_bytes + 5:
             self._service.refuse(stream, too_large=True)
         else:
             self._service.call(stream, payload)

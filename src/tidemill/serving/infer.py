@@ -96,7 +96,7 @@ class InferForm:
         self._slots = tuple(self.slots.items())
         self.num_scores = schema.output.num_scores
         self._decision = "FP64" if isinstance(schema.output, Value) else "BYTES"
-        self._one = _one_row(model, self.num_scores, self._decision)
+        self.one = _one_row(model, self.num_scores, self._decision)
 
     # ---- in
 
@@ -121,6 +121,17 @@ class InferForm:
         if asked.outputs is not UNSET and asked.outputs:
             request.outputs = _requested(asked.outputs, binary=request.binary)
         return request
+
+    def quick(self, body: bytes) -> tuple[Parsed, str | None] | None:
+        """Return the row and the id of a body that has one row of JSON and no wishes, None of any other."""
+        try:
+            asked = _quick(body)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return None
+        if asked.parameters is not UNSET or asked.outputs is not UNSET:
+            return None
+        row = self._single(asked.inputs)
+        return None if row is None else (row, None if asked.id is UNSET else asked.id)
 
     def _single(self, tensors: Sequence[Wire]) -> Parsed | None:
         """Read one row, its inputs in the declared order, quickly; None where it is anything else, or wrong."""
@@ -185,7 +196,7 @@ class InferForm:
     def write(self, request: InferRequest, answers: Sequence[Answer]) -> tuple[bytes, int | None]:
         """Return the body of a reply, and the length of its JSON where binary tensors follow it."""
         if len(answers) == 1 and request.outputs is None and not request.binary:
-            return self._one(answers[0], request.id), None
+            return self.one(answers[0], request.id), None
         outputs, tail = [], []
         for name, binary in request.outputs or zip(OUTPUTS, repeat(request.binary), strict=False):
             about = self.described(name, len(answers))
@@ -237,23 +248,25 @@ def column(name: str, answers: Sequence[Answer]) -> list[Any]:
 
 def _one_row(model: str, num_scores: int, decision: str) -> Callable[[Answer, str | None], bytes]:
     """Return what writes the reply of one row with all outputs as JSON: most of it is always the same."""
-    start = f'{{"model_name":"{model}","model_version":"'.encode()
-    scores = f'"outputs":[{{"name":"scores","datatype":"FP32","shape":[1,{num_scores}],"data":'.encode()
-    decided = f'}},{{"name":"decision","datatype":"{decision}","shape":[1],"data":['.encode()
-    abstained = b']},{"name":"abstained","datatype":"BOOL","shape":[1],"data":['
-    ids = b']},{"name":"request_id","datatype":"BYTES","shape":[1],"data":["'
-    versions = b'"]},{"name":"version","datatype":"INT64","shape":[1],"data":['
+    form = (
+        b'{"model_name":%b,"model_version":"%%d",%%b"outputs":['
+        b'{"name":"scores","datatype":"FP32","shape":[1,%d],"data":%%b},'
+        b'{"name":"decision","datatype":"%b","shape":[1],"data":[%%b]},'
+        b'{"name":"abstained","datatype":"BOOL","shape":[1],"data":[%%b]},'
+        b'{"name":"request_id","datatype":"BYTES","shape":[1],"data":["%%b"]},'
+        b'{"name":"version","datatype":"INT64","shape":[1],"data":[%%d]}]}'
+    ) % (encode(model).replace(b"%", b"%%"), num_scores, decision.encode())
 
     def one(answer: Answer, id_: str | None) -> bytes:
-        number = b"%d" % answer.version
-        return b"".join((
-            start, number, b'",' if id_ is None else b'","id":%b,' % encode(id_),
-            scores, encode(answer.scores),
-            decided, encode(answer.decision),
-            abstained, b"true" if answer.abstained else b"false",
-            ids, answer.request_id.encode(),
-            versions, number, b"]}]}",
-        ))  # fmt: skip
+        return form % (
+            answer.version,
+            b"" if id_ is None else b'"id":%b,' % encode(id_),
+            encode(answer.scores),
+            encode(answer.decision),
+            b"true" if answer.abstained else b"false",
+            answer.request_id.encode(),
+            answer.version,
+        )
 
     return one
 

@@ -54,12 +54,6 @@ class InFlight(Row, kw_only=True, eq=False):
     outlier: list[str] | None = None
     key: bytes | None = None
 
-    @property
-    def is_odd(self) -> bool:
-        """Whether there is more to tell of it than of most."""
-        return self.reason is not None or self.pinned or self.outlier is not None
-
-
 def predictions(
     rows: Sequence[InFlight],
     answered: int,
@@ -89,7 +83,7 @@ def predictions(
         made.decision = decision
         made.abstained = abstained
         made.latency_ms = (now - row.begun) * 1e3 if latency_ms is None else latency_ms
-        if row.is_odd:
+        if row.reason is not None or row.outlier is not None or row.pinned:
             _tell_odd(made, row)
         if is_whole:
             made.inputs = row.inputs

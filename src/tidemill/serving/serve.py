@@ -256,7 +256,7 @@ def _check_grpc(host: str, port: int, *, shared: bool) -> None:
         MissingExtra: it is not installed.
         TidemillError: the port is taken, or is any free one where several processes must find the same.
     """
-    if find_spec("grpc") is None:
+    if find_spec("hpack") is None:
         raise MissingExtra("Serving gRPC", "grpc")
     if shared and port == 0:
         raise TidemillError("several workers need the same port for gRPC, and 0 is any.", "give --grpc-port a number")

@@ -122,10 +122,15 @@ class InferTarget:
     def _read(self, call: Call, form: InferForm, limit: int) -> Sequence[Asked]:
         if call.caller is not ANYBODY:
             call.caller.enter(self._model, Scope.PREDICT)
-        if len(call.body) > limit:
-            check_size(len(call.body), limit)
-        request = call.asked = form.read(call.body)
+        body = call.body
+        if len(body) > limit:
+            check_size(len(body), limit)
         call.form = form
+        quick = form.quick(body)
+        if quick is not None:
+            row, call.id = quick
+            return ((PredictRequest(row, None, None, self._model, self._version), partial(_told_quickly, call)),)
+        request = call.asked = form.read(call.body)
         wanted = request.predictions(self._model, self._version)
         if len(wanted) == 1:
             return ((wanted[0], call.told),)
@@ -135,6 +140,13 @@ class InferTarget:
     def told(self, call: Call, answer: Answer) -> None:
         """Reply with the answer to the only row."""
         _reply(call, (answer,))
+
+
+def _told_quickly(call: Call, answer: Answer | InvalidRequest) -> None:
+    if type(answer) is Answer:
+        call.answer(call.form.one(answer, call.id))
+    else:
+        call.refuse(answer)
 
 
 def _reply(call: Call, answers: Sequence[Answer]) -> None:

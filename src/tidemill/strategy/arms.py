@@ -51,7 +51,7 @@ def exceedances(rows: Outcomes, cut: float | None, window: list[float]) -> tuple
     """
     latency = np.round(rows.latency_ms, 3)
     slow = np.full(len(rows), np.nan)
-    stable = np.flatnonzero(~rows.candidate)
+    stable = np.flatnonzero(~rows.candidate & ~np.isnan(latency))
     begin = 0
     while begin < len(rows):
         room = LATENCY_WINDOW - len(window)
@@ -70,7 +70,7 @@ def _judged(latency: Array, candidate: Array, cut: float, window: list[float]) -
     """Return whether each answer is above the cut, NaN where too many of the window's were before it."""
     over = latency > cut
     before = np.cumsum(over & ~candidate) - (over & ~candidate) + sum(value > cut for value in window)
-    return np.where(before <= _MOST_OVER, over, np.nan)
+    return np.where((before <= _MOST_OVER) & ~np.isnan(latency), over, np.nan)
 
 
 def latest_share(requests: Outcomes, share: float) -> float:

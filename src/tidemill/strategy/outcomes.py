@@ -30,7 +30,7 @@ class Outcomes:
     candidate: Array  # bool
     share: Array  # float64
     failed: Array  # bool: the assigned version raised, timed out or gave NaN
-    latency_ms: Array  # float64
+    latency_ms: Array  # float64, NaN where the version did not run because its scores were remembered
     values: Mapping[str, Array] = field(default_factory=dict)  # float64, losses
     cohorts: Mapping[str, Array] = field(default_factory=dict)  # bool
     abstained: Array | None = None  # bool; None where nobody may abstain
@@ -75,11 +75,13 @@ class OutcomeNeeds:
     """The metrics whose losses a stage reads, from labels of at least this trust.
 
     `before` is how far back, from the start of the rollout, the past of each unit is wanted; zero for not at all.
+    `pairs` asks for the losses of shadow predictions beside those of the answers.
     """
 
     metrics: tuple[str, ...] = ()
     trust: Trust = Trust.PEOPLE
     before: timedelta = timedelta(0)
+    pairs: bool = False
 
     @classmethod
     def of(cls, needs: Iterable[OutcomeNeeds]) -> OutcomeNeeds:
@@ -96,4 +98,5 @@ class OutcomeNeeds:
             )
         metrics = tuple(dict.fromkeys(name for need in needs for name in need.metrics))
         trust = max((need.trust for need in needs), key=lambda trust: trust.rank, default=Trust.PEOPLE)
-        return cls(metrics, trust, max((need.before for need in needs), default=timedelta(0)))
+        before = max((need.before for need in needs), default=timedelta(0))
+        return cls(metrics, trust, before, any(need.pairs for need in needs))

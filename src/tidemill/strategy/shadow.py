@@ -56,7 +56,7 @@ class Shadow(Online):
 
     def needs(self) -> OutcomeNeeds:
         """Return what its guards read of the shadowed requests."""
-        return OutcomeNeeds.of(guard.needs() for guard in self.guards)
+        return replace(OutcomeNeeds.of(guard.needs() for guard in self.guards), pairs=bool(self.guards))
 
     def resolved(self, metric: str, *, binary: bool = True) -> Shadow:
         """Return it with the guards resolved."""

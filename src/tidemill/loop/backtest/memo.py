@@ -49,6 +49,10 @@ class Spent:
         """Return the sums."""
         return Spent(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
+    def less(self, other: Spent) -> Spent:
+        """Return the differences."""
+        return Spent(**{name: value - getattr(other, name) for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Recipe:

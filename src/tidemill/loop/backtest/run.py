@@ -53,7 +53,7 @@ class Setting:
 class Run:
     """What a strategy would have done, and what users would have got.
 
-    `quality` float64 (M,) is the metric of each row from `first` on, NaN where the truth is not known. `windows` has a
+    `quality` float32 (M,) is the metric of each row from `first` on, NaN where the truth is not known. `windows` has a
     dict for each window, `events` one for each verdict; `facts` are the counts of the summary.
     """
 
@@ -69,9 +69,12 @@ class Run:
 
 def replay(
     strategy: Strategy, name: str, memo: Memo, setting: Setting, *, seed: int | None, metric: Metric,
-    progress: Callable[[float], None] = lambda _: None,
+    hindsight: bool = False, progress: Callable[[float], None] = lambda _: None,
 ) -> Run:  # fmt: skip
     """Replay the stream under a strategy.
+
+    With a `seed`, chance is that of the seed and the same for all strategies; None draws as the live loop does. With
+    `hindsight`, users get in each window what the best version there was would have given them.
 
     Raises:
         BacktestError: a step failed, or the loop never came to rest.
@@ -82,8 +85,12 @@ def replay(
     rehearsed = _Rehearsal(strategy, memo, setting, seed=seed, metric=metric)
     spans = windows(memo.stream.received_at, setting.start, setting.step)
     rehearsed.begin()
+    progress(0.0)
     for at, window in enumerate(spans):
         rehearsed.window(window)
+        if hindsight:
+            rehearsed.see_in_hindsight(window)
+        rehearsed.measure(window)
         progress((at + 1) / len(spans))
     run = rehearsed.run(name)
     memo.forget()
@@ -112,10 +119,11 @@ class _Rehearsal:
         self._engine = Engine(world=world, clock=self._clock, holder="backtest", lapse=FOREVER, lease_ttl=FOREVER)
         self._cohorts = memo.stream.masks(project)
         self._windows: list[Json] = []
+        self._num_before = 0
 
     def begin(self) -> None:
         """Train version 1 on the history, and let the loop find its feet."""
-        history = _history(self._stream, self._world, np.arange(self._first))
+        history = _history(self._world, np.arange(self._first))
         train_first(self._world, history, clock=self._clock, progress=lambda _: None, smoke=False)
         self._settle()
 
@@ -123,6 +131,7 @@ class _Rehearsal:
         """Let the requests of a window be answered, then let the loop look until it rests."""
         rows = np.arange(window.first, window.last)
         before = self._clock.now()
+        self._num_before = len(self._world.catalog.models(self._world.name))
         if len(rows):
             self._traffic.answer(rows)
         self._clock.set(max(before, from_micros(window.now)))
@@ -135,7 +144,17 @@ class _Rehearsal:
             self._clock.set(from_micros(window.now + 1))  # what people say now is not behind what was read
             if self._labellers.answer(window.now + 1):
                 self._settle()
-        self._windows.append(self._measured(window, rows))
+
+    def see_in_hindsight(self, window: Window) -> None:
+        """Put the best version in the place of who answered: of those that there were as the window began."""
+        rows = np.arange(window.first, window.last)
+        if len(rows):
+            made = [m.version for m in self._world.catalog.models(self._world.name)]
+            self._traffic.answer_best(rows, [version for version in made if version <= self._num_before])
+
+    def measure(self, window: Window) -> None:
+        """Note what users got in a window."""
+        self._windows.append(self._measured(window, np.arange(window.first, window.last)))
 
     def _settle(self) -> None:
         """Turn until nothing is left to do now."""
@@ -174,7 +193,7 @@ class _Rehearsal:
     def run(self, name: str) -> Run:
         """Return what was done and what users got."""
         world, project = self._world, self._world.name
-        quality = self._traffic.quality[self._first :]
+        quality = self._traffic.quality[self._first :].astype(np.float32)
         cycles = world.journal.cycles(project)
         ended = [cycle.outcome for cycle in cycles]
         runner = world.runner
@@ -195,7 +214,7 @@ class _Rehearsal:
         }
         done = Run(
             strategy=name, seed=self._seed, first=self._first, quality=quality,
-            version=self._traffic.version[self._first :], windows=self._windows, events=self._events(), facts=facts,
+            version=self._traffic.version[self._first :].astype(np.int32), windows=self._windows, events=self._events(), facts=facts,
         )  # fmt: skip
         world.db.close()
         return done
@@ -220,7 +239,7 @@ def _mean(values: Array) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _history(stream: object, world: RehearsalWorld, rows: Array) -> PickedRows:
+def _history(world: RehearsalWorld, rows: Array) -> PickedRows:
     """Return the rows before the start as imported examples, with their true labels."""
     memo = world.memo
     known = rows[~np.isnan(memo.stream.truth[rows])]

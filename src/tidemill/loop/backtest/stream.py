@@ -116,7 +116,7 @@ class Stream:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        frame = pl.read_ipc(folder / "stream.arrow", memory_map=True)
+        frame = pl.read_ipc(folder / "stream.arrow")
         with np.load(folder / "stream.npz") as arrays:
             truth, group, is_test = arrays["truth"], arrays["group"], arrays["is_test"]
         return cls(frame, truth, group, is_test, json.loads((folder / "stream.json").read_text()))

@@ -57,11 +57,24 @@ class Traffic:
         self._log.append("predictions", self._kept(frame.hstack(decided), rows))
         self.version[rows] = assigned
         self._answered = int(rows[-1]) + 1
-        self._judge(rows, scores, decided["decision"].to_list())
+        self.quality[rows] = self._judged(rows, scores, decided["decision"].to_list())
         for version in route.shadows:
             who = np.full(len(rows), version)
             shadow = self._frame(rows, route, share, "shadow").with_columns(assigned_version=who)
             self._log.append("predictions", shadow.hstack(self._decided(rows, who, policy)[0]))
+
+    def answer_best(self, rows: Array, versions: Sequence[int]) -> None:
+        """Judge rows as if the best of some versions had answered them all: nothing is written."""
+        policy = self._world.catalog.policy_in_force(self._world.name).policy
+        sign = 1.0 if self._metric.higher_is_better else -1.0
+        found = []
+        for version in versions:
+            decided, scores = self._decided(rows, np.full(len(rows), version), policy)
+            quality = self._judged(rows, scores, decided["decision"].to_list())
+            mean = float(np.nanmean(quality)) if np.isfinite(quality).any() else 0.0
+            found.append((sign * mean, -version, quality))
+        _, best, self.quality[rows] = max(found, key=lambda one: one[:2])
+        self.version[rows] = -best
 
     def _route(self) -> Route:
         route = self._world.catalog.route(self._world.name)
@@ -128,13 +141,13 @@ class Traffic:
         bare = [pl.when(whole).then(pl.col(name)).alias(name) for name in project.inputs if name not in tags]
         return frame.with_columns(*bare, keep_probability=chance)
 
-    def _judge(self, rows: Array, scores: Array, decisions: Sequence[str | float]) -> None:
-        """Note the quality that users got: the strategy never reads it."""
+    def _judged(self, rows: Array, scores: Array, decisions: Sequence[str | float]) -> Array:
+        """Return the quality that users got, float64 (N,): the strategy never reads it."""
         truth = self._values.series("truth", self._stream.truth[rows]).to_list()
         output = self._world.project.output
         found = self._metric.rows(judged(output, scores=scores, labels=truth, decisions=decisions))
         assert found is not None, "the metric of a backtest has a value for each row"
-        self.quality[rows] = found
+        return found
 
     # --- what is learnt later
 
