@@ -1,11 +1,12 @@
 """The gateway beside other Python model servers: the same model, bodies and load generator, in short shuffled turns.
 
-    python benchmarks/gateway.py FOLDER [--venvs FOLDER] [--only calls power ...] [--peers mosec fastapi ...] [--rounds 5]
+    python benchmarks/gateway.py FOLDER [--venvs FOLDER] [--only calls power ...] [--peers mosec ...] [--rounds 5]
 
 FOLDER has `loadgen.c`, `models/`, `bodies/` and `peers/` (one module for each peer); `--venvs` has their environments.
 Ours checks the schema, tokens, routing and policy, counts, and logs every answer before it leaves; the peers do none of
-that. CPU is that of a server's whole process tree, so that it compares on a busy machine where rates do not. All servers
-of a table are up at once, an idle one costs nothing, and the ratio is the median over rounds of that to the first one.
+that. CPU is that of a server's whole process tree, so that it compares on a busy machine where rates do not. All
+servers of a table are up at once, an idle one costs nothing, and the ratio is the median over rounds of that to the
+first one. The load generator keeps to the last core.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Server:
 
     def memory_mb(self) -> float:
         """Resident memory of the whole process tree."""
-        return sum(process.memory_info().rss for process in self._tree()) / 2**20
+        return float(sum(process.memory_info().rss for process in self._tree())) / 2**20
 
     def _tree(self) -> list[psutil.Process]:
         root = psutil.Process(self.process.pid)

@@ -128,7 +128,8 @@ class Served:
             [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, env=env
         )
         assert self.process.stdout is not None
-        assert self.process.stdout.readline(), f"{name} does not start"
+        self.address = self.process.stdout.readline().strip()
+        assert self.address, f"{name} does not start"
         for task in psutil.Process(self.process.pid).threads():
             os.sched_setaffinity(task.id, {0})
         self.cpu_us: list[float] = []
@@ -221,9 +222,8 @@ def compare(servers: list[Served], args: argparse.Namespace) -> None:
     for server in servers:
         ratios = [b / a for a, b in zip(servers[0].cpu_us, server.cpu_us, strict=True)]
         shown = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(
-            f"{server.name:<18} {statistics.median(server.cpu_us):>11.1f} {statistics.median(server.rps):>8.0f} {shown:>28}"
-        )
+        cpu, rate = statistics.median(server.cpu_us), statistics.median(server.rps)
+        print(f"{server.name:<18} {cpu:>11.1f} {rate:>8.0f} {shown:>28}")
 
 
 if __name__ == "__main__":

@@ -273,7 +273,7 @@ def test_a_policy_is_set_listed_and_taken_back_and_the_model_stays(shell: Shell,
 def test_the_report_is_told_in_three_ways(shell: Shell, here: Path) -> None:
     stored = json.loads(shell("report", "--json").out)
     assert (stored["candidate"], stored["live"]) == (1, None)
-    assert shell("report", "--markdown").out.startswith("# Version 1 against no live version yet")
+    assert shell("report", "--format", "markdown").out.startswith("# Version 1 is the first one")
     assert "accuracy" in shell("report", "1").out
 
 

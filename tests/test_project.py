@@ -284,7 +284,9 @@ PROJECTS = [
             tm.metrics.EventRate("buy"),
         ],
         policy=tm.Policy(abstain_below=0.6),
-        limits=Limits(max_batch=8, timeout_s=1.5),
+        limits=Limits(max_batch=8, timeout_s=1.5, copies=2, threads=1, worker_growth_bytes=None),
+        default="dog",
+        cache_bytes=1 << 20,
         strategy=tm.Strategy(
             log=tm.log.Sample(0.1, by="country", rates={"NL": 1.0}),
             label=tm.label.Queue(daily_budget=5) | tm.label.Feedback(trust="functions", horizon="1h"),
@@ -312,6 +314,38 @@ def test_the_manifest_tells_the_gateway_what_it_needs() -> None:
     assert manifest.limits.max_batch == 8 and manifest.strategy == PROJECTS[1].strategy.digest()
 
 
+def test_a_manifest_of_an_older_program_is_read() -> None:
+    written = PROJECTS[0].compile().to_json()
+    for name in ("policy", "default", "cache_bytes"):
+        del written[name]
+    for name in ("copies", "threads", "worker_growth_bytes", "max_wait_s"):
+        del written["limits"][name]
+    assert Manifest.from_json({**written, "abstain_below": None}) == PROJECTS[0].compile()
+    level = Manifest.from_json({**written, "abstain_below": 0.6})
+    assert level.policy == tm.Policy(abstain_below=0.6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"default": "bird"}, "default is no decision: label 'bird' is no class"),
+        ({"cache_bytes": -1}, "cache_bytes is -1"),
+        ({"policy": 0.6}, "policy is 0.6"),
+        ({"policy": tm.Policy(thresholds={"bird": 0.5})}, "threshold for 'bird'"),
+        ({"inputs": {"age": tm.Number(outliers="drop")}}, "input 'age' has outliers='drop'"),
+    ],
+)
+def test_what_a_gateway_could_not_do_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ProjectError, match=says):
+        pets(**changes)
+
+
+@pytest.mark.parametrize("name", ["copies", "threads", "worker_growth_bytes", "max_batch"])
+def test_limits_are_positive(name: str) -> None:
+    with pytest.raises(ProjectError, match=rf"Limits\({name}=0\)"):
+        Limits(**{name: 0})
+
+
 def test_projects_that_serve_otherwise_have_other_manifests() -> None:
     manifests = [
         p.compile()
@@ -321,6 +355,10 @@ def test_projects_that_serve_otherwise_have_other_manifests() -> None:
             pets(unit="user"),
             pets(policy=tm.Policy(abstain_below=0.5)),
             pets(limits=Limits(max_batch=1)),
+            pets(limits=Limits(copies=2)),
+            pets(default="cat"),
+            pets(cache_bytes=1),
+            pets(inputs={"weight_kg": tm.Number(outliers="refuse")}),
             pets(output=tm.Classes(["dog", "cat"])),
             pets(inputs={"weight_kg": tm.Number(low=0)}),
             pets(strategy=tm.Strategy(curate_every="2h")),

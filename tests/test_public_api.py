@@ -20,23 +20,28 @@ NAMES = [
 
 MEMBERS = {
     "adapt": ["Abstain", "Adapt", "Never", "Threshold"],
+    "alert": ["Above", "Alert", "Below", "Falls", "Silent", "Stale"],
     "curate": ["Curate", "FeedbackDriven", "Mix", "Random", "Stratified", "Uncertain"],
     "dataset": ["Dataset", "Everything", "Replay", "Union", "Window"],
     "guard": ["Abstains", "Difference", "Disagreement", "Errors", "Guard", "Latency", "NoWorse", "SampleRatio"],
     "label": ["Either", "Feedback", "Label", "Queue"],
     "log": ["Everything", "Log", "Sample"],
     "offline": [
-        "Approval", "AtLeast", "Baseline", "BeatsBaseline", "Calibrated", "Forgets", "Human", "Latency", "Linear",
-        "Majority", "NoWorse", "Offline", "Previous", "Rule", "Size", "Suites",
+        "Approval", "AtLeast", "Baseline", "BeatsBaseline", "Calibrated", "DataChecks", "Forgets", "Human",
+        "Latency", "Linear", "Majority", "NoWorse", "Offline", "Previous", "Rule", "Size", "Suites",
     ],
     "online": ["AB", "Bake", "Gradual", "Now", "Online", "Shadow", "Then"],
     "trigger": ["AllOf", "Amount", "AnyOf", "AtMost", "Degraded", "Every", "Manual", "Trigger"],
-}
+}  # fmt: skip
 
 OTHERS = {
     "metrics": [
-        "Accuracy", "EventRate", "EventValue", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "events_of", "match",
-        "weighted_mean",
+        "Accuracy", "EventRate", "EventValue", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "events_of",
+        "match", "weighted_mean",
+    ],
+    "suites": [
+        "Answer", "Case", "Cases", "Directional", "Invariant", "Labelled", "MinimumFunctionality", "Perturbed",
+        "Sources", "Suite", "canonical", "to_lines",
     ],
     "trainers": ["Sklearn", "Torch"],
     "transforms": [

@@ -296,6 +296,15 @@ def test_a_type_of_a_newer_program_is_refused() -> None:
         Schema.from_json({"inputs": {"x": {"type": "Video"}}, "output": {"type": "Value"}})
 
 
+@pytest.mark.parametrize("kind", [Text, Category, Number])
+def test_what_becomes_of_outliers_is_declared_and_written_only_where_it_is_not_the_usual(kind: Any) -> None:
+    usual, strict = Schema({"x": kind()}, Value()), Schema({"x": kind(outliers="refuse")}, Value())
+    assert "outliers" not in usual.to_json()["inputs"]["x"]
+    assert strict.to_json()["inputs"]["x"]["outliers"] == "refuse"
+    assert [Schema.from_json(schema.to_json()) for schema in (usual, strict)] == [usual, strict]
+    assert (usual.refused, strict.refused) == ((), ("x",))
+
+
 # --- outputs
 
 

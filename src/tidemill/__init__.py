@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tidemill.app import App as App
     from tidemill.batches import batch as batch
     from tidemill.errors import TidemillError as TidemillError
+    from tidemill.loop.backtest.backtest import backtest as backtest
+    from tidemill.loop.backtest.result import BacktestResult as BacktestResult
     from tidemill.manifest import Limits as Limits
     from tidemill.model import Model as Model
     from tidemill.model import Progress as Progress
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "App": "tidemill.app",
+    "BacktestResult": "tidemill.loop.backtest.result",
     "Category": "tidemill.schema",
     "Classes": "tidemill.schema",
     "Image": "tidemill.schema",
@@ -52,6 +55,7 @@ _NAMES = {
     "TrainingData": "tidemill.model",
     "Value": "tidemill.schema",
     "Verdict": "tidemill.records",
+    "backtest": "tidemill.loop.backtest.backtest",
     "batch": "tidemill.batches",
 }
 
@@ -59,12 +63,14 @@ _MODULES = {
     "curate": "tidemill.strategy.curate",
     "dataset": "tidemill.strategy.dataset",
     "adapt": "tidemill.strategy.adapt",
+    "alert": "tidemill.strategy.alert",
     "guard": "tidemill.strategy.guard",
     "label": "tidemill.strategy.label",
     "log": "tidemill.strategy.log",
     "metrics": "tidemill.stats.metrics",
     "offline": "tidemill.strategy.offline",
     "online": "tidemill.strategy.online",
+    "presets": "tidemill.strategy.presets",
     "suites": "tidemill.suites",
     "trainers": "tidemill.training.trainers",
     "transforms": "tidemill.transforms",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from operator import itemgetter
@@ -20,10 +20,11 @@ from tidemill.loop.controls import Controls
 from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.world import World
 from tidemill.monitor.cohorts import check_cohorts
+from tidemill.monitor.ledger import EXPECTED
 from tidemill.monitor.outcomes import horizon
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project, load_project
-from tidemill.records import Example, Feedback, Trust
+from tidemill.records import Example, Feedback, Json, Trust
 from tidemill.stats.metrics import events_of
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
@@ -37,6 +38,7 @@ from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.reservoir import Reservoir
 from tidemill.stores.segments import Batch, Segments, SegmentWriter
 from tidemill.stores.sql import Rows, Sql
+from tidemill.strategy.strategy import Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,13 @@ class App(Controls):
                 conn, manifest, strategy, file=self.world.project_file, now=self.clock.now()
             )
 
+    def expect(self, strategy: Strategy, prediction: Json) -> None:
+        """Keep what is expected of a strategy, for the ledger to put what came true beside it once it is in force."""
+        digest = replace(self.project, strategy=strategy).strategy.digest()
+        now = self.clock.now()
+        with self.world.db.begin() as conn:
+            self.world.journal.put_state(conn, self.name, f"{EXPECTED}{digest}", prediction, now)
+
     def engine(
         self, *, poll_s: float = 0.5, lapse: timedelta = timedelta(seconds=60), lease_ttl: timedelta = LEASE_TTL
     ) -> Engine:
@@ -96,7 +105,7 @@ class App(Controls):
         """Return how the project stands."""
         w = self.world
         return status(
-            w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir, now=self.clock.now(),
+            w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir, alerts=w.alerts, now=self.clock.now(),
             period=period,
         )  # fmt: skip
 

@@ -26,11 +26,12 @@ from tidemill.projections import Projection
 from tidemill.records import Trust
 from tidemill.schema import RESERVED, Classes, Input, Output, Schema
 from tidemill.stats.metrics import F1, Accuracy, Judged, MeanAbsoluteError, Metric, events_of, match
+from tidemill.strategy.alert import Alert
 from tidemill.strategy.strategy import Strategy
 from tidemill.strategy.suites import Suites
 from tidemill.suites import Suite
 
-_COHORTS_OF_REPORTS = ("all", "newest")
+_COHORTS_OF_REPORTS = ("all", "newest", "unsampled")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -41,7 +42,8 @@ class Project:
     `unit` names what the route sticks to and statistics count once. The first of `metrics` is the one to optimise.
     `cohorts` are SQL conditions over tags, inputs and projections. `suites` are test cases that candidates have to
     pass. `policy` is how scores become decisions at first; `tidemill policy` changes it later, without a new model.
-    `batches` are predictions over whole tables that the loop makes on a schedule.
+    `alerts` say what people want to be told of. `batches` are predictions over whole tables that the loop makes on a
+    schedule.
     With `near_duplicates`, examples whose text, images or tensors are nearly the same are all for training or all for
     tests, as equal ones always are. `keep_log` is how long predictions and feedback stay in the log, in whole days; by
     default for ever. `default` is the decision that is answered when no version can, instead of a refusal. With
@@ -60,6 +62,7 @@ class Project:
     projections: Mapping[str, Projection] = field(default_factory=dict)
     cohorts: Mapping[str, str] = field(default_factory=dict)
     suites: Sequence[Suite] = ()
+    alerts: Sequence[Alert] = ()
     strategy: Strategy = field(default_factory=Strategy)
     policy: Policy = field(default_factory=Policy)
     near_duplicates: bool = True
@@ -89,6 +92,7 @@ class Project:
         self._check_serving()
         self._check_keep_log()
         self._check_batches()
+        self._check_alerts()
 
     def _check_name(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -190,6 +194,26 @@ class Project:
             problem = f"{wrong[0]!r} is no batch" if wrong else "two batches have one name"
             raise ProjectError(f"batches: {problem}.", 'use tm.batch("nightly", ...), each with its own name')
 
+    def _check_alerts(self) -> None:
+        object.__setattr__(self, "alerts", tuple(self.alerts))
+        for alert in self.alerts:
+            if not isinstance(alert, Alert):
+                raise ProjectError(f"{alert!r} is no alert.", "use tm.alert.Falls('accuracy'), tm.alert.Silent('1h')")
+            self._check_alert(alert)
+        if len({alert.name for alert in self.alerts}) < len(self.alerts):
+            raise ProjectError("two alerts are the same.", "declare each once")
+
+    def _check_alert(self, alert: Alert) -> None:
+        if alert.about not in ("all", *self.cohorts):
+            raise ProjectError(
+                f"{alert} watches cohort {alert.about!r}, which is not declared.",
+                f"there is {', '.join(self.cohorts) or 'none'}",
+            )
+        needs = alert.needs()
+        for name in () if needs is None else needs.metrics:
+            if self.metric(name).rows(_one_judged(self.output)) is None:
+                raise ProjectError(f"{alert} watches {name!r}, which no single request has.", "watch another metric")
+
     @property
     def log_age(self) -> timedelta | None:
         """How long predictions and feedback stay in the log; None for ever."""
@@ -261,6 +285,35 @@ def load_project(path: str) -> Project:
             f"{file} holds {len(found)} Projects.", "write `project = tm.Project(...)`, or name one as file.py:name"
         )
     return next(iter(found.values()))
+
+
+def load_strategy(path: str) -> Strategy:
+    """Import `"file.py"` or `"file.py:name"` and return its Strategy, or that of its Project.
+
+    Without a name, the one called `strategy` is taken, else the file's only one, else its Project's. Nothing that was
+    imported before is changed: the file may have the name of another one.
+
+    Raises:
+        ProjectError: no such file, it raises, or it holds no (single) one of them; the message gives the line.
+    """
+    file, _, name = path.partition(":")
+    before, paths = sys.modules.get(Path(file).stem), list(sys.path)
+    found = vars(_import(Path(file)))
+    sys.path[:] = paths
+    _forget(Path(file).stem, before)
+    given = {n: v for n, v in found.items() if isinstance(v, Strategy | Project)}
+    of_strategy = {n: v for n, v in given.items() if isinstance(v, Strategy)}
+    if not name:
+        some = of_strategy or given
+        name = next((n for n in ("strategy", "project") if n in some), next(iter(some)) if len(some) == 1 else "")
+    if name not in given:
+        has = ", ".join(given) or "none"
+        raise ProjectError(
+            f"{file} has no single Strategy or Project{f' called {name!r}' if name else ''}; it has {has}.",
+            "write `strategy = tm.Strategy(...)`, or name one as file.py:name",
+        )
+    one = given[name]
+    return one.strategy if isinstance(one, Project) else one
 
 
 def _import(file: Path) -> ModuleType:

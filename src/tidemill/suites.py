@@ -20,12 +20,13 @@ import numpy as np
 from tidemill.errors import InvalidInput, ProjectError
 from tidemill.fingerprint import callable_json, digest
 from tidemill.records import Json, Scalar
-from tidemill.schema import Array, Classes, Output, Schema
+from tidemill.schema import Array, Classes, Input, Output, Schema, Sensitive
 
 Inputs = Mapping[str, Any]
 Perturb = Callable[[dict[str, Any], np.random.Generator], Mapping[str, Any] | None]
 """Takes one example's inputs by name (images and tensors as arrays) and returns them changed; None leaves it out."""
 
+_HASH = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _ROUNDING = 1e-6  # two batches of the same rows may differ in the last digits of a float32
 
@@ -309,7 +310,16 @@ def canonical(inputs: Any, schema: Schema) -> dict[str, Any]:
         if name not in inputs or name not in schema.inputs:
             problem = "is not declared" if name in inputs else "is missing"
             raise InvalidInput(f"input {name!r} {problem}.", f"give {', '.join(schema.inputs)}", str(name))
-    return {name: kind.parse(_item(inputs[name]), name) for name, kind in schema.inputs.items()}
+    return {name: _parsed(kind, inputs[name], name) for name, kind in schema.inputs.items()}
+
+
+def _parsed(kind: Input, value: Any, name: str) -> Any:
+    parsed = kind.parse(_item(value), name)
+    if isinstance(kind, Sensitive) and not _HASH.fullmatch(parsed):  # the value itself must not reach a message
+        raise InvalidInput(
+            f"{name!r} is sensitive, and not given as a hash.", "write the 32 hex digits of the log", name
+        )
+    return parsed
 
 
 def to_lines(inputs: Inputs) -> dict[str, Scalar]:

@@ -12,6 +12,7 @@ in a model of your own, which is served in a worker process.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from tidemill.schema import Array, Category, Columns, Image, Number, Schema, Sen
 
 Params = Mapping[str, Array]
 
+_LARGEST = np.finfo(np.float32).max
 DENSE = "x"
 """Name of the feature that all dense blocks are joined to."""
 
@@ -253,6 +255,9 @@ class Flatten(_Several):
 
     def apply(self, columns: Columns, params: Params) -> dict[str, Array]:
         """Return a dense block."""
+        blocks = [_flat(columns[name]) for name in self.names]
+        if all(block.dtype == np.float32 for block in blocks):  # as they are, then
+            return {DENSE: blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)}
         return {DENSE: _float32(_numbers(columns, self.names))}
 
 
@@ -269,7 +274,7 @@ class AsIs(_Several):
 
 def _flat(column: Array) -> Array:
     """Return (N,) or (N, *shape) as (N, D); spelled out, since -1 is ambiguous for no rows."""
-    return column.reshape(len(column), int(np.prod(column.shape[1:], dtype=np.int64)))
+    return column if column.ndim == 2 else column.reshape(len(column), math.prod(column.shape[1:]))
 
 
 def _numbers(columns: Columns, names: Sequence[str]) -> Array:
@@ -278,8 +283,7 @@ def _numbers(columns: Columns, names: Sequence[str]) -> Array:
 
 def _float32(block: Array) -> Array:
     """Return float32; a number beyond it is clipped, for infinity would be no score."""
-    largest = np.finfo(np.float32).max
-    return np.clip(block, -largest, largest).astype(np.float32)
+    return np.clip(block, -_LARGEST, _LARGEST).astype(np.float32)
 
 
 def _one_hot(column: Array, values: bytes) -> Array:

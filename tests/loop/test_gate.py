@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 from harness import Harness
@@ -67,18 +66,15 @@ def test_version_1_is_judged_too_though_nobody_is_waited_for(harness: Make) -> N
     assert [v.outcome for v in verdicts] == [Outcome.PASS]
 
 
-def test_the_labels_that_judge_are_those_of_the_trust_that_the_strategy_names(harness: Make) -> None:
-    """Users speak of requests that nobody labels: they judge only where the strategy lets them."""
-    sizes = {}
-    for trust in ("people", "crowd"):
-        h = harness(edit={"offline=[": f"test_trust='{trust}', offline=["})
-        h.labels_people = False
-        h.seconds(30)
-        h.app.ask("retrain", by="ann")
-        h.until_closed()
-        sizes[trust] = next(c.n for c in report(h).cells if c.cohort == "all")
-        assert report(h).trust == trust
-    assert sizes["crowd"] > sizes["people"] + 20
+def test_labels_that_are_trusted_less_than_the_strategy_says_judge_nobody(harness: Make) -> None:
+    h = harness("tried", edit={"offline=[": "test_trust='truth', offline=["})
+    h.second()
+    assert report(h).trust == "truth"
+    imported = report(h, 1).evaluation
+    whole = next(c for c in report(h).cells if c.cohort == "all")
+    assert imported is not None and whole.n == imported.num_rows  # what people labelled since is left out
+    index = h.app.world.reservoir.index(h.name)
+    assert len(index.filter((index["split"] == "test") & (index["trust"] == "people"))) > 0
 
 
 def waiting(harness: Make, approval: str) -> Harness:
@@ -138,9 +134,8 @@ def test_silence_counts_as_the_strategy_says_after_the_timeout(
     assert h.outcomes() == [None]
     h.clock.sleep(1)
     h.turn()
-    assert h.verdicts("test")[-1].outcome is outcome
-    assert "nobody spoke within 1h" in h.verdicts("test")[-1].reason
+    said = [v for v in h.verdicts("test") if "nobody spoke within 1h" in v.reason]
+    assert [v.outcome for v in said] == [outcome]
     assert h.outcomes()[0] == ended
     waited = h.app.world.journal.step(h.name, 1, "test.waiting")
     assert waited is not None and waited["asked_at"] == micros(asked)
-    assert h.clock.now() - asked == timedelta(hours=1)

@@ -28,7 +28,9 @@ def cell(cohort: str, live: float, candidate: float, *, n: int = 420, period: st
 def full() -> Report:
     """Return a report on a candidate that is stopped: better on all rows, worse on one cohort."""
     cells = (
-        cell("all", 0.88, 0.913, baselines={"Majority()": 0.62, "Human(0.95)": 0.95}, outcome="pass", reason="no worse"),
+        cell(
+            "all", 0.88, 0.913, baselines={"Majority()": 0.62, "Human(0.95)": 0.95}, outcome="pass", reason="no worse"
+        ),
         cell("new_app", 0.66, 0.9, n=120, outcome="pass"),
         cell("old_app", 0.93, 0.81, n=80, outcome="fail", reason="worse"),
         cell("tiny", 0.5, 0.5, n=9, outcome="inconclusive"),
@@ -79,8 +81,9 @@ def full() -> Report:
         ),
         suites=suites,
         data=(
-            DataChecked(schema="s1", name="rows", num_rows=1200,
-                        breaches=(Breach(column="x", check="in_range(0, 1)", num_rows=3, values=("7.5",), ids=("r7",)),)),
+            DataChecked(schema="s1", name="rows", num_rows=1200, breaches=(
+                Breach(column="x", check="in_range(0, 1)", num_rows=3, values=("7.5",), ids=("r7",)),
+            )),
         ),
         notes=("served as a Python model",),
         verdicts=(
@@ -98,7 +101,8 @@ def hostile() -> Report:
     return replace(
         built,
         cells=tuple(
-            replace(c, cohort=HOSTILE if c.cohort == "old_app" else c.cohort, baselines={HOSTILE: 0.5}) for c in built.cells
+            replace(c, cohort=HOSTILE if c.cohort == "old_app" else c.cohort, baselines={HOSTILE: 0.5})
+            for c in built.cells
         ),
         baselines=(HOSTILE,),
         failures=tuple(replace(g, typical=(HOSTILE,), ids=(HOSTILE,)) for g in built.failures),
@@ -108,8 +112,10 @@ def hostile() -> Report:
                     failed=tuple(replace(f, id=HOSTILE, inputs=HOSTILE, note=HOSTILE, live=HOSTILE) for f in s.failed))
             for s in built.suites
         ),
-        data=tuple(replace(d, name=HOSTILE, breaches=tuple(replace(b, column=HOSTILE, values=(HOSTILE,)) for b in d.breaches))
-                   for d in built.data),
+        data=tuple(
+            replace(d, name=HOSTILE, breaches=tuple(replace(b, column=HOSTILE, values=(HOSTILE,)) for b in d.breaches))
+            for d in built.data
+        ),
         notes=(HOSTILE,),
         verdicts=tuple(replace(v, by=v.by if v.by == "gate" else HOSTILE, reason=HOSTILE) for v in built.verdicts),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -402,19 +401,3 @@ def test_the_gate_sees_what_the_report_says():
     assert (seen.cells, seen.candidate, seen.live, seen.latency_ms_p99) == (built.cells, 2, 1, 9.5)
     assert (seen.approval, seen.trust, seen.now) == (word, "truth", NOW)
     assert Latency(5).judge(seen).outcome is Outcome.FAIL
-
-
-def test_a_person_can_read_the_report():
-    built = full()
-    text = built.to_markdown()
-    found: Mapping[str, str] = {line.split("|")[2].strip(): line for line in text.splitlines() if "| accuracy" in line}
-    assert text.startswith("# Version 2 against live version 1\n")
-    assert "labels of trust truth or higher" in text
-    assert "p99 9.5 ms" in text
-    assert set(found) == {"all", "newest"}
-    assert "evaluation set 3fa9, 200 rows, 30 new and 0 gone since dataset 4" in text
-    assert "| 200 |" in found["all"]
-    assert f"+.{round(100 * cell(built).gain):02d}" in found["all"]
-    assert "- **fail** gate: Latency(5): p99 latency is 9.5 ms" in text
-    assert "- Note: served as a Python model" in text
-    assert "no live version yet" in report(np.ones(9, dtype=bool)).to_markdown()

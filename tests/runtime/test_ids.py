@@ -64,3 +64,12 @@ def test_only_the_canonical_form_is_known_because_feedback_joins_by_it():
     text = maker.new(NOW)
     assert maker.issued(text)
     assert not any(maker.issued(form) for form in (text.upper(), text.replace("-", ""), f"{{{text}}}", text + "\n"))
+
+
+@given(counter=st.integers(0, 2**26 - 1), num=st.integers(0, 50))
+def test_ids_made_together_are_those_made_one_after_the_other(counter: int, num: int) -> None:
+    together = IdMaker(b"k" * 32, nonce=7, counter=counter).several(1_700_000_000_123_456, num)
+    single = IdMaker(b"k" * 32, nonce=7, counter=counter)
+    assert together == [single.new(1_700_000_000_123_456) for _ in range(num)]
+    assert len(set(together)) == num
+    assert all(single.issued(id_) for id_ in together)

@@ -29,33 +29,48 @@ _RAW = re.compile(rb'"@raw(\d+)@"')
 _TOKENS = (
     b"NaN", b"-Infinity", b"1e999", b"-1e999", b"1" + b"0" * 400, b"-0", b"1E400", b"0x10", b"01", b"1.", b".5", b"+1",
     b"\xff", b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\u0000"', b"[" * 300 + b"]" * 300, b"[" * 5000, b'{"a":' * 2000,
-    b"tru", b"nul", b"'x'", b"//x", b"\xef\xbb\xbf1", b'"\n"', b"1e-999", b"18446744073709551616", b"-9223372036854775809",
+    b"tru", b"nul", b"'x'", b"//x", b"\xef\xbb\xbf1", b'"\n"', b"1e-999", b"18446744073709551616",
+    b"-9223372036854775809",
 )  # fmt: skip
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1.5, 1e308, -1e308, 5e-324, 3.5e38, 2**31, 2**53 + 1, 2**63, 2**64, "", "x", "\0", "é" * 300,
-    "a" * 70_000, [], {}, [[]], [{}], {"": ""}, {"a": {"a": {}}}, [None] * 50, list(range(2000)), "1", "nl", "NaN", "\U0001f600",
+    None, True, False, 0, -1, 1.5, 1e308, -1e308, 5e-324, 3.5e38, 2**31, 2**53 + 1, 2**63, 2**64, "", "x", "\0",
+    "é" * 300,
+    "a" * 70_000, [], {}, [[]], [{}], {"": ""}, {"a": {"a": {}}}, [None] * 50, list(range(2000)), "1", "nl", "NaN",
+    "\U0001f600",
 )  # fmt: skip
 _METHODS = (b"GET", b"GET", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT", b"POST", b"get", b"X", b"")
 _PATHS = (
-    b"/", b"/v1/predict", b"/v1/feedback", b"/v1/models", b"/v2", b"/v2/health/live", b"/v2/health/ready", b"/v2/models/pets",
-    b"/v2/models/pets/ready", b"/v2/models/pets/versions/1", b"/v2/models/pets/versions/1/infer", b"/v2/models/pets/infer",
-    b"/metrics", b"//v1//predict", b"/v1/predict/", b"/v1/predict?x=1", b"/v1/predict#x", b"/%76%31/predict", b"/%00", b"/%",
-    b"/%ff%fe", b"/../../etc/passwd", b"/v2/models/" + b"a" * 3000, b"/v2/models/%2e%2e/infer", b"/v2/models/pets/versions/99999999999999999999",
-    b"/v2/models/pets/versions/0/infer", b"/v2/models/pets/versions/-1", b"/v2/models//infer", b"*", b"http://x/v1/models",
+    b"/", b"/v1/predict", b"/v1/feedback", b"/v1/models", b"/v2", b"/v2/health/live", b"/v2/health/ready",
+    b"/v2/models/pets",
+    b"/v2/models/pets/ready", b"/v2/models/pets/versions/1", b"/v2/models/pets/versions/1/infer",
+    b"/v2/models/pets/infer",
+    b"/metrics", b"//v1//predict", b"/v1/predict/", b"/v1/predict?x=1", b"/v1/predict#x", b"/%76%31/predict", b"/%00",
+    b"/%",
+    b"/%ff%fe", b"/../../etc/passwd", b"/v2/models/" + b"a" * 3000, b"/v2/models/%2e%2e/infer",
+    b"/v2/models/pets/versions/99999999999999999999",
+    b"/v2/models/pets/versions/0/infer", b"/v2/models/pets/versions/-1", b"/v2/models//infer", b"*",
+    b"http://x/v1/models",
     b"/\xc3\xa9", b"/v2/models/\xff", b"/v2/repository/index", b"/v2/models/pets/versions/\xc2\xb2/infer",
 )  # fmt: skip
 _HEADERS = (
     b"content-length: 5\r\ncontent-length: 6\r\n", b"content-length: -1\r\n", b"content-length: 1e3\r\n",
     b"content-length: 99999999999999999999\r\n", b"content-length: 4294967295\r\n", b"content-length: +5\r\n",
     b"content-length: 5\r\ntransfer-encoding: chunked\r\n", b"transfer-encoding: gzip\r\n",
-    b"transfer-encoding: chunked, identity\r\n", b"transfer-encoding: xchunked\r\n", b"connection: close, keep-alive\r\n",
+    b"transfer-encoding: chunked, identity\r\n", b"transfer-encoding: xchunked\r\n",
+    b"connection: close, keep-alive\r\n",
     b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: eA==\r\n",
-    b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAA\r\n", b"expect: 100-continue\r\n",
-    b"expect: 200-ok\r\n", b"content-encoding: gzip\r\n", b"content-encoding: identity\r\n", b" folded: x\r\n", b"a: b\r\n c\r\n",
-    b"a\x00b: c\r\n", b"a: \x00\r\n", b": x\r\n", b"a b: c\r\n", b"a : b\r\n", b"a: b\rc: d\r\n", b"a: b\nc: d\r\n", b"x" * 500 + b": 1\r\n",
-    b"x: " + b"y" * 60_000 + b"\r\n", b"x: y\r\n" * 300, b"authorization: Bearer \r\n", b"authorization: Bearer " + b"x" * 5000 + b"\r\n",
-    b"authorization: \xff\r\n", b"traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01\r\n", b"traceparent: \x80\r\n",
-    b"inference-header-content-length: 99999\r\n", b"inference-header-content-length: -1\r\n", b"host: a\r\nhost: b\r\n", b"te: trailers\r\n",
+    b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAA\r\n",
+    b"expect: 100-continue\r\n",
+    b"expect: 200-ok\r\n", b"content-encoding: gzip\r\n", b"content-encoding: identity\r\n", b" folded: x\r\n",
+    b"a: b\r\n c\r\n",
+    b"a\x00b: c\r\n", b"a: \x00\r\n", b": x\r\n", b"a b: c\r\n", b"a : b\r\n", b"a: b\rc: d\r\n", b"a: b\nc: d\r\n",
+    b"x" * 500 + b": 1\r\n",
+    b"x: " + b"y" * 60_000 + b"\r\n", b"x: y\r\n" * 300, b"authorization: Bearer \r\n",
+    b"authorization: Bearer " + b"x" * 5000 + b"\r\n",
+    b"authorization: \xff\r\n", b"traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01\r\n",
+    b"traceparent: \x80\r\n",
+    b"inference-header-content-length: 99999\r\n", b"inference-header-content-length: -1\r\n",
+    b"host: a\r\nhost: b\r\n", b"te: trailers\r\n",
     b"proxy-connection: keep-alive\r\n", b"content-type: text/xml\r\n",
 )  # fmt: skip
 
@@ -114,12 +129,14 @@ def infer_binary(rng: Random) -> tuple[bytes, bytes]:
     """Return the headers and the body of a call with the binary extension."""
     rows = rng.randrange(1, 4)
     body, raws = _infer(rows), []
-    for tensor, raw in zip(
+    for tensor, good in zip(
         body["inputs"],
-        (struct.pack(f"<{4 * rows}f", *[0.5] * 4 * rows), struct.pack(f"<{rows}d", *[30.0] * rows), b"\2\0\0\0nl" * rows),
+        (struct.pack(f"<{4 * rows}f", *[0.5] * 4 * rows), struct.pack(f"<{rows}d", *[30.0] * rows),
+        b"\2\0\0\0nl" * rows),
         strict=True,
     ):  # fmt: skip
         del tensor["data"]
+        raw = good
         if rng.random() < 0.2:
             raw = rng.choice([b"", raw[:-1], raw + b"\0", b"\xff" * len(raw), raw * 3, rng.randbytes(len(raw))])
         size = len(raw) if rng.random() < 0.9 else rng.choice([-1, 0, 2**31, 2**63, len(raw) + 1, "4", None, 1.5])
@@ -137,12 +154,12 @@ def infer_binary(rng: Random) -> tuple[bytes, bytes]:
 def _mangled(rng: Random, value: Any) -> bytes:
     """Return JSON of a value with some of it changed, or bytes that were JSON."""
     raws: list[bytes] = []
-    for _ in range(rng.choice([0, 1, 1, 1, 2, 4])):
+    for _ in range(rng.choice([0, 0, 1, 1, 2, 4])):
         value = _changed(rng, value, raws)
     data = json.dumps(value, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
     data = _RAW.sub(lambda found: raws[int(found[1])], data)
-    for _ in range(rng.choice([0, 0, 0, 0, 1, 3])):
-        data = _spoilt(rng, data)
+    for _ in range(rng.choice([0, 0, 0, 0, 0, 0, 1, 3])):
+        data = spoilt(rng, data)
     return data
 
 
@@ -171,11 +188,14 @@ def _other(rng: Random, raws: list[bytes]) -> Any:
     return rng.choice(_VALUES)
 
 
-def _spoilt(rng: Random, data: bytes) -> bytes:
+def spoilt(rng: Random, data: bytes) -> bytes:
+    """Return bytes with some lost, added, doubled or changed."""
     at, size = rng.randrange(len(data) + 1), rng.randrange(1, 6)
     return rng.choice([
-        data[:at], data[:at] + data[at + size :], data[:at] + rng.randbytes(size) + data[at:], data[:at] + data[at:] * 2, b"",
-        data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :], data + b"\0", data + data, b" " * 1000 + data, rng.randbytes(size * 20),
+        data[:at], data[:at] + data[at + size :], data[:at] + rng.randbytes(size) + data[at:],
+        data[:at] + data[at:] * 2, b"",
+        data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :], data + b"\0", data + data, b" " * 1000 + data,
+        rng.randbytes(size * 20),
     ])  # fmt: skip
 
 
@@ -251,11 +271,13 @@ def _edge(rng: Random, ids: Sequence[str]) -> Case:
         [body, b"", b"5\r\nhello\r\n0\r\n\r\n", b"ffffffffffffffff\r\n", b"-1\r\n", b"5;" + b"x" * 20_000, body * 2]
     )
     if rng.random() < 0.3:
-        data = _spoilt(rng, data)
+        data = spoilt(rng, data)
     if rng.random() < 0.1:
         data = rng.choice([
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 50, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + rng.randbytes(200),
-            rng.randbytes(rng.randrange(1, 3000)), b"\r\n" * 500, b"\0" * 100, b"GET /", b"POST /v1/predict HTTP/1.1\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 50,
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + rng.randbytes(200),
+            rng.randbytes(rng.randrange(1, 3000)), b"\r\n" * 500, b"\0" * 100, b"GET /",
+            b"POST /v1/predict HTTP/1.1\r\n",
         ])  # fmt: skip
     return Case("edge", _split(rng, data), replies=None)
 

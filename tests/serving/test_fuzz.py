@@ -5,14 +5,27 @@ A thousand cases of `fuzzing`, always the same; `benchmarks/fuzz.py` sends as ma
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
 
 import httpx
 import psutil
 import pytest
 from artefacts import graph
 from fuzzing import Caller, Tally, make
+from fuzzing_grpc import GrpcCaller
 from served import Place, predict, process, until
+
+
+@contextlib.contextmanager
+def running_grpc(place: Place) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with process(place, grpc_port=port) as (started, address):
+        yield started, address, port
 
 
 @pytest.fixture
@@ -24,7 +37,7 @@ def pets(place: Place) -> Place:
 
 def test_a_gateway_outlives_what_nobody_should_send(pets: Place) -> None:
     tally = Tally()
-    with process(pets) as (started, address), httpx.Client(base_url=address, timeout=30) as client:
+    with running_grpc(pets) as (started, address, grpc_port), httpx.Client(base_url=address, timeout=30) as client:
         assert predict(client).status_code == 200
         gateway = psutil.Process(started.pid)
         before = len(gateway.net_connections())
@@ -32,10 +45,23 @@ def test_a_gateway_outlives_what_nobody_should_send(pets: Place) -> None:
         for index in range(1000):
             caller.run(f"case {index}", make(7, index, tally.ids[:1]))
         caller.close()
+        other = GrpcCaller("127.0.0.1", grpc_port, tally)
+        for index in range(300):
+            other.run(7, index)
+        other.close()
         assert not tally.problems, "\n".join(tally.problems[:20])
         assert predict(client).status_code == 200
         until(lambda: len(gateway.net_connections()) <= before)
-    kinds = {"predict", "feedback", "infer", "binary", "get", "pipelined", "edge"}  # what is cut off has no reply
+    kinds = {
+        "grpc",
+        "http2",
+        "predict",
+        "feedback",
+        "infer",
+        "binary",
+        "get",
+        "pipelined",
+        "edge",
+    }  # what is cut off has no reply
     assert {kind.split()[0] for kind in tally.statuses} == kinds
     assert sum(count for kind, count in tally.statuses.items() if kind.endswith(" 200")) > 100
-    assert Path(pets.home.segments).exists()

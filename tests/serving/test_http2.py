@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from served import Place, running, until
 
 from tidemill.serving.grpc_messages import SERVICE, messages
-from tidemill.serving.http2 import PREFACE, Allowance
+from tidemill.serving.http2_frames import PREFACE
+from tidemill.serving.http2_stream import Allowance
 
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM, END_HEADERS, PADDED, PRIORITISED = 1, 4, 8, 32
@@ -179,25 +180,32 @@ def test_a_reply_waits_for_the_window_that_the_caller_gives(peer):
     peer.frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 10))
     peer.call(1)
     peer.call(3)
-    seen = {1: b"", 3: b""}
-    while len(seen[1]) < 10 or len(seen[3]) < 10:
+    begun = {1: b"", 3: b""}
+    while min(map(len, begun.values())) < 10:
         kind, _, number, payload = next(peer.frames())
-        seen[number] = seen.get(number, b"") + (payload if kind == DATA else b"")
-    peer.frame(WINDOW, 0, 3, (7).to_bytes(4, "big"))
+        if kind == HEADERS:
+            peer.decoder.decode(payload)
+        if kind == DATA:
+            begun[number] += payload
+    assert [len(data) for data in begun.values()] == [10, 10]
+    peer.frame(WINDOW, 0, 1, (7).to_bytes(4, "big"))
+    kind, _, number, payload = next(f for f in peer.frames() if f[0] == DATA)
+    assert (number, len(payload)) == (1, 7)
+    peer.frame(WINDOW, 0, 1, (50_000).to_bytes(4, "big"))
+    assert scores(begun[1] + payload + peer.reply(1)[1]) == pytest.approx([1 / 3] * 3)
     peer.frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 50_000))
-    for number in (1, 3):
-        rest = peer.reply(number)[1] if number == 1 else b""
-        if number == 1:
-            assert scores(seen[1] + rest) == pytest.approx([1 / 3] * 3)
+    assert scores(begun[3] + peer.reply(3)[1]) == pytest.approx([1 / 3] * 3)
 
 
 def test_many_calls_of_a_connection_are_each_answered(peer):
     for number in range(1, 401, 2):
         peer.call(number)
-    for number in range(1, 401, 2):
-        assert peer.reply(number)[0]["grpc-status"] == "0" if number == 399 else True
-        if number == 1:
+    answered = set()
+    for kind, flags, number, _ in peer.frames():
+        answered |= {number} if kind == HEADERS and flags & END_STREAM else set()
+        if len(answered) == 200:
             break
+    assert answered == set(range(1, 401, 2))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +226,7 @@ def test_a_body_that_is_no_message_is_refused_alone(peer, body, changes, status)
     peer.call(1, body=body, **changes)
     fields, data = peer.reply(1)
     assert (fields["grpc-status"], data) == (status, b"")
-    assert "%" in fields["grpc-message"] or fields["grpc-message"]
+    assert "Next:" in fields["grpc-message"]
     peer.call(3)
     assert peer.reply(3)[0]["grpc-status"] == "0"
 
@@ -302,6 +310,16 @@ def opened(peer: Peer) -> None:
     peer.frame(HEADERS, END_HEADERS, 1, peer.head())
 
 
+def flood(peer: Peer, kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"", num: int = 2_000) -> None:
+    peer.send(frame(kind, flags, stream, payload) * num)
+
+
+def give_up(peer: Peer) -> None:
+    for number in range(1, 4_001, 2):
+        peer.frame(HEADERS, END_HEADERS, number, peer.head())
+        peer.frame(RST, 0, number, b"\0\0\0\x08")
+
+
 WRONG = {
     "a frame that is too large": (lambda p: p.send(frame(DATA, 0, 1, b"0" * 16_385)), 6),
     "an even stream": (lambda p: p.frame(HEADERS, END_HEADERS, 2, p.head()), 1),
@@ -312,8 +330,8 @@ WRONG = {
     "headers in the middle": (lambda p: (opened(p), p.frame(HEADERS, END_HEADERS, 1, p.head())), 1),
     "headers of a past stream": (lambda p: (p.call(3), p.frame(HEADERS, END_HEADERS, 1, p.head())), 1),
     "headers that cannot be decoded": (lambda p: p.frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff"), 9),
-    "headers that are too long": (lambda p: p.frame(HEADERS, 4, 1, b"\0\x01x\x7f\x80\x50" + b"v" * 10_367) or
-                                  [p.frame(HEADERS, 4, n, bytes([0xBE]) * 16_000) for n in (3, 5)], 9),
+    "headers that are too long": (lambda p: p.frame(HEADERS, 4, 1, p.encoder.encode([("x", "v" * 3_000)]) +
+                                                    b"\xbe" * 12_000), 9),
     "padding beyond the frame": (lambda p: (opened(p), p.frame(DATA, PADDED, 1, b"\x09abc")), 1),
     "headers with padding beyond": (lambda p: p.frame(HEADERS, PADDED | 4, 1, b"\x09abc"), 1),
     "a push": (lambda p: p.frame(PUSH, 4, 1, b"\0" * 4), 1),
@@ -327,17 +345,15 @@ WRONG = {
     "a window of no stream": (lambda p: p.frame(WINDOW, 0, 9, b"\0\0\0\x01"), 1),
     "a ping cut short": (lambda p: p.frame(PING, 0, 0, b"\0"), 6),
     "a reset of nothing": (lambda p: p.frame(RST, 0, 9, b"\0" * 4), 1),
-    "pings without end": (lambda p: p.send(frame(PING, 0, 0, b"0" * 8) * 2_000), 0xB),
-    "settings without end": (lambda p: p.send(frame(SETTINGS) * 2_000), 0xB),
-    "empty data without end": (lambda p: (opened(p), p.send(frame(DATA, 0, 1) * 2_000)), 0xB),
-    "unknown frames without end": (lambda p: p.send(frame(0x77) * 2_000), 0xB),
-    "priorities without end": (lambda p: p.send(frame(PRIORITY, 0, 1, b"0" * 5) * 2_000), 0xB),
-    "windows without end": (lambda p: p.send(frame(WINDOW, 0, 0, b"\0\0\0\x01") * 2_000), 0xB),
-    "continuations without end": (lambda p: p.send(frame(HEADERS, 0, 1, p.head()) + frame(CONTINUATION, 0, 1) * 2_000), 0xB),
-    "long continuations": (lambda p: p.send(frame(HEADERS, 0, 1, p.head()) + frame(CONTINUATION, 0, 1, b"0" * 9_000) * 9), 0xB),
-    "calls that are given up at once": (lambda p: [
-        p.frame(HEADERS, END_HEADERS, n, p.head()) or p.frame(RST, 0, n, b"\0\0\0\x08") for n in range(1, 4_001, 2)
-    ], 0xB),
+    "pings without end": (lambda p: flood(p, PING, 0, 0, b"0" * 8), 0xB),
+    "settings without end": (lambda p: flood(p, SETTINGS), 0xB),
+    "empty data without end": (lambda p: (opened(p), flood(p, DATA, 0, 1)), 0xB),
+    "unknown frames without end": (lambda p: flood(p, 0x77), 0xB),
+    "priorities without end": (lambda p: flood(p, PRIORITY, 0, 1, b"0" * 5), 0xB),
+    "windows without end": (lambda p: flood(p, WINDOW, 0, 0, b"\0\0\0\x01"), 0xB),
+    "continuations without end": (lambda p: (p.frame(HEADERS, 0, 1, p.head()), flood(p, CONTINUATION, 0, 1)), 0xB),
+    "long continuations": (lambda p: (p.frame(HEADERS, 0, 1), flood(p, CONTINUATION, 0, 1, b"0" * 9_000, 9)), 0xB),
+    "calls that are given up at once": (give_up, 0xB),
 }  # fmt: skip
 
 
@@ -362,12 +378,14 @@ def test_what_is_no_http2_is_closed(client, shared, begins):
                 pass
 
 
+CALLED = hpack.Encoder().encode([(":method", "POST"), (":path", PATH), ("content-type", "application/grpc")])
+STREAMS = st.sampled_from([0, 1, 1, 3, 5, 2, 2**31 - 1])
 PIECES = st.one_of(
-    st.builds(
-        frame, st.integers(0, 11), st.integers(0, 255), st.sampled_from([0, 1, 1, 3, 5, 2, 2**31 - 1]), st.binary(max_size=40)
-    ),
-    st.sampled_from([frame(HEADERS, 4, 1, hpack.Encoder().encode([(":method", "POST"), (":path", PATH), ("content-type", "application/grpc")])),
-                     frame(DATA, 1, 1, BODY), frame(DATA, 0, 1, BODY[:7]), frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 3))]),
+    st.builds(frame, st.integers(0, 11), st.integers(0, 255), STREAMS, st.binary(max_size=40)),
+    st.sampled_from([
+        frame(HEADERS, END_HEADERS, 1, CALLED), frame(DATA, END_STREAM, 1, BODY), frame(DATA, 0, 1, BODY[:7]),
+        frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 3)),
+    ]),
     st.binary(max_size=30),
 )  # fmt: skip
 
@@ -376,10 +394,10 @@ PIECES = st.one_of(
 @given(pieces=st.lists(PIECES, min_size=1, max_size=12), cut=st.integers(1, 200))
 def test_nothing_that_is_sent_harms_others(client, pieces, cut):
     sent = b"".join(pieces)
-    with socket.create_connection(("127.0.0.1", client.service.grpc_port), timeout=20) as sock:
-        with contextlib.suppress(ConnectionError):
-            sock.sendall(PREFACE + frame(SETTINGS) + sent[:cut])
-            sock.sendall(sent[cut:])
+    address = ("127.0.0.1", client.service.grpc_port)
+    with socket.create_connection(address, timeout=20) as sock, contextlib.suppress(ConnectionError):
+        sock.sendall(PREFACE + frame(SETTINGS) + sent[:cut])
+        sock.sendall(sent[cut:])
     with Peer(client.service.grpc_port) as other:
         other.call(1, LIVE, prefixed(b""))
         assert other.reply(1)[0]["grpc-status"] == "0"

@@ -16,7 +16,7 @@ from artefacts import graph, inputs
 from fuzzing import parse
 from served import Place, predict, process, running, until
 
-from tidemill.serving.hot import Patience
+from tidemill.serving.patience import Patience
 
 BODY = json.dumps({"inputs": inputs()}).encode()
 Reply = tuple[int, dict[bytes, bytes], bytes]

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from artefacts import expected, graph
-from served import metric, running, until
+from served import Place, metric, process, running, until
+from test_callers import token
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from tidemill import __version__
+from tidemill.errors import MissingExtra, TidemillError
 from tidemill.manifest import Limits
 from tidemill.serving.grpc_messages import SERVICE, messages
+from tidemill.serving.serve import run
+from tidemill.stores.tokens import Scope
 
 X = np.array([[0.1, 0.2, 0.3, 0.4], [-1, 0, 1, 0], [2, 1, 0, 3]], np.float32)
 
@@ -30,20 +39,32 @@ def client(place):
 
 
 @pytest.fixture
-def address(client):
-    return f"127.0.0.1:{client.service.grpc_port}"
-
-
-@pytest.fixture
-def triton_client(address):
-    with triton.InferenceServerClient(address) as found:
+def triton_client(client):
+    with triton.InferenceServerClient(f"127.0.0.1:{client.service.grpc_port}") as found:
         yield found
 
 
-@pytest.fixture
-def call(address):
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory):
+    """A gateway for tests that leave nothing behind: its home, and where it listens."""
+    place = Place(tmp_path_factory.mktemp("grpc"))
+    place.publish(limits=Limits(max_body_bytes=100_000))
+    place.route(stable=place.add(graph(1)))
+    with running(place, grpc_at=("127.0.0.1", 0)) as started:
+        yield place, started
+    place.database.close()
+
+
+@pytest.fixture(scope="module")
+def asker(standing):
+    with triton.InferenceServerClient(f"127.0.0.1:{standing[1].service.grpc_port}") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def call(standing):
     """Sends a message of ours to a method, and returns the reply."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{standing[1].service.grpc_port}") as channel:
 
         def send(method, reply, name=None, raw=None, metadata=(), **fields):
             raw = messages()[name or f"{method}Request"](**fields).SerializeToString() if raw is None else raw
@@ -90,8 +111,8 @@ def test_rows_are_answered_each_with_an_id_of_its_own_and_logged(place, triton_c
     assert [rows[i].inputs["x"] for i in ids] == [x.tobytes() for x in X]
 
 
-def test_outputs_are_those_asked_for(triton_client):
-    reply = triton_client.infer("pets", given(X), outputs=[triton.InferRequestedOutput("version")])
+def test_outputs_are_those_asked_for(asker):
+    reply = asker.infer("pets", given(X), outputs=[triton.InferRequestedOutput("version")])
     assert [output.name for output in reply.get_response().outputs] == ["version"]
 
 
@@ -133,7 +154,7 @@ def typed(kind, shape, **contents):
     return {"datatype": kind, "shape": shape, "contents": contents}
 
 
-def test_typed_contents_are_answered_with_typed_contents(place, call):
+def test_typed_contents_are_answered_with_typed_contents(standing, call):
     inputs = [
         {"name": "x", **typed("FP32", [1, 4], fp32_contents=X[0])},
         {"name": "age", **typed("INT8", [1], int_contents=[30])},
@@ -144,8 +165,8 @@ def test_typed_contents_are_answered_with_typed_contents(place, call):
     assert not reply.raw_output_contents
     outputs = {output.name: output.contents for output in reply.outputs}
     np.testing.assert_allclose(outputs["scores"].fp32_contents, expected(graph(1), X[:1])[0], rtol=1e-5)
-    (row,) = place.rows()[0]
-    assert outputs["request_id"].bytes_contents == [row.request_id.encode()]
+    (request_id,) = outputs["request_id"].bytes_contents
+    (row,) = [row for row in standing[0].rows()[0] if row.request_id.encode() == request_id]
     assert outputs["decision"].bytes_contents == [row.decision.encode()]
     assert (list(outputs["abstained"].bool_contents), list(outputs["version"].int64_contents)) == ([False], [1])
     assert (row.unit, row.inputs, row.tags) == ("ann", {"x": X[0].tobytes()}, {"age": 30.0, "country": "nl"})
@@ -184,17 +205,18 @@ Code = grpc.StatusCode
         ({"raw": b"\xff\xff"}, Code.INVALID_ARGUMENT, "not of the protocol"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_by_status_and_details(place, call, fields, code, says):
+def test_what_is_wrong_is_told_by_status_and_details(standing, call, fields, code, says):
+    before = len(standing[0].rows()[0])
     with pytest.raises(grpc.RpcError) as caught:
         call("ModelInfer", "ModelInferResponse", **{"model_name": "pets", **fields})
     assert caught.value.code() == code
     assert says in caught.value.details()
     assert "Traceback" not in caught.value.details() and ".py" not in caught.value.details()
-    assert place.rows()[0] == []
+    assert len(standing[0].rows()[0]) == before
 
 
-def test_a_fault_of_the_gateways_own_tells_nothing_of_its_inside(client, call, caplog):
-    client.service.gateway.problems = lambda: 1 / 0
+def test_a_fault_of_the_gateways_own_tells_nothing_of_its_inside(standing, call, caplog, monkeypatch):
+    monkeypatch.setattr(standing[1].service.gateway, "problems", lambda: 1 / 0)
     with pytest.raises(grpc.RpcError) as caught:
         call("ServerReady", "ServerReadyResponse")
     assert caught.value.code() == Code.INTERNAL
@@ -211,7 +233,8 @@ def test_refusals_and_answers_are_counted_as_over_http(client, triton_client):
     assert metric(page, 'tidemill_requests_total{project="pets",status="400",version="none"}') == 1
 
 
-def test_the_client_hears_what_is_served(triton_client):
+def test_the_client_hears_what_is_served(asker):
+    triton_client = asker
     assert triton_client.is_server_live() and triton_client.is_server_ready()
     assert triton_client.is_model_ready("pets") and triton_client.is_model_ready("pets", "1")
     about = triton_client.get_server_metadata()
@@ -239,9 +262,9 @@ def test_the_client_hears_what_is_served(triton_client):
         lambda c: c.get_system_shared_memory_status(),
     ],
 )
-def test_calls_of_other_servers_are_unimplemented_and_say_what_there_is(triton_client, ask):
+def test_calls_of_other_servers_are_unimplemented_and_say_what_there_is(asker, ask):
     with pytest.raises(InferenceServerException, match="use ServerLive") as caught:
-        ask(triton_client)
+        ask(asker)
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 
 
@@ -258,3 +281,116 @@ def test_the_messages_are_those_of_the_protocol():
     assert len(messages()) == 14
     for name, kind in messages().items():
         same(kind.DESCRIPTOR, theirs[name])
+
+
+# --- who may
+
+
+def test_once_there_is_a_token_a_call_needs_one_for_that_project_and_that_call(place):
+    for name in ("pets", "cars"):
+        place.publish(name)
+        place.route(name, stable=place.add(graph(1), name))
+    secrets = {
+        "all": token(place, "all"),
+        "pets": token(place, "pets", Scope.PREDICT, project="pets"),
+        "feedback": token(place, "feedback", Scope.FEEDBACK),
+    }
+    with (
+        running(place, grpc_at=("127.0.0.1", 0)) as client,
+        triton.InferenceServerClient(f"127.0.0.1:{client.service.grpc_port}") as triton_client,
+    ):
+        assert triton_client.is_server_live() and triton_client.is_server_ready(), "a probe has no token"
+
+        def status(secret, model):
+            headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
+            try:
+                triton_client.infer(model, given(X), headers=headers)
+            except InferenceServerException as error:
+                return error.status().removeprefix("StatusCode.")
+            return "OK"
+
+        assert status(None, "pets") == status("wrong", "pets") == "UNAUTHENTICATED"
+        assert [status(secrets["all"], name) for name in ("pets", "cars")] == ["OK", "OK"]
+        assert [status(secrets["pets"], name) for name in ("pets", "cars")] == ["OK", "PERMISSION_DENIED"]
+        assert status(secrets["feedback"], "pets") == "PERMISSION_DENIED"
+        with pytest.raises(InferenceServerException, match="wants a token"):
+            triton_client.get_model_metadata("pets")
+
+
+# --- the end
+
+
+def test_a_signal_to_end_loses_no_call_that_was_answered(place):
+    place.publish()
+    place.route(stable=place.add(graph(1)))
+    port = free_port()
+    ids, refused, ended = set(), [], threading.Event()
+    with process(place, grpc_port=port) as (gateway, _), triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+
+        def ask():
+            while not ended.is_set():
+                try:
+                    ids.update(texts(client.infer("pets", given(X)).as_numpy("request_id")))
+                except InferenceServerException as error:
+                    refused.append(error.status())
+                    return
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(ids) > 300)
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(20) == 0
+        time.sleep(0.1)
+        ended.set()
+        for thread in threads:
+            thread.join(20)
+    assert set(refused) <= {"StatusCode.UNAVAILABLE"}
+    logged = {row.request_id for row in place.rows()[0]}
+    assert ids <= logged, "what was answered is in the log"
+    assert len(logged - ids) <= 3 * len(threads), "and but for the last calls, what is in the log was answered"
+
+
+# --- several processes, and what cannot start
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def test_several_workers_answer_on_one_port(place):
+    place.publish()
+    place.route(stable=place.add(graph(1)))
+    port = free_port()
+    code = (
+        "import sys; from tidemill.serving.supervisor import Supervisor; from tidemill.stores.home import Home;"
+        f"settings = {{'host': '127.0.0.1', 'port': 0, 'grpc_port': {port}}};"
+        "Supervisor(Home(sys.argv[1]), settings, 2, ready=lambda a: print(a, flush=True)).run()"
+    )
+    started = subprocess.Popen([sys.executable, "-c", code, str(place.home.folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert started.stdout.readline().startswith("http://")
+        for _ in range(8):
+            with triton.InferenceServerClient(f"127.0.0.1:{port}") as found:
+                found.infer("pets", given(X))
+    finally:
+        started.terminate()
+        assert started.wait(20) == 0
+        started.stdout.close()
+    assert len(place.rows()[0]) == 24
+
+
+def test_what_keeps_grpc_from_being_served_is_told_before_anything_starts(place, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(TidemillError, match=f"cannot listen on 127.0.0.1:{port}"):
+            run(place.home, port=0, grpc_port=port)
+    with pytest.raises(TidemillError, match="several workers need the same port"):
+        run(place.home, port=0, grpc_port=0, counts=([], 0))
+    monkeypatch.setattr("tidemill.serving.serve.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"tidemill\[grpc\]"):
+        run(place.home, port=0, grpc_port=0)

@@ -61,7 +61,7 @@ def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list
 
 def test_what_people_wrote_stays_as_it_is(tmp_path: Path):
     file = tmp_path / "bugs.jsonl"
-    file.write_bytes(f'{line()}\r\n\n{line(inputs={"age": 2, "text": "b"})}'.encode())  # no newline at the end
+    file.write_bytes(f"{line()}\r\n\n{line(inputs={'age': 2, 'text': 'b'})}".encode())  # no newline at the end
     before = file.read_bytes()
     assert add_case(file, SCHEMA, case("c"), origin={}) == "line 4"
     assert file.read_bytes().startswith(before + b"\n")
@@ -104,6 +104,14 @@ def test_a_wrong_line_is_named_with_what_is_wrong_and_the_next_move(tmp_path: Pa
     with pytest.raises(ProjectError):
         add_case(file, SCHEMA, case("new"), origin={})
     assert file.read_bytes() == before
+
+
+def test_a_sensitive_input_in_the_clear_is_refused_without_being_repeated(tmp_path: Path):
+    inputs = {"image": [[1, 2], [3, 4]], "vector": [1, 2], "who": "ann@example.org", "note": ""}
+    (tmp_path / "rich.jsonl").write_text(line(inputs=inputs))
+    with pytest.raises(ProjectError, match="'who' is sensitive, and not given as a hash") as raised:
+        read_cases(tmp_path / "rich.jsonl", RICH)
+    assert "ann" not in str(raised.value)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_said_so_and_an_empty_one_has_no_cases(tmp_path: Path):

@@ -192,6 +192,14 @@ def test_test_rows_are_all_that_people_or_the_truth_labelled_and_nothing_else(po
     assert version.num_test == len(expected)
 
 
+@pytest.mark.parametrize("least", list(Trust))
+def test_a_version_may_be_formed_with_test_rows_of_any_trust_or_higher(pool: Pool, least: Trust) -> None:
+    for number, trust in enumerate([*Trust] * 25):
+        pool.add("p", f"{number}", text=f"{number}", trust=trust)
+    rows = pool.datasets.test_rows("p", pool.form(pool.ids("train")[:1], test_trust=least).digest)
+    assert set(rows["trust"]) == {str(trust) for trust in Trust if trust.rank >= least.rank}
+
+
 def test_without_test_rows_there_is_an_empty_frame_with_its_columns(pool: Pool) -> None:
     pool.fill(20)
     train = pool.ids("train")

@@ -10,14 +10,15 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
+import pandera.polars as pa
 import pytest
 
 from tidemill.records import Outcome, Verdict
-from tidemill.strategy import adapt, curate, dataset, guard, label, log, offline, online, trigger
+from tidemill.strategy import adapt, alert, curate, dataset, guard, label, log, offline, online, trigger
 from tidemill.strategy.member import Member
 from tidemill.testing.checks import check_stage, promises, same
 
-FAMILIES = [log, curate, label, trigger, dataset, offline, online, guard, adapt]
+FAMILIES = [log, curate, label, trigger, dataset, offline, online, guard, adapt, alert]
 
 
 def short(inputs: Mapping[str, Any]) -> str:
@@ -62,6 +63,7 @@ MEMBERS: list[Member] = [
     offline.Latency(30),
     offline.Suites(),
     offline.Suites(at_least=0.9, no_worse=False, inconclusive="pass"),
+    offline.DataChecks(pa.DataFrameSchema({"x": pa.Column(float, pa.Check.ge(0))})),
     offline.BeatsBaseline(offline.Linear(100), "accuracy"),
     offline.BeatsBaseline(offline.Human(0.9)),
     offline.BeatsBaseline(offline.Previous()),
@@ -84,6 +86,13 @@ MEMBERS: list[Member] = [
     guard.NoWorse(),
     guard.SampleRatio(),
     guard.Abstains(),
+    alert.Falls("accuracy"),
+    alert.Falls("accuracy", cohort="new", drop=0.05, then="rollback"),
+    alert.Above("accuracy", 0.2),
+    alert.Below("accuracy", 0.9, cohort="new"),
+    alert.Stale("30d"),
+    alert.Silent("2h"),
+    alert.Silent("1d", of="labels"),
     adapt.Never(),
     adapt.Abstain(),
     adapt.Threshold(label="b", precision=0.8),

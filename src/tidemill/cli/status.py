@@ -55,6 +55,9 @@ def show(console: Console, found: Status, period: str) -> None:
         console.print(Text(f"{command.at:%Y-%m-%d %H:%M:%S}  {said}"))
     for line in verdict_lines(found.verdicts):
         console.print(line)
+    for alert in found.alerts:
+        since = f"ALERT since {alert.opened_at:%Y-%m-%d %H:%M:%S}: "
+        console.print(Text.assemble((since, "bold red"), alert.verdict.reason))
     for name, state in found.batches.items():
         console.print(batch_line(name, state))
     for step, trouble in found.trouble.items():
@@ -85,4 +88,5 @@ def route_text(route: Route | None) -> str:
         text += f", version {route.candidate} gets {route.share:.0%}"
     if route.shadows:
         text += f", version {', '.join(map(str, route.shadows))} in shadow"
-    return text + (f" (fallback {route.fallback})" if route.fallback is not None else "")
+    text += f" (fallback {route.fallback})" if route.fallback is not None else ""
+    return text + (f", decided by policy {route.policy_version}" if route.policy_version > 1 else "")

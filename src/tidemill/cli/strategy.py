@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -37,9 +38,11 @@ def log(
         told = {"strategies": [row.to_json() for row in rows], "releases": [r.to_json() for r in released]}
         typer.echo(json.dumps({**told, "foretold": foretold(released)}, indent=2))
         return
-    table = Table("version", "digest", "since", w.project.metrics[0].name, "cycles", "promoted", "labels", box=None)
+    names = ["version", "digest", "since", w.project.metrics[0].name, "cycles", "promoted", "labels"]
+    is_expected = any(row.expected is not None for row in rows)
+    table = Table(*names, *(["expected of it"] if is_expected else []), box=None)
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row), *([_expected(row)] if is_expected else []))
     Console().print(table)
     _show_releases(released)
 
@@ -63,6 +66,18 @@ def _cells(row: StrategyPeriod) -> list[str]:
     quality = "-" if row.quality is None else f"{row.quality:.3f} (n {row.num_judged})"
     return [str(row.number), row.digest, f"{row.since:%Y-%m-%d %H:%M:%S}", quality, str(row.num_cycles),
             str(row.num_promoted), str(row.num_labels)]  # fmt: skip
+
+
+def _expected(row: StrategyPeriod) -> str:
+    """Tell what a backtest foretold; counts for as long as the version was in force."""
+    told = row.expected
+    if told is None:
+        return "-"
+    days = (row.until - row.since) / timedelta(days=1)
+    value, low, high = told["quality"]
+    quality = "-" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    spans = {name: (told[name][1] * days, told[name][2] * days) for name in ("retrainings", "labels")}
+    return "; ".join([quality, *(f"{name} {least:,.3g} to {most:,.3g}" for name, (least, most) in spans.items())])
 
 
 @app.command()

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import Progress as Bar
 
 from tidemill.app import App
@@ -15,6 +14,7 @@ from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption,
 from tidemill.loop.first import train_first
 from tidemill.model import Progress
 from tidemill.records import Example
+from tidemill.review.render.terminal import terminal
 from tidemill.stores.tabular import examples_from, read_table
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -48,7 +48,7 @@ def train(
             bar.update(task, completed=progress.fraction, description=progress.message or "training")
 
         version, report = train_first(opened.world, examples, clock=opened.clock, progress=show)
-    Console().print(Markdown(report.to_markdown()))
+    Console().print(terminal(report))
     typer.echo(f"version {version} answers all traffic: `tidemill up` serves it and keeps it learning")
 
 

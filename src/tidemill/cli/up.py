@@ -17,6 +17,7 @@ from tidemill.cli.settings import (
     DEFAULT_PROJECT,
     DatabaseOption,
     DurabilityOption,
+    GrpcPortOption,
     HomeOption,
     HostOption,
     PortOption,
@@ -40,6 +41,7 @@ def up(
     durability: DurabilityOption = "process",
     on_log_failure: LogFailureOption = "refuse",
     workers: WorkersOption = 1,
+    grpc_port: GrpcPortOption = None,
 ) -> None:
     """Run gateway and loop as two processes on one folder, and start again the one that dies."""
     opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
@@ -52,6 +54,7 @@ def up(
         typer.echo("no version yet: make one with `tidemill train DATA`; the gateway answers 503 until then")
     gateway = ["serve", "--home", str(home), "--host", host, "--port", str(port), "--durability", durability]
     gateway += ["--on-log-failure", on_log_failure, "--workers", str(workers)]
+    gateway += [] if grpc_port is None else ["--grpc-port", str(grpc_port)]
     keep_up([gateway, ["loop", "--home", str(home), "--project", project]], database)
 
 

@@ -22,7 +22,7 @@ from tidemill.clock import Clock
 from tidemill.deploy.crew import Crew
 from tidemill.deploy.hands import Beside, Hand, Here
 from tidemill.deploy.making import load_for, made_schema, part_file, refused_file, refused_schema
-from tidemill.deploy.order import Order, Progress, check_unchanged, kept, read_progress
+from tidemill.deploy.order import PROGRESS, Order, Progress, check_unchanged, kept, read_progress
 from tidemill.deploy.pace import Pace, find_pace, num_jobs
 from tidemill.deploy.task import Task
 from tidemill.errors import Conflict, NotFound
@@ -40,6 +40,7 @@ from tidemill.stores.places import file_place
 from tidemill.stores.sources import Source, open_source
 from tidemill.stores.spool import spool, table_identity
 
+LOCK = "lock"
 _SPOOL = "input.parquet"
 _TELL_S = 0.2
 
@@ -87,13 +88,22 @@ def predict_table(order: Order, *, project: str, home: Home, catalog: Catalog, c
         task = _task(order, project, home, catalog, workdir)
         job = _Job(order, task, clock, tell)
         done = job.run()
-        shutil.rmtree(workdir)
+        _forget(workdir)
     return done
+
+
+def _forget(workdir: Path) -> None:
+    """Delete what a job leaves, that it is done last of all."""
+    for left in workdir.iterdir():
+        if left.name not in (PROGRESS, LOCK):
+            left.unlink()
+    (workdir / PROGRESS).unlink(missing_ok=True)
+    shutil.rmtree(workdir)
 
 
 @contextmanager
 def _alone(workdir: Path, order: Order) -> Iterator[None]:
-    with (workdir / "lock").open("wb") as file:
+    with (workdir / LOCK).open("wb") as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -139,7 +149,7 @@ class _Job:
         order = self._order
         about = self._about()
         progress = self._progress_before(about)
-        if progress is not None and self._is_delivered(progress):
+        if progress is not None and (progress.ended or self._is_delivered(progress)):
             return self._ended(progress)
         if not order.replace and sinks.exists(order.to):
             raise Conflict(f"{order.to} is there already.", "give another name, or let it give way with --replace")
@@ -193,7 +203,7 @@ class _Job:
             check_unchanged(progress.about, about)
             return progress
         for left in self._workdir.iterdir():
-            if left.name != "lock":
+            if left.name != LOCK:
                 left.unlink()
         return None
 
@@ -216,9 +226,14 @@ class _Job:
         return sinks.holds(order.to, self._read(self._parts()[0]).schema, num_rows=num_rows, first=first, last=last)
 
     def _ended(self, progress: Progress) -> Done:
-        num_rows = sum(len(self._read(path)) for path in self._parts())
-        num_refused = sum(len(self._read(path)) for path in self._workdir.glob("refused-*.arrow"))
-        return replace(self._done, fraction=1.0, num_rows=num_rows, num_refused=num_refused, num_before=num_rows)
+        """Note that the output is there, before anything that shows it is deleted."""
+        if progress.ended is None:
+            num_rows = sum(len(self._read(path)) for path in self._parts())
+            num_refused = sum(len(self._read(path)) for path in self._workdir.glob("refused-*.arrow"))
+            done = replace(self._done, fraction=1.0, left_s=0.0, num_rows=num_rows, num_refused=num_refused)
+            progress.ended = done.to_json()
+            progress.write(self._workdir)
+        return Done(**progress.ended)
 
     def _sweep(self) -> None:
         """Delete what a kill left half done."""
@@ -268,6 +283,8 @@ class _Job:
                 crew.close()
             deliver.finish()
         self._done = replace(self._done, fraction=1.0, left_s=0.0, seconds=time.monotonic() - self._begun)
+        progress.ended = self._done.to_json()
+        progress.write(self._workdir)
         self._tell(self._done)
         return self._done
 

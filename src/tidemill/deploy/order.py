@@ -60,13 +60,17 @@ class Order:
 
 
 class Progress(msgspec.Struct, kw_only=True):
-    """`progress.json`: what the parts in this folder are parts of. `inode` is that of the output, once it is begun."""
+    """`progress.json`: what the parts in this folder are parts of.
+
+    `inode` is that of the output, once it is begun (0 for a table of SQL); `ended` how the job ended, once the output
+    is known to be there.
+    """
 
     about: dict[str, Any]
     part_rows: int
     batch_rows: int
     inode: int | None = None
-    refused_inode: int | None = None
+    ended: dict[str, Any] | None = None
 
     def write(self, workdir: Path) -> None:
         """Write it whole."""

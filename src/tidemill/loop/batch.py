@@ -22,6 +22,8 @@ MAX_TRIES = 8
 
 def batch(turn: Turn) -> bool:
     """Start what is due, and look how it stands; return whether anything changed."""
+    if turn.world.runner is not runner:
+        return False  # a backtest writes no tables
     changed = [_Scheduled(turn, declared).step() for declared in turn.world.project.batches]
     return any(changed)
 

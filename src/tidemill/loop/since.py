@@ -14,7 +14,7 @@ from tidemill.review.report import EvaluationSet
 from tidemill.schema import Array
 from tidemill.stores.datasets import Split
 
-_LEAST_NEW = 30  # examples, of which a change can be told
+_LEAST_NEW = 10  # examples, of which a change can be told
 
 
 def live_dataset(world: World, live: int | None) -> DatasetVersion | None:
@@ -51,7 +51,7 @@ def data_changes(
 ) -> tuple[Change, ...]:
     """Return how the training examples that are new since the dataset `before` differ from those of it.
 
-    Empty without one, where fewer than 30 are new, and where the inputs themselves have changed.
+    Empty without one, where fewer than 10 are new, and where the inputs themselves have changed.
     """
     if before is None or not world.datasets.shards(world.name, before.digest).form.covers(training.schema):
         return ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tidemill.loop.adapt import adapt
+from tidemill.loop.alerts import alerts
 from tidemill.loop.batch import batch
 from tidemill.loop.commands import commands
 from tidemill.loop.curate import curate
@@ -27,6 +28,7 @@ STANDING: Mapping[str, Callable[[Turn], bool]] = {
     "curate": curate,
     "label": label,
     "watch": watch,
+    "alerts": alerts,
     "adapt": adapt,
     "batch": batch,
     "retain": retain,

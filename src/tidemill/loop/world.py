@@ -21,6 +21,7 @@ from tidemill.records import Json, Trust
 from tidemill.runtime.artefact import read_artefact
 from tidemill.runtime.load import Loaded, load
 from tidemill.schema import Columns
+from tidemill.stores.alerts import Alerts
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.compactor import Compactor
@@ -77,6 +78,11 @@ class World:
     def name(self) -> str:
         """The project's name."""
         return self.project.name
+
+    @property
+    def alerts(self) -> Alerts:
+        """The alerts that were opened."""
+        return Alerts(self.db)
 
     @property
     def sameness(self) -> Sameness:

@@ -17,10 +17,17 @@ from tidemill.stores.journal import Journal
 from tidemill.stores.log import Log
 from tidemill.stores.reservoir import Reservoir
 
+EXPECTED = "expected."
+"""Before the digest of a strategy: the state in which the journal keeps what is expected of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyPeriod:
-    """A strategy version over the time that it was in force. `quality` is the first metric of what users got."""
+    """A strategy version over the time that it was in force. `quality` is the first metric of what users got.
+
+    `expected` is what a backtest foretold: `quality`, and `retrainings`, `labels` and `train_cpu_s` a day, each with
+    its interval as [value, low, high].
+    """
 
     number: int
     digest: str
@@ -31,6 +38,7 @@ class StrategyPeriod:
     num_cycles: int
     num_promoted: int
     num_labels: int
+    expected: Json | None = None
 
     def to_json(self) -> Json:
         """Return it as JSON, times in ISO 8601."""
@@ -62,6 +70,7 @@ def ledger(
                 num_cycles=len(mine),
                 num_promoted=sum(c.outcome == "promoted" for c in mine),
                 num_labels=len(index.filter(labelled & pl.col("request_id").is_not_null())),
+                expected=journal.state(project.name, f"{EXPECTED}{version.digest}"),
             )
         )
     return periods

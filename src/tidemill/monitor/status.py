@@ -9,6 +9,7 @@ from tidemill.monitor.outcomes import Window, horizon
 from tidemill.monitor.quality import Quality, quality
 from tidemill.project import Project
 from tidemill.records import Cycle, Json, Route
+from tidemill.stores.alerts import Alerts, OpenAlert
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.journal import Command, GivenVerdict, Journal
 from tidemill.stores.log import Log
@@ -39,6 +40,7 @@ class Status:
     num_waiting: int
     trouble: Json
     batches: Json
+    alerts: list[OpenAlert]
 
     def to_json(self) -> Json:
         """Return the status as JSON, times in ISO 8601."""
@@ -63,6 +65,10 @@ class Status:
             "examples": {"all": self.num_examples, "labelled": self.num_labelled, "waiting": self.num_waiting},
             "trouble": self.trouble,
             "batches": self.batches,
+            "alerts": [
+                {"id": a.id, "cohort": a.cohort, "since": a.opened_at.isoformat(), **a.verdict.to_json()}
+                for a in self.alerts
+            ],
         }
 
 
@@ -71,8 +77,8 @@ def _iso(values: dict[str, Json]) -> Json:
 
 
 def status(
-    project: Project, *, catalog: Catalog, journal: Journal, log: Log, reservoir: Reservoir, now: datetime,
-    period: timedelta,
+    project: Project, *, catalog: Catalog, journal: Journal, log: Log, reservoir: Reservoir, alerts: Alerts,
+    now: datetime, period: timedelta,
 ) -> Status:  # fmt: skip
     """Return how a project stands, with its quality over the requests that matured in the last `period`."""
     name, cycle = project.name, journal.cycle(project.name)
@@ -96,5 +102,6 @@ def status(
         num_labelled=int(index["label"].is_not_null().sum()),
         num_waiting=reservoir.num_waiting(name),
         trouble=journal.state(name, "trouble") or {},
+        alerts=alerts.standing(name),
         batches={one.name: journal.state(name, f"batch.{one.name}") or {} for one in project.batches},
     )

@@ -11,7 +11,7 @@ from tidemill.records import Json, Verdict
 from tidemill.review.change import Change
 from tidemill.review.failures import FailureGroup
 from tidemill.strategy.data_checked import DataChecked
-from tidemill.strategy.evidence import Calibration, Cell, Evidence, Forgotten, Word, number
+from tidemill.strategy.evidence import Calibration, Cell, Evidence, Forgotten, Word
 from tidemill.strategy.suite_result import SuiteResult
 
 
@@ -73,33 +73,6 @@ class Report:
         """Read what `to_json` wrote, or an earlier version did; what it did not hold is empty."""
         return msgspec.convert(data, cls)
 
-    def to_markdown(self) -> str:
-        """Return the report as a page of Markdown."""
-        against = "no live version yet" if self.live is None else f"live version {self.live}"
-        title = f"# Version {self.candidate} against {against}"
-        lines = [f"- **{verdict.outcome}** {verdict.by}: {verdict.reason}" for verdict in self.verdicts]
-        lines += [f"- Note: {note}" for note in self.notes]
-        return "\n\n".join([title, self._facts(), self._table(), *(["\n".join(lines)] if lines else [])]) + "\n"
-
-    def _facts(self) -> str:
-        facts = [f"Dataset `{self.dataset}`, labels of trust {self.trust} or higher."]
-        if self.evaluation is not None:
-            facts.append(f"Judged by {self.evaluation}.")
-        if self.latency_ms_p50 is not None and self.latency_ms_p99 is not None:
-            facts.append(f"Latency: p50 {self.latency_ms_p50:.3g} ms, p99 {self.latency_ms_p99:.3g} ms.")
-        return " ".join(facts)
-
-    def _table(self) -> str:
-        names = ["metric", "cohort", "n", "live", "candidate", "gain", "interval", *self.baselines]
-        lines = [f"| {' | '.join(names)} |", f"|---|---|--:|--:|--:|--:|---{'|--:' * len(self.baselines)}|"]
-        for cell in (cell for cell in self.cells if not cell.period):
-            gain = "" if cell.gain is None else number(cell.gain, sign=True)
-            span = "" if cell.low is None else f"{number(cell.low)} to {number(cell.high)}"
-            beside = [_shown(cell.baselines.get(name)) for name in self.baselines]
-            values = [_shown(cell.live), _shown(cell.candidate), gain, span, *beside]
-            lines.append(f"| {cell.metric} | {cell.cohort} | {cell.n} | {' | '.join(values)} |")
-        return "\n".join(lines)
-
 
 def evidence(report: Report, *, approval: Word | None, now: datetime, asked_at: datetime | None = None) -> Evidence:
     """Return what the gate sees of a report, what a person said of it, and since when one has been asked."""
@@ -119,7 +92,3 @@ def evidence(report: Report, *, approval: Word | None, now: datetime, asked_at: 
         asked_at=asked_at,
         trust=report.trust,
     )
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else number(value)

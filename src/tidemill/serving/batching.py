@@ -72,8 +72,10 @@ def score(loaded: Loaded, inputs: Sequence[Mapping[str, Any]], *, until: float =
     """
     begun = time.perf_counter()
     failures: dict[int, Failure] = {}
-    columns = loaded.schema.columns(inputs, loaded.inputs)
+    outliers: dict[int, list[str]] = {}
     try:
+        columns = loaded.schema.columns(inputs, loaded.inputs)
+        outliers = loaded.ranges.outliers(columns)
         scores = loaded.predict(columns, finite=False)
     except ModelHung as error:  # trying the rows singly would hang as often as there are rows
         scores = _nothing(loaded, len(inputs))
@@ -84,7 +86,7 @@ def score(loaded: Loaded, inputs: Sequence[Mapping[str, Any]], *, until: float =
     if not finite.all():
         for i in np.flatnonzero(~finite.all(axis=1)).tolist():
             failures.setdefault(i, Failure(NOT_FINITE, "the model returned NaN or infinity"))
-    return Scored(scores, time.perf_counter() - begun, failures, loaded.ranges.outliers(columns))
+    return Scored(scores, time.perf_counter() - begun, failures, outliers)
 
 
 def _singly(

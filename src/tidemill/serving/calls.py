@@ -12,9 +12,10 @@ from tidemill.errors import InvalidRequest
 from tidemill.serving.protocol import Answer, problem
 from tidemill.serving.rows import Moment
 from tidemill.serving.tokens import CHALLENGE, Caller
+from tidemill.serving.trace import Span
 
 _HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b"
-_JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+JSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
 _PROBLEM = b"application/problem+json"
 _EXTRA = {401: b"www-authenticate: " + CHALLENGE + b"\r\n", 503: b"retry-after: 1\r\n"}
 
@@ -52,7 +53,7 @@ class Call(Struct, eq=False):
     """A request of the hot path. To uvicorn it looks like one of its own cycles: its shutdown and its limits see it.
 
     `head` and `reply` wait in a call that is answered before those that came earlier on its connection; `form`,
-    `asked` and `id` are its target's.
+    `asked` and `id` are its target's. `span` is its part of the caller's trace, if there is one.
     """
 
     connection: Connection
@@ -68,6 +69,8 @@ class Call(Struct, eq=False):
     form: Any = None
     asked: Any = None
     id: str | None = None
+    num_json: int | None = None  # of the body, where tensors follow as bytes
+    span: Span | None = None
 
     message_event: ClassVar[Any] = _Event()
     more_body: ClassVar[bool] = False
@@ -81,7 +84,7 @@ class Call(Struct, eq=False):
 
     def answer(self, body: bytes) -> None:
         """Reply with JSON."""
-        self.connection.send(self, _JSON % len(body), body)
+        self.connection.send(self, JSON_HEAD % len(body), body)
 
     def answer_bytes(self, body: bytes, num_json: int) -> None:
         """Reply with JSON of `num_json` bytes and the bytes of tensors behind it."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +20,17 @@ from tidemill.serving.fleet import Fleet
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.protocol import Answer, Unanswered
 from tidemill.serving.recorder import Recorder
-from tidemill.serving.rows import Asked, Done, InFlight, Moment, predictions
+from tidemill.serving.rows import (
+    Asked,
+    Done,
+    InFlight,
+    Moment,
+    by_table,
+    copies,
+    first_of_arm,
+    predictions,
+    shadow_of,
+)
 from tidemill.serving.table import Plan, Table, Version, Warm
 from tidemill.stores.segments import Batch
 
@@ -62,34 +70,37 @@ class Deployment:
         that is not served, when too many wait, or when nobody can answer.
         """
         table = self.table
-        arms: dict[int, list[InFlight]] = {}
-        share = share_in_force(table.route, moment.received_at)
+        arms: dict[int, tuple[Callable[[], InFlight], list[InFlight]]] = {}
+        hides, refused, validate = table.hides, table.refused, table.manifest.schema.validate
+        route, share = table.route, share_in_force(table.route, moment.received_at)
         for (request, done), request_id in zip(asked, self.ids.several(moment.received_at, len(asked)), strict=True):
             try:
-                inputs = self._canonical(table, request.inputs)
+                inputs = request.inputs
+                if hides or type(inputs) is not Parsed:
+                    inputs = validate(inputs, key=self._secret)
                 unit = request_id if request.unit is None else request.unit
                 if request.version is None:
-                    number = routed(table.route, unit, share)
+                    number = routed(route, unit, share) if share else route.stable
                 else:
                     number = table.pinned(request.version)
-                if table.refused:
+                if refused:
                     table.refuse_outliers(number, inputs)
             except InvalidRequest as error:
                 self.refuse(done, error)
                 continue
-            arm = arms.get(number) or arms.setdefault(number, [self._arm(table, number, share, moment)])
-            row = arm[0].__copy__()
-            row.inputs, row.request_id, row.unit, row.subject, row.done = (
-                inputs,
-                request_id,
-                unit,
-                request.subject,
-                done,
-            )
+            if number not in arms:
+                arms[number] = copies(first_of_arm(table, number, share, moment)), []
+            copy, arm = arms[number]
+            row = copy()
+            row.inputs = inputs
+            row.request_id = request_id
+            row.unit = unit
+            row.subject = request.subject
+            row.done = done
             if request.version is not None:
                 row.pinned, row.share, row.chain = True, 0.0, row.chain[:1]
             arm.append(row)
-        for number, (_, *rows) in arms.items():
+        for number, (_, rows) in arms.items():
             version = table.versions[number]
             self._queue(version, self._unknown(version, rows) if table.manifest.cache_bytes else rows)
 
@@ -97,28 +108,6 @@ class Deployment:
         """Refuse a request, and count it."""
         self._metrics.requests[self.name, "none", str(error.status)] += 1
         done(error)
-
-    def _canonical(self, table: Table, inputs: Any) -> dict[str, Any]:
-        if type(inputs) is Parsed and not table.hides:
-            return inputs
-        return table.manifest.schema.validate(inputs, key=self._secret)
-
-    def _arm(self, table: Table, number: int, share: float, moment: Moment) -> InFlight:
-        """Return a row with all that is the same for requests that came together for one version."""
-        return InFlight(
-            {},
-            moment.begun,
-            request_id="",
-            received_at=moment.received_at,
-            begun=moment.begun,
-            ends=moment.begun + table.manifest.limits.timeout_s,
-            unit="",
-            subject=None,
-            table=table,
-            assigned=number,
-            share=share,
-            chain=table.chain(number),
-        )
 
     def _unknown(self, version: Version, rows: Sequence[InFlight]) -> Sequence[InFlight]:
         """Answer the rows whose scores are remembered, and return the others, each with its key."""
@@ -203,7 +192,7 @@ class Deployment:
     # ---- what becomes of a batch
 
     def _done(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> None:
-        for table, part, scores in _by_table(*self._sort_out(version, rows, scored)):
+        for table, part, scores in by_table(*self._sort_out(version, rows, scored)):
             if table.manifest.cache_bytes:
                 self._remember(version, part, scores)
             self._decide(table, version, part, scores)
@@ -219,7 +208,7 @@ class Deployment:
 
     def _sort_out(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> tuple[Sequence[InFlight], Array]:
         """Send the rows that failed on, and return the others, without those that were given up meanwhile."""
-        self._count_batch(version, len(rows), scored.seconds)
+        self._metrics.count_batch(self.name, version.number, len(rows), scored.seconds)
         batcher, good = version.batcher, []
         for i, row in enumerate(rows):
             if row.waits_in is batcher:
@@ -333,11 +322,7 @@ class Deployment:
         if isinstance(told, InvalidRequest):
             metrics.requests[self.name, "none", str(told.status)] += len(rows)
             return
-        key = (self.name, str(told.version))
-        metrics.requests[(*key, "200")] += len(rows)
-        now, latency = time.monotonic(), metrics.latency[key]
-        for begun, same in groupby(rows, _begun):
-            latency.observe(now - begun, len(list(same)))
+        metrics.count_answers(self.name, told.version, map(_begun, rows))
 
     def _enter(self, rows: Sequence[InFlight]) -> None:
         self._rows.update(rows)
@@ -347,11 +332,6 @@ class Deployment:
         """Forget rows of one table."""
         self._rows.difference_update(rows)
         rows[0].table.num_rows -= len(rows)
-
-    def _count_batch(self, version: Version, num_rows: int, seconds: float) -> None:
-        key = (self.name, str(version.number))
-        self._metrics.batch_size[key].observe(num_rows)
-        self._metrics.predict[key].observe(seconds)
 
     # ---- shadows
 
@@ -363,7 +343,7 @@ class Deployment:
             if number == answered:
                 continue
             version = table.versions[number]
-            shadows = [self._shadow_of(row, version, now, deadline) for row in rows]
+            shadows = [shadow_of(row, version, now, deadline) for row in rows]
             self._enter(shadows)
             if version.batcher is None:
                 for shadow in shadows:
@@ -372,20 +352,13 @@ class Deployment:
             for shadow in version.batcher.put_shadows(shadows):
                 self._drop(shadow)
 
-    def _shadow_of(self, row: InFlight, version: Version, now: float, deadline: float) -> InFlight:
-        shadow = row.__copy__()
-        shadow.assigned, shadow.begun, shadow.deadline, shadow.done = version.number, now, deadline, None
-        shadow.waits_in, shadow.is_running, shadow.chain = version.batcher, False, ()
-        shadow.pinned, shadow.reason, shadow.outlier, shadow.key = False, None, None, None
-        return shadow
-
     def _drop(self, shadow: InFlight) -> None:
         """Forget a shadow that did not get its turn: that says nothing about its version."""
         self._metrics.shadows_dropped[self.name, str(shadow.assigned)] += 1
         self._leave([shadow])
 
     def _shadowed(self, version: Version, rows: Sequence[InFlight], scored: Scored) -> None:
-        for table, part, scores in _by_table(*self._sort_out(version, rows, scored)):
+        for table, part, scores in by_table(*self._sort_out(version, rows, scored)):
             decided = table.policy.decide(table.manifest.schema.output, scores)
             made = predictions(part, version.number, scored.seconds * 1e3, scores.tolist(), decided)
             self._record(made, partial(self._leave, part))
@@ -423,14 +396,3 @@ class Deployment:
     def num_waiting(self) -> int:
         """Requests and shadows that are not logged yet."""
         return len(self._rows)
-
-
-def _by_table(rows: Sequence[InFlight], scores: Array) -> Iterator[tuple[Table, Sequence[InFlight], Array]]:
-    """Split a batch by the table each row was routed by; there are two only while a route changes."""
-    tables = {row.table for row in rows}
-    for table in tables:
-        if len(tables) == 1:
-            yield table, rows, scores
-        else:
-            index = [i for i, row in enumerate(rows) if row.table is table]
-            yield table, [rows[i] for i in index], scores[index]

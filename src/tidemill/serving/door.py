@@ -29,6 +29,7 @@ class Known(NamedTuple):
     num_head: int
     num_bytes: int
     revision: int
+    num_json: int | None
 
 
 class Door:
@@ -90,7 +91,7 @@ class Door:
             return
         if len(self.known) >= _MAX_KNOWN:
             self.known.clear()
-        self.known[head] = Known(call.target, call.caller, len(head), num_bytes, self.tokens.revision)
+        self.known[head] = Known(call.target, call.caller, len(head), num_bytes, self.tokens.revision, call.num_json)
 
     @property
     def max_body_bytes(self) -> int:
@@ -118,11 +119,9 @@ class Door:
                 self._refuse(part, error)
             except Exception:
                 _logger.exception("calls failed")
-                error = InternalError("the gateway failed on this request.", "look in its log; please report it")
-                self._refuse(part, error)
+                self._refuse(part, InternalError("the gateway failed on this.", "look in its log; please report it"))
 
     def _refuse(self, calls: list[Call], error: InvalidRequest) -> None:
         """Refuse all that was not replied to."""
         for call in calls:
             call.refuse(error)
-

@@ -20,7 +20,8 @@ from tidemill.serving import grpc_wire
 from tidemill.serving.deployment import Deployment
 from tidemill.serving.gateway import Gateway, check_size
 from tidemill.serving.grpc_messages import SERVICE, messages
-from tidemill.serving.http2 import Allowance, Http2, Shared, Stream
+from tidemill.serving.http2 import Http2
+from tidemill.serving.http2_stream import Allowance, Shared, Stream
 from tidemill.serving.infer import InferRequest
 from tidemill.serving.inference import Inference, server_metadata, version_number
 from tidemill.serving.protocol import Answer, InternalError

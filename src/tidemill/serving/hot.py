@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import httptools
@@ -18,44 +17,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tidemill.errors import InvalidRequest, Malformed, TooLarge, Unavailable
 from tidemill.serving.calls import REFUSAL, Call, Target, plain_problem
 from tidemill.serving.door import Door
+from tidemill.serving.inference import header_length
+from tidemill.serving.patience import HeadTooLarge, Patience, TooSlow
 from tidemill.serving.tokens import ANYBODY
+from tidemill.serving.trace import child
 
 _END = b"\r\n\r\n"
 _MAX_CALLS = 64  # of one connection that wait for their answers; then nothing more is read from it
 _MAX_REFUSED = 256  # connections beyond the limit that are told so; more are closed without a word
 _UPGRADES = frozenset((b"upgrade", b"connection", b"http2-settings"))
-_UNUSUAL = frozenset((
-    b"expect", b"upgrade", b"content-encoding", b"inference-header-content-length", b"traceparent"
-))  # fmt: skip
-
-
-class HeadTooLarge(InvalidRequest):
-    """The headers of a request are too many or too long."""
-
-    status = 431
-    title = "Headers too large"
-
-
-class TooSlow(InvalidRequest):
-    """A request did not come in time."""
-
-    status = 408
-    title = "Request timeout"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """What a connection is allowed: seconds to send a head and a body, to be idle and to read, and sizes."""
-
-    head_s: float = 10.0
-    body_s: float = 30.0
-    idle_s: float = 75.0
-    read_s: float = 30.0
-    drain_s: float = 0.2  # after a signal to end, for what callers sent before they could know
-    linger_s: float = 1.0  # after a refusal, to read what the caller still sends: else it never reads the refusal
-    max_head_bytes: int = 32 << 10
-    max_headers: int = 100
-    max_connections: int = 4096
+_UNUSUAL = frozenset((b"expect", b"upgrade", b"content-encoding"))
 
 
 class HotProtocol(HttpToolsProtocol):
@@ -71,7 +42,7 @@ class HotProtocol(HttpToolsProtocol):
         self._chunk = b""
         self._fresh = self._whole = False  # whether a message begins with the chunk
         self._begun = False  # whether one begins within it
-        self._reading = self._in_head = self._ignoring = self._draining = self._ended = False
+        self._reading = self._in_head = self._ignoring = self._draining = self._ended = self._lingering = False
         self._was_asked = False  # since the timer looked last
         self._head_bytes = self._raw_bytes = self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -110,6 +81,7 @@ class HotProtocol(HttpToolsProtocol):
                 and not self.pipeline
             ):
                 self.cycle = call = Call(self, known.target, not self._draining, known.caller, data[known.num_head :])
+                call.num_json = known.num_json
                 self._calls.append(call)
                 door.add(call)
                 return
@@ -189,21 +161,22 @@ class HotProtocol(HttpToolsProtocol):
         if self._hot is not None:
             self._hot.keep_alive = False
             self._hot.refuse(error)
-        elif self._calls:
+        elif self._calls and self._calls[-1].keep_alive:
             call = Call(self, REFUSAL, False, ANYBODY)
             self._calls.append(call)
             call.refuse(error)
         elif self._is_slow_busy():
             self.cycle.keep_alive = False
             self.cycle.message_event.set()
-        else:
-            self.transport.write(plain_problem(error))
+        elif not self._calls:
+            if not self._reading or self._in_head or self.cycle is None or not self.cycle.response_complete:
+                self.transport.write(plain_problem(error))  # else this request has had its reply
             self._linger()
         self._hot = None
 
     def _linger(self) -> None:
         """Close once the caller has had time to read: bytes that nobody takes would reset the connection under it."""
-        self._ended = True
+        self._ended = self._lingering = True
         transport = self.transport
         if len(self.connections) > self._patience.max_connections + _MAX_REFUSED or not transport.can_write_eof():
             transport.close()
@@ -323,6 +296,10 @@ class HotProtocol(HttpToolsProtocol):
                 call.keep_alive = False
                 raise TooLarge(f"the body is larger than {limit} bytes.", "send less, or raise max_body_bytes")
             call.caller = self._door.caller(given.get(b"authorization"))
+            call.num_json = header_length(given.items())
+            parent = given.get(b"traceparent")
+            if parent is not None:
+                call.span = child(parent)
         except InvalidRequest as error:
             call.refuse(error)
             return
@@ -368,7 +345,7 @@ class HotProtocol(HttpToolsProtocol):
             return
         if call.parts is not None:
             call.body, call.parts = b"".join(call.parts), None
-        elif self._whole and call.keep_alive:
+        elif self._whole and call.keep_alive and call.span is None:  # a trace's head does not come again
             self._remember(call)
         self._door.add(call)
 
@@ -385,7 +362,7 @@ class HotProtocol(HttpToolsProtocol):
         if call.disconnected or call.response_complete or call.head:
             return
         calls, transport = self._calls, self.transport
-        if len(calls) == 1 and call.keep_alive and not (self.pipeline or self.flow.read_paused):
+        if len(calls) == 1 and call.keep_alive and not (call.span or self.pipeline or self.flow.read_paused):
             calls.clear()
             call.response_complete = self._was_asked = True
             self.server_state.total_requests += 1
@@ -409,8 +386,10 @@ class HotProtocol(HttpToolsProtocol):
         call.response_complete = True
         self.server_state.total_requests += 1
         transport = self.transport
-        if transport.is_closing():
+        if transport.is_closing() or self._lingering:
             return
+        if call.span is not None:
+            head = b"%btraceresponse: %b\r\n" % (head, call.span.header)
         if call.keep_alive:
             transport.write(b"%b\r\n%b" % (head, body))
             return

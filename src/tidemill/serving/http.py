@@ -15,6 +15,7 @@ from tidemill.serving.openapi import document
 from tidemill.serving.protocol import InternalError, encode, encode_answer, problem, read_feedback
 from tidemill.serving.targets import careful_request
 from tidemill.serving.tokens import CHALLENGE, Caller, TokenTable
+from tidemill.serving.trace import Span, child
 from tidemill.stores.tokens import Scope
 
 Connection = MutableMapping[str, Any]
@@ -75,6 +76,7 @@ class Http:
     async def _http(self, scope: Connection, receive: Receive, send: Send) -> None:
         told = problem_v2 if scope["path"].startswith("/v2") else problem
         more: list[tuple[bytes, bytes]] = []
+        span = _span(scope)
         try:
             post = self._posts.get(scope["path"])
             if post is not None and scope["method"] == "POST":
@@ -90,9 +92,11 @@ class Http:
         except InvalidRequest as error:
             status, body, kind = error.status, told(error), _PROBLEM
         except Exception:
-            _logger.exception("%s %s failed", scope["method"], scope["path"])
+            _logger.exception("%s %s failed (%s)", scope["method"], scope["path"], span or "no trace")
             status, kind = 500, _PROBLEM
             body = told(InternalError("the gateway failed on this request.", "look in its log; please report it"))
+        if span is not None:
+            more = [*more, (b"traceresponse", span.header)]
         await _send(send, status, body, kind, more)
 
     async def _body(self, scope: Connection, receive: Receive) -> bytes:
@@ -216,6 +220,11 @@ class Http:
         await receive()
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _span(scope: Connection) -> Span | None:
+    parents = [value for name, value in scope["headers"] if name == b"traceparent"]
+    return child(parents[0]) if len(parents) == 1 else None
 
 
 def _authorization(scope: Connection) -> bytes | None:

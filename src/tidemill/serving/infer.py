@@ -8,12 +8,12 @@ With the binary extension the body is JSON of `header_length` bytes, then the te
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tidemill.errors import InvalidRequest, Malformed
 from tidemill.schema import Parsed, Schema, Text, Value
@@ -81,6 +81,8 @@ class InferProblem(Problem, kw_only=True):
     error: str
 
 
+_UNREAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError, struct.error, InvalidRequest)
+"""What is raised by bytes that are not as expected."""
 _quick = msgspec.json.Decoder(_Body[FlatWire]).decode
 _lenient = msgspec.json.Decoder(_Body[Wire]).decode
 _name = Text(MAX_NAME_CHARS)
@@ -96,6 +98,7 @@ class InferForm:
         self._slots = tuple(self.slots.items())
         self.num_scores = schema.output.num_scores
         self._decision = "FP64" if isinstance(schema.output, Value) else "BYTES"
+        self._decode_one = _one_row_decoder(self.slots.values())
         self.one = _one_row(model, self.num_scores, self._decision)
 
     # ---- in
@@ -124,14 +127,16 @@ class InferForm:
 
     def quick(self, body: bytes) -> tuple[Parsed, str | None] | None:
         """Return the row and the id of a body that has one row of JSON and no wishes, None of any other."""
+        row = Parsed()
         try:
-            asked = _quick(body)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            asked: Any = self._decode_one(body)
+            for tensor, (name, place) in zip(asked.inputs, self._slots, strict=True):
+                if tensor.shape != place.one:
+                    return None
+                row[name] = place.single(tensor.data)
+        except _UNREAD:
             return None
-        if asked.parameters is not UNSET or asked.outputs is not UNSET:
-            return None
-        row = self._single(asked.inputs)
-        return None if row is None else (row, None if asked.id is UNSET else asked.id)
+        return row, None if asked.id is UNSET else asked.id
 
     def _single(self, tensors: Sequence[Wire]) -> Parsed | None:
         """Read one row, its inputs in the declared order, quickly; None where it is anything else, or wrong."""
@@ -149,7 +154,7 @@ class InferForm:
                     row[name] = place.single(data)
                 else:
                     (row[name],) = place.from_bytes(data, tensor.datatype, 1)
-            except (ValueError, TypeError, OverflowError, struct.error, InvalidRequest):
+            except _UNREAD:
                 return None
         return row
 
@@ -244,6 +249,35 @@ def column(name: str, answers: Sequence[Answer]) -> list[Any]:
     for answer in answers:
         out += answer.scores
     return out
+
+
+def _one_row_decoder(slots: Iterable[Slot]) -> Callable[[bytes], Any]:
+    """Return what decodes a body of one row, its tensors in the declared order and of the declared types, and no more.
+
+    The decoder checks names, types and sizes on its way, in half of the time that lists of anything take.
+    """
+    tensors = tuple(
+        msgspec.defstruct(
+            "Tensor",
+            [
+                ("name", Literal[place.name]),
+                ("shape", list[int]),
+                ("datatype", Literal[tuple(sorted(place.takes))]),
+                ("data", _listed(place.element, place.num)),
+            ],
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        for place in slots
+    )
+    fields: list[Any] = [("inputs", tuple.__class_getitem__(tensors)), ("id", str | UnsetType, UNSET)]
+    return msgspec.json.Decoder(msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False)).decode
+
+
+def _listed(element: Any, num: int) -> Any:
+    wire: Any = list.__class_getitem__(element)
+    wire = Annotated[wire, Meta(min_length=num, max_length=num)]
+    return wire
 
 
 def _one_row(model: str, num_scores: int, decision: str) -> Callable[[Answer, str | None], bytes]:

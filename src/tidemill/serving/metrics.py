@@ -6,9 +6,11 @@ lock for each increment, which is too dear for every request.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -80,6 +82,22 @@ class Metrics(Collector):
         self._shown = CollectorRegistry()
         self._shown.register(totals)
         return totals
+
+    def count_batch(self, project: str, version: int, num_rows: int, seconds: float) -> None:
+        """Count a batch that a version was run on."""
+        key = (project, str(version))
+        self.batch_size[key].observe(num_rows)
+        self.predict[key].observe(seconds)
+
+    def count_answers(self, project: str, version: int, begun: Iterable[float]) -> None:
+        """Count answers of a version to requests that came at these times (`time.monotonic`), in order."""
+        key = (project, str(version))
+        now, latency, num = time.monotonic(), self.latency[key], 0
+        for at, same in groupby(begun):
+            num_same = len(list(same))
+            latency.observe(now - at, num_same)
+            num += num_same
+        self.requests[(*key, "200")] += num
 
     def page(self) -> bytes:
         """Return the page in Prometheus' text format."""

@@ -1,6 +1,6 @@
 """Reads the body of a prediction and checks its inputs in one go: the JSON decoder itself knows the declared types.
 
-What it cannot read, for whatever reason, is read again by `read_predict` and `Schema.validate`, which say what is wrong.
+What it cannot read, for whatever reason, `read_predict` and `Schema.validate` read again, to say what is wrong.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Recorder:
         open_writer: makes the writer of a segment, given its `low_at`.
         metrics: counts failures, and times writes.
         now: gives the time in microseconds.
-        threaded: never write in the event loop.
+        inline_below_s: write in the event loop only while a write takes less on average; with 0 never (see `Handoff`).
         max_age_s: the age at which a segment is sealed.
         patience_s: how long a write may take.
     """
@@ -48,14 +48,14 @@ class Recorder:
         metrics: Metrics,
         *,
         now: Callable[[], int],
-        threaded: bool = False,
+        inline_below_s: float = float("inf"),
         max_age_s: float = 0.5,
         patience_s: float = 1.0,
     ) -> None:
         self._open_writer, self._metrics, self._now = open_writer, metrics, now
         self._max_age_s, self._patience_s = max_age_s, patience_s
         self._encode = msgspec.msgpack.Encoder().encode
-        self._hand = Handoff(always=threaded)
+        self._hand = Handoff(inline_below_s=inline_below_s)
         self._writer: SegmentWriter | None = None
         self._waiting: list[tuple[Batch, Release]] = []
         self._writing: list[tuple[Batch, Release]] = []
@@ -86,7 +86,7 @@ class Recorder:
             return
         if self._seal_at is not None:
             low_at, self._seal_at = self._seal_at, None
-            self._hand.run(partial(self._seal, self._writer, low_at), self._sealed)
+            self._hand.run(partial(self._seal, self._writer, low_at), self._sealed, rare=True)
         elif self._waiting:
             self._writing, self._waiting = self._waiting, []
             self._append(self._writer, [batch for batch, _ in self._writing])

@@ -26,9 +26,10 @@ from tidemill.clock import Clock, SystemClock, micros
 from tidemill.errors import MissingExtra, TidemillError
 from tidemill.serving.door import Door
 from tidemill.serving.gateway import Gateway
-from tidemill.serving.hot import HotProtocol, Patience
+from tidemill.serving.hot import HotProtocol
 from tidemill.serving.http import Http
 from tidemill.serving.metrics import Metrics
+from tidemill.serving.patience import Patience
 from tidemill.serving.recorder import Recorder
 from tidemill.serving.tokens import TokenTable
 from tidemill.serving.versions import VersionWatch
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tidemill.serving.grpc import GrpcServer
 
 BACKLOG = 2048
+_SYNC_INLINE_BELOW_S = 0.001
 _PATIENCE = Patience()
 _OTHER_FILES = 512  # beside connections: the log, the catalog, models, and connections that are being refused
 
@@ -73,11 +75,12 @@ class Service:
         grpc_at: tuple[str, int] | None = None,
         grace_s: float = 15.0,
         patience: Patience = _PATIENCE,
+        clock: Clock | None = None,
     ) -> None:
         if on_log_failure not in ("refuse", "answer"):
             raise TidemillError(f"on_log_failure is {on_log_failure!r}.", "use 'refuse' or 'answer'")
         self._startup_s, self.patience = startup_s, patience
-        clock, self.metrics = SystemClock(), Metrics()
+        clock, self.metrics = clock or SystemClock(), Metrics()
         self._totals = None if counts is None else self.metrics.share(*counts)
         self._database = open_database(home, database, migrate=False)
         self.tokens = token_table(self._database, clock, beyond_loopback=beyond_loopback)
@@ -90,8 +93,7 @@ class Service:
             open_writer,
             self.metrics,
             now=lambda: micros(clock.now()),
-            # Where answers wait for the disk, or must not, the event loop goes on beside it.
-            threaded=durability == "power" or on_log_failure == "answer",
+            inline_below_s=_inline_below_s(durability, on_log_failure),
             max_age_s=segment_age_s,
             patience_s=log_patience_s,
         )
@@ -165,6 +167,17 @@ def token_table(database: Database, clock: Clock, *, beyond_loopback: bool) -> T
     table.refresh()
     table.require_one()
     return table
+
+
+def _inline_below_s(durability: Durability, on_log_failure: LogFailure) -> float:
+    """Return how long a write may take in the event loop, which stands still meanwhile.
+
+    A synced write to a quick disk is done before a thread would have begun it; where answers must not wait for the
+    disk, a thread writes.
+    """
+    if on_log_failure == "answer":
+        return 0.0
+    return _SYNC_INLINE_BELOW_S if durability == "power" else float("inf")
 
 
 def _nothing() -> None:

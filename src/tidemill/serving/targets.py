@@ -8,7 +8,7 @@ from functools import partial
 from msgspec import Struct
 
 from tidemill.errors import InvalidRequest
-from tidemill.serving.calls import Call
+from tidemill.serving.calls import JSON_HEAD, Call
 from tidemill.serving.deployment import Deployment
 from tidemill.serving.gateway import Gateway, check_size
 from tidemill.serving.infer import InferForm, problem_v2
@@ -25,7 +25,7 @@ from tidemill.serving.protocol import (
     read_predict,
 )
 from tidemill.serving.rows import Asked, Moment
-from tidemill.serving.tokens import ANYBODY, Caller
+from tidemill.serving.tokens import Caller
 from tidemill.stores.tokens import Scope
 
 
@@ -35,6 +35,8 @@ class PredictTarget:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.problem = problem
+        self._let_in: Caller | None = None  # who may, and whom of: most calls are like the last
+        self._of: Deployment | None = None
 
     def take(self, calls: Sequence[Call], moment: Moment) -> None:
         """Read bodies in one go where they are as declared, else slowly, to tell what is wrong with them."""
@@ -45,7 +47,7 @@ class PredictTarget:
                 if found is None:
                     self._gateway.submit(request, moment, call.told, num_bytes=len(call.body))
                 else:
-                    asked.setdefault(found, []).append((request, call.told))
+                    asked.setdefault(found, []).append((request, partial(_told, call)))
             except InvalidRequest as error:
                 call.refuse(error)
         for deployment, requests in asked.items():
@@ -59,13 +61,22 @@ class PredictTarget:
             request = found.table.reader.read(body)
         if found is None or request is None or (request.model or found.name) != found.name:
             return None, careful_request(gateway, body, caller)
-        if caller is not ANYBODY:
+        if caller is not self._let_in or found is not self._of:
             caller.enter(found.name, Scope.PREDICT)
+            self._let_in, self._of = caller, found
         return found, request
 
     def told(self, call: Call, answer: Answer) -> None:
         """Reply with an answer."""
         call.answer(encode_answer(answer))
+
+
+def _told(call: Call, answer: Answer | InvalidRequest) -> None:
+    if isinstance(answer, Answer):
+        body = encode_answer(answer)
+        call.connection.send(call, JSON_HEAD % len(body), body)
+    else:
+        call.refuse(answer)
 
 
 def careful_request(gateway: Gateway, body: bytes, caller: Caller) -> PredictRequest:
@@ -100,37 +111,41 @@ def _named_nan(gateway: Gateway, body: bytes, caller: Caller) -> InvalidRequest 
 
 
 class InferTarget:
-    """`POST /v2/models/NAME/infer` and `/v2/models/NAME/versions/NUMBER/infer`, with JSON alone."""
+    """`POST /v2/models/NAME/infer` and `/v2/models/NAME/versions/NUMBER/infer`."""
 
     def __init__(self, gateway: Gateway, inference: Inference, model: str, version: int | None) -> None:
         self._gateway, self._inference, self._model, self._version = gateway, inference, model, version
         self.problem = problem_v2
+        self._let_in: Caller | None = None  # who may: most calls come from the same one as the last
 
     def take(self, calls: Sequence[Call], moment: Moment) -> None:
         """Ask for each row of each request; one is answered when all its rows are."""
         deployment, form = self._gateway.deployment(self._model), self._inference.form(self._model)
         limit = deployment.table.manifest.limits.max_body_bytes
         asked: list[Asked] = []
+        model, version, read = self._model, self._version, form.quick
         for call in calls:
             try:
-                asked += self._read(call, form, limit)
+                if call.caller is not self._let_in:
+                    call.caller.enter(model, Scope.PREDICT)
+                    self._let_in = call.caller
+                body = call.body
+                quick = read(body) if len(body) <= limit and call.num_json is None else None
+                if quick is None:
+                    asked += self._read(call, form, limit)
+                    continue
+                row, call.id = quick
+                call.form = form
+                asked.append((PredictRequest(row, None, None, model, version), partial(_told_quickly, call)))
             except InvalidRequest as error:
                 self._gateway.count_refusal(self._model, error)
                 call.refuse(error)
         deployment.take(asked, moment)
 
     def _read(self, call: Call, form: InferForm, limit: int) -> Sequence[Asked]:
-        if call.caller is not ANYBODY:
-            call.caller.enter(self._model, Scope.PREDICT)
-        body = call.body
-        if len(body) > limit:
-            check_size(len(body), limit)
+        check_size(len(call.body), limit)
         call.form = form
-        quick = form.quick(body)
-        if quick is not None:
-            row, call.id = quick
-            return ((PredictRequest(row, None, None, self._model, self._version), partial(_told_quickly, call)),)
-        request = call.asked = form.read(call.body)
+        request = call.asked = form.read(call.body, call.num_json)
         wanted = request.predictions(self._model, self._version)
         if len(wanted) == 1:
             return ((wanted[0], call.told),)
@@ -143,8 +158,9 @@ class InferTarget:
 
 
 def _told_quickly(call: Call, answer: Answer | InvalidRequest) -> None:
-    if type(answer) is Answer:
-        call.answer(call.form.one(answer, call.id))
+    if isinstance(answer, Answer):
+        body = call.form.one(answer, call.id)
+        call.connection.send(call, JSON_HEAD % len(body), body)
     else:
         call.refuse(answer)
 

@@ -74,6 +74,7 @@ class Slot:
 
     datatype = "BYTES"
     also: frozenset[str] = frozenset()
+    element: type = str
 
     def __init__(self, name: str, kind: Any, shape: Sequence[int] = ()) -> None:
         self.name, self.kind, self.shape = name, kind, tuple(shape)
@@ -207,6 +208,7 @@ class Numbers(Slot):
 
     datatype = "FP64"
     also = frozenset(_NUMPY) - {"FP64", "BF16"}
+    element = float
 
     def from_list(self, data: list[Any], num_rows: int) -> list[Any]:
         """Take numbers as they are."""
@@ -221,6 +223,7 @@ class Pixels(Slot):
     """Image."""
 
     datatype = "UINT8"
+    element = int
 
     def single(self, data: list[Any]) -> Any:
         """Take integers from 0 to 255."""
@@ -251,6 +254,7 @@ class Floats(Slot):
 
     datatype = "FP32"
     also = frozenset(_NUMPY) - {"FP32"}
+    element = float
 
     def __init__(self, name: str, kind: Any, shape: Sequence[int] = ()) -> None:
         super().__init__(name, kind, shape)

@@ -42,4 +42,3 @@ def child(traceparent: bytes) -> Span | None:
     if version == b"ff" or (version == b"00" and more is not None) or trace_id == _NO_TRACE or parent_id == _NO_SPAN:
         return None
     return Span(trace_id, os.urandom(8).hex().encode(), flags)
-

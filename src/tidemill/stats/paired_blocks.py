@@ -1,5 +1,7 @@
-"""The difference of two paired series in time, with an interval that allows for rows that are alike because they are
-near in time: a circular block bootstrap (Politis and Romano 1992, after Künsch, Annals of Statistics 17, 1989).
+"""The mean of a series in time, or of a paired difference, with an interval.
+
+Rows that are near in time are alike, so blocks of them are drawn: the circular block bootstrap of Politis and Romano
+(1992), after Künsch, Annals of Statistics 17 (1989).
 """
 
 from __future__ import annotations

@@ -109,6 +109,18 @@ class Log:
         found = with_outcomes(rows, facts, horizon=horizon, trust=trust, events=events, kind=kind)
         return found if columns is None or "decision" in columns else found.drop("decision")
 
+    def last_at(self, project: str) -> datetime | None:
+        """Return when the newest prediction in the log was received."""
+        newest = self._files.newest(project, "predictions")
+        return None if newest is None else from_micros(newest)
+
+    def last_feedback_at(
+        self, project: str, *, after: datetime | None, until: datetime, kinds: Sequence[str]
+    ) -> datetime | None:
+        """Return when the newest feedback of these kinds was received in a span, None where none was."""
+        newest = self.feedback(project, after=after, until=until, kinds=kinds)["received_at"].max()
+        return None if newest is None else from_micros(int(newest))  # type: ignore[arg-type]
+
     def labels(
         self, project: str, *, after: datetime | None, until: datetime, schema: Schema | None = None
     ) -> pl.DataFrame:

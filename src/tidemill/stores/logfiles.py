@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sqlalchemy import Connection, Select, delete, insert, select
+from sqlalchemy import Connection, Select, delete, func, insert, select
 
 from tidemill.stores.database import Database
 from tidemill.stores.folders import folder_name, make_folder, whole_file
@@ -52,6 +52,13 @@ class LogFiles:
     def __init__(self, db: Database, folder: Path) -> None:
         self.folder = folder
         self._db = db
+
+    def newest(self, project: str, kind: str) -> int | None:
+        """Return the newest time in the files of a kind, microseconds."""
+        wanted = select(func.max(log_files.c.last_at)).where(log_files.c.project == project, log_files.c.kind == kind)
+        with self._db.read() as conn:
+            found: int | None = conn.execute(wanted).scalar()
+        return found
 
     def write(self, tables: Iterable[pa.Table], *, project: str, kind: str, day: str, fence: int) -> LogFile:
         """Write tables of one schema as one file, on disk when this returns; `add_files` makes it part of the log."""

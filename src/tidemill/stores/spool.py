@@ -72,7 +72,7 @@ def reflected(conn: Connection, place: Place) -> Table:
 def table_identity(place: Place) -> Json:
     """Return the table's name and columns: what a copy holds is as it was when it was made."""
     with connected(place) as conn:
-        columns = [[column.name, str(column.type)] for column in reflected(conn, place).columns]
+        columns = [[str(column.name), str(column.type)] for column in reflected(conn, place).columns]
     return {"table": str(place), "columns": columns}
 
 
@@ -85,7 +85,7 @@ def spool(place: Place, path: Path, schema: Schema) -> None:
     """
     with connected(place) as conn, whole_file(path) as file:
         table = reflected(conn, place)
-        fields = pa.schema([(column.name, _type(column, schema)) for column in table.columns])
+        fields = pa.schema([(str(column.name), _type(column, schema)) for column in table.columns])
         wanted = select(table).order_by(*table.primary_key.columns)
         with pq.ParquetWriter(file, fields, compression="zstd") as writer:
             for rows in conn.execution_options(yield_per=_CHUNK_ROWS).execute(wanted).partitions():

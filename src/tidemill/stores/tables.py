@@ -298,3 +298,21 @@ policies = Table(
     Column("created_by", String(200), nullable=False),
     Column("reason", Text, nullable=False),
 )
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", String(100), nullable=False),
+    Column("name", String(300), nullable=False),  # the member as people read it
+    Column("cohort", String(100), nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("fired_at", BigInteger, nullable=False),  # the last time
+    Column("closed_at", BigInteger),
+    Column("silent_until", BigInteger),
+    Column("verdict", Text, nullable=False),
+    Column("told_at", BigInteger),
+    Column("tries", Integer, nullable=False),
+    Column("problem", Text, nullable=False),  # why it could not be told, empty when it was
+    Index("alerts_by_project", "project", "name", "closed_at"),
+)

@@ -16,9 +16,9 @@ from tidemill.strategy.strategy import Strategy
 
 BASE = Strategy(
     curate=curate.Random(1.0),
-    curate_every="1s",  # type: ignore[arg-type]  # a Span reads text
-    label=label.Feedback(trust="truth", horizon="0s", daily_budget=None),  # type: ignore[arg-type]
-    offline=(),  # type: ignore[arg-type]
+    curate_every="1s",
+    label=label.Feedback(trust="truth", horizon="0s", daily_budget=None),
+    offline=(),
     online=online.Now(),
 )
 
@@ -45,7 +45,7 @@ def every_window(base: Strategy = BASE) -> Strategy:
 
 def periodic(period: timedelta | str = "30d", base: Strategy = BASE) -> Strategy:
     """Retrain when `period` has passed since the last training."""
-    return replace(base, trigger=trigger.Every(period))  # type: ignore[arg-type]
+    return replace(base, trigger=trigger.Every(period))
 
 
 def amount(labels: int, base: Strategy = BASE) -> Strategy:
@@ -60,13 +60,13 @@ def degraded(drop: float = 0.03, base: Strategy = BASE) -> Strategy:
 
 def recent_replay(period: timedelta | str, num: int, base: Strategy = BASE) -> Strategy:
     """Retrain at every look, on the examples of the last `period` and `num` of all, drawn at random."""
-    learnt = dataset.Window(period) + dataset.Replay(num)  # type: ignore[arg-type]
+    learnt = dataset.Window(period) + dataset.Replay(num)
     return replace(every_window(base), dataset=learnt)
 
 
 def sliding_window(period: timedelta | str, base: Strategy = BASE) -> Strategy:
     """Retrain at every look, on the examples of the last `period` only."""
-    return replace(every_window(base), dataset=dataset.Window(period))  # type: ignore[arg-type]
+    return replace(every_window(base), dataset=dataset.Window(period))
 
 
 def everything(base: Strategy = BASE) -> Strategy:

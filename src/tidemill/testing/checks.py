@@ -23,6 +23,7 @@ from tidemill.policy import Policy
 from tidemill.records import Json, Outcome, Verdict
 from tidemill.schema import Classes
 from tidemill.strategy.adapt import Adapt
+from tidemill.strategy.alert import Alert
 from tidemill.strategy.curate import Curate
 from tidemill.strategy.dataset import Dataset
 from tidemill.strategy.gate import Offline
@@ -213,6 +214,22 @@ def check_adapt(member: Adapt) -> None:
             _require(num > 0 or refit.policy == Policy(), member, "changes nothing when nothing is known")
 
 
+def check_alert(member: Alert) -> None:
+    """Its state is JSON, and its verdicts are fire, quiet or unknown, with a reason."""
+    metrics = () if (needs := member.needs()) is None else needs.metrics
+    for rng in _rngs():
+        state = _pure(member, member.start)
+        for hour in range(3):
+            seen = facts.alert_facts(rng, metrics, hour=hour)
+            state = _pure(member, member.update, _stored(member, state), seen)
+            verdict = _pure(member, member.decide, _stored(member, state), seen.now)
+            _check_verdict(member, verdict, (Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN))
+            told = _pure(member, member.told, _stored(member, state))
+            again = member.decide(told, seen.now)
+            if metrics:
+                _require(again.outcome is not Outcome.FIRE, member, "uses its evidence up once it has fired")
+
+
 _FAMILIES: Mapping[type[Member], Callable[[Any], None]] = {
     Log: check_log,
     Curate: check_curate,
@@ -222,6 +239,7 @@ _FAMILIES: Mapping[type[Member], Callable[[Any], None]] = {
     Offline: check_offline,
     Online: check_online,
     Adapt: check_adapt,
+    Alert: check_alert,
     Guard: check_guard,
 }
 

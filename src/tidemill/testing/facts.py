@@ -10,6 +10,7 @@ import numpy as np
 
 from tidemill.clock import micros
 from tidemill.strategy.adapt import Known
+from tidemill.strategy.alert import AlertFacts
 from tidemill.strategy.curate import Candidates, CurateContext
 from tidemill.strategy.data_checked import Breach, DataChecked
 from tidemill.strategy.dataset import ExampleIndex
@@ -105,6 +106,23 @@ def watch_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) 
         trained_labels=1000,
         last_trained_at=NOW - timedelta(days=20),
         live_version=1,
+    )
+
+
+def alert_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) -> AlertFacts:
+    """Return what an alert sees `hour` hours after `NOW`: 400 outcomes, the last label a day ago."""
+    since = NOW + timedelta(hours=hour)
+    rows = outcomes(rng, 400, metrics, since=since, share=0.0)
+    return AlertFacts(
+        now=since + timedelta(hours=1),
+        live_version=1,
+        outcomes=rows,
+        values={name: 1.0 - loss for name, loss in rows.values.items()},
+        bounds=dict.fromkeys(metrics, (0.0, 1.0)),
+        last_request_at=since,
+        last_label_at=NOW - timedelta(days=1),
+        last_trained_at=NOW - timedelta(days=20),
+        deployed_at=NOW - timedelta(days=90),
     )
 
 

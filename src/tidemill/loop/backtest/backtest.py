@@ -52,8 +52,9 @@ def backtest(
     """Say what strategies would have done on a recorded stream, and what users would have got.
 
     The live loop's own engine, steps and stages run on stores in memory and a manual clock. Version 1 learns from the
-    rows before `start`; then, window by window, requests are answered by the versions in traffic, labels arrive, and the
-    loop looks. Nothing looks ahead. How long a model takes and whether a training fails by accident is not simulated.
+    rows before `start`; then, window by window, requests are answered by the versions in traffic, labels arrive, and
+    the loop looks. Nothing looks ahead. How long a model takes, and a training that fails by accident, are not
+    simulated.
 
     Args:
         project: the schema, trainer, metrics and cohorts; its strategy too, unless others are given.
@@ -88,7 +89,9 @@ def backtest(
     )  # fmt: skip
     work = Work(project=project, setting=setting, metric=_metric(project), memoise=memoise)
     begun = clock.monotonic()
-    runs, spent = _done(work, known, named, range(seeds), jobs, Kept(None if folder is None else Path(folder)), progress)
+    runs, spent = _done(
+        work, known, named, range(seeds), jobs, Kept(None if folder is None else Path(folder)), progress
+    )
     return BacktestResult(
         metric=work.metric.name,
         higher_is_better=work.metric.higher_is_better,

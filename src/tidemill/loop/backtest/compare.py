@@ -32,7 +32,9 @@ class Comparison:
         return f"{self.b} against {self.a}: {self.verdict}, {self.reason}"
 
 
-def compare_runs(a: str, b: str, of_a: Array, of_b: Array, *, alpha: float, coverage: float, least: float) -> Comparison:
+def compare_runs(
+    a: str, b: str, of_a: Array, of_b: Array, *, alpha: float, coverage: float, least: float
+) -> Comparison:
     """Compare the quality of each request under both, float (S, N) by seed, higher being better.
 
     Requests are paired, and so are seeds where both have as many.

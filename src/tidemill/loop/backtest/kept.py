@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from tidemill import __version__
+from tidemill.fingerprint import callable_json
 from tidemill.loop.backtest.memo import content_of
 from tidemill.loop.backtest.run import Run, Setting
 from tidemill.loop.backtest.stream import Stream
 from tidemill.project import Project
 from tidemill.records import Json
-from tidemill.fingerprint import callable_json
 from tidemill.strategy.strategy import Strategy
 
 _FORMAT = 1

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
+from tidemill.clock import from_micros
 from tidemill.stores.columns import own_types
 from tidemill.stores.log import Log
 
@@ -29,6 +30,11 @@ class MemoryLog(Log):
     def complete_until(self, now: datetime) -> datetime:
         """Return `now`: what was received by then was appended by then."""
         return now
+
+    def last_at(self, project: str) -> datetime | None:
+        """Return when the newest prediction was received."""
+        newest = max((last for _, last, _ in self._frames["predictions"]), default=None)
+        return None if newest is None else from_micros(newest)
 
     def _read(
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
 from tidemill.errors import BacktestError
 from tidemill.loop.backtest.memo import Memo, Spent
@@ -53,6 +53,7 @@ class Work:
 
 
 Done = Callable[[Task, Run, Spent], None]
+_Given = tuple[str, bytes, list[str], "SynchronizedArray[float]"]
 
 
 def run_here(work: Work, stream: Stream, tasks: Sequence[Task], *, done: Done, tell: Tell) -> None:
@@ -73,13 +74,13 @@ def run_apart(work: Work, stream: Stream, tasks: Sequence[Task], *, jobs: int, d
     with tempfile.TemporaryDirectory(prefix="tidemill-backtest-") as folder, ExitStack() as stack:
         stream.save(Path(folder))
         how_far = multiprocessing.get_context("spawn").Array("d", len(tasks))
-        given = (folder, pickle.dumps(work), list(sys.path), how_far)
+        given: _Given = (folder, pickle.dumps(work), list(sys.path), how_far)
         workers = [stack.enter_context(_worker(given)) for _ in range(jobs)]
         _share(workers, list(enumerate(tasks)), how_far, done, tell)
 
 
 @contextmanager
-def _worker(given: tuple[object, ...]) -> Iterator[ProcessPoolExecutor]:
+def _worker(given: _Given) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")  # polars does not survive a fork
     pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=given)
     try:
@@ -112,7 +113,7 @@ def _share(
             run, spent = _result(future)
             done(task, run, spent)
             give(worker)
-        _tell(tell, sum(how_far) / len(how_far), begun)
+        _tell(tell, sum(how_far[:]) / len(how_far), begun)
 
 
 def _result(future: Future[tuple[Run, Spent]]) -> tuple[Run, Spent]:

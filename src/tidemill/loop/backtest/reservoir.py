@@ -27,9 +27,10 @@ _IMPORT, _FEEDBACK, _QUEUE = range(3)
 _NEVER = -1
 
 
-def rows_of(ids: Iterable[str]) -> Array:
+def rows_of(ids: Sequence[str] | pl.Series) -> Array:
     """Return the numbers of rows in the stream, int64 (N,): an id is the number in digits."""
-    return np.fromiter(map(int, ids), dtype=np.int64)
+    texts = ids if isinstance(ids, pl.Series) else pl.Series(ids, dtype=pl.String)
+    return texts.cast(pl.Int64).to_numpy()
 
 
 class MemoryReservoir(Reservoir):
@@ -73,7 +74,7 @@ class MemoryReservoir(Reservoir):
         self.probability[rows] = frame[PROBABILITY].cast(pl.Float64).fill_null(np.nan).to_numpy()
         self._decision[rows] = self._values.codes(frame["decision"].to_list())
         self._version[rows] = frame["answered_version"].fill_null(_NEVER).to_numpy()
-        self._reason[rows] = [self._reasons.setdefault(text, len(self._reasons)) for text in frame[REASON]]
+        self._reason[rows] = [self._reasons.setdefault(text, len(self._reasons)) for text in frame[REASON].to_list()]
         labelled = frame["label"].is_not_null().to_numpy()
         some, known = rows[labelled], frame.filter(pl.Series(labelled))
         self.label_codes[some] = self._values.codes(known["label"].to_list())
@@ -91,7 +92,7 @@ class MemoryReservoir(Reservoir):
         self.is_test[rows] = self._group_split[groups] == 1
 
     @property
-    def _rows(self) -> Array:
+    def _picked(self) -> Array:
         return np.flatnonzero(self.picked_at != _NEVER)
 
     def labelled(self) -> Array:
@@ -100,7 +101,7 @@ class MemoryReservoir(Reservoir):
 
     def index(self, project: str) -> pl.DataFrame:
         """Return the metadata of all examples, in order of time."""
-        rows = self._rows
+        rows = self._picked
         frame = self._stream.frame.select("request_id", "unit", "received_at")[rows]
         imported = pl.Series(self._version[rows] == _NEVER)
         trusts = pl.Series([None, *map(str, Trust)], dtype=pl.String)
@@ -157,8 +158,7 @@ class MemoryReservoir(Reservoir):
 
     def label_all(self, conn: Connection, project: str, labels: pl.DataFrame) -> None:
         """Give examples the labels that came as feedback."""
-        for _, part in labels.group_by("source", maintain_order=True):
-            part = part.sort("received_at", maintain_order=True)
+        for _, part in labels.sort("received_at", maintain_order=True).group_by("source", maintain_order=True):
             ranks = part["trust"].replace_strict(_RANK, return_dtype=pl.Int64).to_numpy()
             codes = self._values.codes(part["value"].to_list())
             rows, at = self._checked(project, part["request_id"].to_list()), part["received_at"].to_numpy()
@@ -182,7 +182,7 @@ class MemoryReservoir(Reservoir):
 
     def ask(self, conn: Connection, project: str, ids: Iterable[str], *, priority: float, now: datetime) -> None:
         """Put examples into the queue; one that is or was in it stays as it is."""
-        rows = rows_of(ids)
+        rows = rows_of(list(ids))
         rows = rows[self._asked_at[rows] == _NEVER]
         self._asked_at[rows], self._priority[rows] = micros(now), priority
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from tidemill.errors import NotFound
 from tidemill.loop.backtest.compare import Comparison, compare_runs
-from tidemill.loop.backtest.report import page
+from tidemill.loop.backtest.report import Findings, page
 from tidemill.loop.backtest.run import Run
 from tidemill.records import Json
 from tidemill.schema import Array
@@ -129,7 +129,11 @@ class BacktestResult:
     def report(self, path: str | Path) -> Path:
         """Write one HTML file: curves, Pareto fronts, the summary and what happened when."""
         path = Path(path)
-        path.write_text(page(self), encoding="utf-8")
+        found = Findings(
+            metric=self.metric, higher_is_better=self.higher_is_better, coverage=self.coverage, summary=self.summary,
+            windows=self.windows, events=self.events,
+        )  # fmt: skip
+        path.write_text(page(found), encoding="utf-8")
         return path
 
     def _worst(self, values: Sequence[float | None]) -> float | None:

@@ -120,11 +120,14 @@ class _Rehearsal:
         self._cohorts = memo.stream.masks(project)
         self._windows: list[Json] = []
         self._num_before = 0
+        self._work_before: Json = {}
+        self._first_cpu_s = 0.0
 
     def begin(self) -> None:
         """Train version 1 on the history, and let the loop find its feet."""
         history = _history(self._world, np.arange(self._first))
         train_first(self._world, history, clock=self._clock, progress=lambda _: None, smoke=False)
+        self._first_cpu_s = self._train_cpu_s()
         self._settle()
 
     def window(self, window: Window) -> None:
@@ -181,9 +184,25 @@ class _Rehearsal:
             "quality": _mean(quality),
             "answered_by": sorted({int(version) for version in versions}),
             "live_after": route.stable,
-            "labels": self._num_labels(),
+            **self._new_work(),
             **{f"cohort_{name}": _mean(quality[mask[rows]]) for name, mask in self._cohorts.items()},
         }
+
+    def _new_work(self) -> Json:
+        """Return what this window cost: models trained, labels got, CPU seconds of training."""
+        work = {
+            "retrainings": len(self._world.catalog.models(self._world.name)) - 1,
+            "labels": self._num_labels(),
+            "train_cpu_s": self._train_cpu_s() - self._first_cpu_s,
+        }
+        new = {name: value - self._work_before.get(name, 0) for name, value in work.items()}
+        self._work_before = work
+        return new
+
+    def _train_cpu_s(self) -> float:
+        runner = self._world.runner
+        assert isinstance(runner, Trainings)
+        return runner.cpu_s
 
     def _num_labels(self) -> int:
         reservoir = self._world.reservoir
@@ -196,8 +215,6 @@ class _Rehearsal:
         quality = self._traffic.quality[self._first :].astype(np.float32)
         cycles = world.journal.cycles(project)
         ended = [cycle.outcome for cycle in cycles]
-        runner = world.runner
-        assert isinstance(runner, Trainings)
         cohorts = {n: _mean(quality[mask[self._first :]]) for n, mask in self._cohorts.items()}
         facts = {
             "quality": _mean(quality),
@@ -210,11 +227,12 @@ class _Rehearsal:
             "asked": self._labellers.num_asked,
             "unanswerable": self._labellers.num_unknown,
             "coverage": self._coverage(quality),
-            "train_cpu_s": runner.cpu_s,
+            "train_cpu_s": self._train_cpu_s() - self._first_cpu_s,
         }
         done = Run(
             strategy=name, seed=self._seed, first=self._first, quality=quality,
-            version=self._traffic.version[self._first :].astype(np.int32), windows=self._windows, events=self._events(), facts=facts,
+            version=self._traffic.version[self._first :].astype(np.int32), windows=self._windows,
+            events=self._events(), facts=facts,
         )  # fmt: skip
         world.db.close()
         return done

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -30,7 +30,7 @@ from tidemill.stores.examples import split_of
 from tidemill.stores.memory import MemoryDatabase
 from tidemill.stores.tabular import parse_label, read_table
 
-Source = pl.DataFrame | pa.Table | Path | str | World
+Source: TypeAlias = "pl.DataFrame | pa.Table | Path | str | World"
 """What a stream is read from: a table, a file, or the log of a project."""
 
 TICK = 4

@@ -86,7 +86,7 @@ class Traffic:
         """Return the candidate's share and who answers each row."""
         versions = np.full(len(rows), route.stable, dtype=np.int64)
         share = share_in_force(route, int(self._stream.received_at[rows[0]])) if len(rows) else 0.0
-        if share > 0:
+        if share > 0 and route.candidate is not None:
             units = self._stream.units
             places = np.array([position(route.salt, units[row]) for row in rows.tolist()])
             versions[places < share] = route.candidate
@@ -192,4 +192,3 @@ def told_labels(truth: Array, *, noise: float, num_classes: int, seed: int) -> A
         return np.where(wrong & known, shifted, truth)
     earlier = np.floor(draws * np.arange(len(truth))).astype(np.int64)
     return np.where(wrong & known & known[earlier], truth[earlier], truth)
-

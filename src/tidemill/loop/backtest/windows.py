@@ -31,7 +31,7 @@ def windows(received_at: Array, start: int, step: timedelta | int | None) -> lis
         ProjectError: the step is nothing, or makes too many windows.
     """
     first, end = int(np.searchsorted(received_at, start)), int(received_at[-1])
-    if isinstance(step, int) and not isinstance(step, bool):
+    if isinstance(step, int):
         return _of_rows(received_at, first, step)
     span = (end + 1 - start) // _USUAL + TICK if step is None else step // _US
     span = span // TICK * TICK
@@ -47,4 +47,6 @@ def _of_rows(received_at: Array, first: int, step: int) -> list[Window]:
     if step <= 0:
         raise ProjectError(f"step is {step} rows.", "give a positive number of rows, or a time such as '1d'")
     num = len(received_at)
-    return [Window(a, min(a + step, num), int(received_at[min(a + step, num) - 1]) + 1) for a in range(first, num, step)]
+    return [
+        Window(a, min(a + step, num), int(received_at[min(a + step, num) - 1]) + 1) for a in range(first, num, step)
+    ]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import polars as pl
 from sqlalchemy import Connection
 
+from tidemill.loop.backtest.alerts import MemoryAlerts
 from tidemill.loop.backtest.datasets import MemoryDatasets
+from tidemill.loop.backtest.journal import MemoryCatalog, MemoryJournal
 from tidemill.loop.backtest.log import MemoryLog
 from tidemill.loop.backtest.memo import Memo
 from tidemill.loop.backtest.reservoir import MemoryReservoir, rows_of
@@ -24,10 +26,9 @@ from tidemill.project import Project
 from tidemill.runtime.load import Loaded
 from tidemill.schema import Columns
 from tidemill.stores.blobs import Blobs
-from tidemill.stores.catalog import Catalog
 from tidemill.stores.compactor import Compacted, Compactor
 from tidemill.stores.home import Home
-from tidemill.stores.journal import Journal, Lease
+from tidemill.stores.journal import Lease
 from tidemill.stores.memory import MemoryDatabase
 from tidemill.training.known import KnownRows
 
@@ -45,6 +46,12 @@ class RehearsalWorld(World):
 
     memo: Memo
     number: int | None
+    kept_alerts: MemoryAlerts = field(default_factory=MemoryAlerts)
+
+    @property
+    def alerts(self) -> MemoryAlerts:
+        """The alerts that were opened, in memory."""
+        return self.kept_alerts
 
     def seed(self, step: str, slot: object) -> int:
         """Return a seed of 63 bits from (number, step, slot); all trainings of a number have the same."""
@@ -119,11 +126,10 @@ def rehearsal(project: Project, memo: Memo, *, number: int | None, now: datetime
     reservoir = MemoryReservoir(memo.stream, values)
     datasets = MemoryDatasets(memo.stream, reservoir, values, memo)
     world = RehearsalWorld(
-        project=project, project_file="", home=home, db_url=None, db=db, catalog=Catalog(db), journal=Journal(db),
-        log=MemoryLog(), compactor=_NoCompactor(), reservoir=reservoir, datasets=datasets, blobs=Blobs(home.blobs),
-        runner=Trainings(project, datasets, memo), memo=memo, number=number,
+        project=project, project_file="", home=home, db_url=None, db=db, catalog=MemoryCatalog(db),
+        journal=MemoryJournal(db), log=MemoryLog(), compactor=_NoCompactor(), reservoir=reservoir, datasets=datasets,
+        blobs=Blobs(home.blobs), runner=Trainings(project, datasets, memo), memo=memo, number=number,
     )  # fmt: skip
     with db.begin() as conn:
         world.catalog.publish(conn, project.compile().to_json(), project.strategy.to_json(), file="", now=now)
     return world
-

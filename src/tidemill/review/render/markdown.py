@@ -8,7 +8,7 @@ from tidemill.review.render.section import Section, Table
 from tidemill.review.render.sections import sections
 from tidemill.review.report import Report
 
-_SPECIAL = re.compile(r"([\\`*\[\]<|~]|&(?=#?\w+;)|(?<!\w)_|_(?!\w))")
+_SPECIAL = re.compile(r"([\\`*\[\]<|~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_]))")
 _BEGIN = re.compile(r"^([#>]|[-+](?=\s|$)|[-=](?=[-=]*$)|\d{1,9}(?=[.)](?:\s|$)))")  # a heading, quote, rule or list
 
 

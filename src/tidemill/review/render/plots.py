@@ -11,7 +11,7 @@ from tidemill.review.report import Report
 from tidemill.strategy.evidence import ALL, Calibration, Cell, number
 
 _WIDTH, _ROW, _LEFT, _RIGHT, _TOP, _FOOT = 720, 26, 190, 90, 10, 34
-_MOST_CHARS = 26
+_MOST_CHARS, _CHAR = 26, 6.5  # of a label, and the width of one
 
 
 def plots(report: Report) -> dict[str, Markup]:
@@ -25,9 +25,8 @@ def plots(report: Report) -> dict[str, Markup]:
     for metric in dict.fromkeys(cell.metric for cell in cells):
         found[f"metric:{metric}"] = forest([cell for cell in cells if cell.metric == metric])
     timed = [cell for cell in report.cells if cell.period]
-    for metric, cohort in dict.fromkeys((cell.metric, cell.cohort) for cell in timed):
-        some = [cell for cell in timed if (cell.metric, cell.cohort) == (metric, cohort)]
-        found[f"periods:{metric}:{cohort}"] = over_time(some)
+    for metric in dict.fromkeys(cell.metric for cell in timed):
+        found[f"periods:{metric}"] = over_time([c for c in timed if c.metric == metric and c.cohort == ALL])
     return {key: plot for key, plot in found.items() if plot is not None}
 
 
@@ -108,8 +107,9 @@ def over_time(cells: Sequence[Cell]) -> Markup | None:
         )
         for v in scale.ticks(5)
     ]
+    most = int((right - left) / len(known) / _CHAR)
     names = [
-        text(x, height - 30, _cut(c.period, 14), anchor="middle", class_="tick")
+        text(x, height - 30, _cut(c.period, most), anchor="middle", class_="tick")
         for x, c in zip(places, known, strict=True)
     ]
     drawn = [

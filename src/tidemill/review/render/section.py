@@ -27,7 +27,7 @@ class Table:
         """Return a table without the columns that are empty throughout, but for the first."""
         kept = [i for i in range(len(columns)) if i == 0 or any(row[i] for row in rows)]
         return cls(
-            columns=tuple(columns[i] for i in kept),
+            columns=tuple(clean(columns[i]) for i in kept),
             rows=tuple(tuple(clean(row[i]) for i in kept) for row in rows),
             right=tuple(at for at, i in enumerate(kept) if i in right),
             marks=tuple(marks),

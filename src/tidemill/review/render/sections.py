@@ -53,19 +53,25 @@ def _metrics(report: Report) -> Iterator[Section]:
 
 def _cells(cells: Sequence[Cell], baselines: Sequence[str], *, by: str = "cohort") -> Table:
     columns = (by, "rows", "live", "candidate", "its interval", "gain", "interval", *baselines, "verdict")
-    rows = [
-        (
-            str(getattr(cell, by)), f"{cell.n:,}", _shown(cell.live), _shown(cell.candidate),
-            _span(cell.candidate_low, cell.candidate_high), "" if cell.gain is None else number(cell.gain, sign=True),
-            _span(cell.low, cell.high), *(_shown(cell.baselines.get(name)) for name in baselines), _verdict(cell),
-        )
-        for cell in cells
-    ]  # fmt: skip
+    rows = [(str(getattr(cell, by)), *_values(cell), *_beside(cell, baselines), _verdict(cell)) for cell in cells]
     right = (1, 2, 3, 5, *range(7, 7 + len(baselines)))
     return Table.of(columns, rows, right=right, marks=[cell.outcome for cell in cells])
 
 
+def _values(cell: Cell) -> tuple[str, ...]:
+    own = "" if cell.candidate is None else _span(cell.candidate_low, cell.candidate_high)
+    gain = "" if cell.gain is None else number(cell.gain, sign=True)
+    return f"{cell.n:,}", _shown(cell.live), _shown(cell.candidate), own, gain, _span(cell.low, cell.high)
+
+
+def _beside(cell: Cell, baselines: Sequence[str]) -> list[str]:
+    return [_shown(cell.baselines.get(name)) for name in baselines]
+
+
 def _verdict(cell: Cell) -> str:
+    """Return what the gain shows; that there is no live version to compare with need not be said in each row."""
+    if cell.live is None and cell.outcome == "unknown":
+        return ""
     return f"{cell.outcome}: {cell.reason}" if cell.outcome and cell.reason else cell.outcome
 
 
@@ -79,14 +85,19 @@ def _span(low: float | None, high: float | None) -> str:
 
 def _periods(report: Report) -> Iterator[Section]:
     cells = [cell for cell in report.cells if cell.period]
-    for metric, cohort in dict.fromkeys((cell.metric, cell.cohort) for cell in cells):
-        some = [cell for cell in cells if (cell.metric, cell.cohort) == (metric, cohort)]
-        where = "" if cohort == ALL else f" on {cohort}"
-        yield Section(
-            f"periods:{metric}:{cohort}", f"{words(metric).capitalize()}{where} over time",
-            ("By when the requests came. What falls towards the end may go on falling.",) if cohort == ALL else (),
-            (_cells(some, (), by="period"),),
-        )  # fmt: skip
+    for metric in dict.fromkeys(cell.metric for cell in cells):
+        some = [cell for cell in cells if cell.metric == metric and cell.cohort == ALL]
+        others = [cell for cell in cells if cell.metric == metric and cell.cohort != ALL]
+        tables = [_cells(some, (), by="period")] if some else []
+        tables += [_by_both(others)] if others else []
+        says = "By when the requests came. What falls towards the end may go on falling."
+        yield Section(f"periods:{metric}", f"{words(metric).capitalize()} over time", (says,), tuple(tables))
+
+
+def _by_both(cells: Sequence[Cell]) -> Table:
+    table = _cells(cells, (), by="period")
+    rows = [(cell.cohort, *row) for cell, row in zip(cells, table.rows, strict=True)]
+    return Table.of(("cohort", *table.columns), rows, right=[1 + i for i in table.right], marks=table.marks)
 
 
 def _baselines(report: Report) -> Iterator[Section]:

@@ -1,0 +1,132 @@
+"""The step that asks every alert, opens and closes them, and rolls back where one says so."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from tidemill.clock import micros
+from tidemill.loop.world import Turn, time_of
+from tidemill.monitor.outcomes import Window, horizon, judge, matured_frame, outcomes
+from tidemill.records import Json, Outcome, Route, Verdict
+from tidemill.stores.alerts import OpenAlert
+from tidemill.strategy.alert import Alert, AlertFacts
+from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
+
+_STEP = "alerts"
+_LABELS = ("label", "rating", "thumbs", "confirm", "correct", "override")
+
+
+def alerts(turn: Turn) -> bool:
+    """Ask every alert; return whether one was opened or closed."""
+    world, state = turn.world, turn.state(_STEP)
+    route = world.catalog.route(turn.name)
+    if route is None or not world.project.alerts:
+        return False
+    facts, read = _facts(turn, state, route)
+    standing = {one.name: one for one in world.alerts.standing(turn.name)}
+    memories, changed = {}, [one for name, one in standing.items() if name not in _names(turn)]
+    with turn.write() as conn:
+        for one in changed:  # its declaration is gone
+            world.alerts.close(conn, one.id, turn.now)
+        for alert in world.project.alerts:
+            memory = alert.update(state.get("memories", {}).get(alert.digest()) or alert.start(), facts)
+            verdict = alert.decide(memory, turn.now)
+            known = standing.get(alert.name)
+            if verdict.outcome is Outcome.FIRE:
+                _fire(turn, conn, route, alert, verdict, is_new=known is None)
+                memory = alert.told(memory)
+            elif known is not None and _is_over(alert, verdict, known, turn.now):
+                world.alerts.close(conn, known.id, turn.now)
+            memories[alert.digest()] = memory
+        now_standing = {one.name for one in standing.values()}
+        body = {**read, "memories": memories}
+        if body != state:
+            world.journal.put_state(conn, turn.name, _STEP, body, turn.now)
+    return {one.name for one in world.alerts.standing(turn.name)} != now_standing
+
+
+def _names(turn: Turn) -> set[str]:
+    return {alert.name for alert in turn.world.project.alerts}
+
+
+def _is_over(alert: Alert, verdict: Verdict, known: OpenAlert, now: datetime) -> bool:
+    """Tell whether it has been quiet for long enough: one that flickers is told once."""
+    return verdict.outcome is Outcome.QUIET and now - known.fired_at >= alert.closes_after
+
+
+def _fire(turn: Turn, conn: Connection, route: Route, alert: Alert, verdict: Verdict, *, is_new: bool) -> None:
+    world = turn.world
+    world.alerts.open(conn, turn.name, alert.name, cohort=alert.about, verdict=verdict, now=turn.now)
+    if not is_new:
+        return
+    world.journal.add_verdict(conn, turn.name, verdict, cycle=None, step=_STEP, now=turn.now)
+    if alert.acts == "rollback" and route.fallback is not None and route.rollout is None:
+        new = Route(revision=route.revision, stable=route.fallback, policy_version=route.policy_version)
+        world.catalog.set_status(conn, turn.name, route.stable, "rolled back")
+        world.catalog.set_status(conn, turn.name, new.stable, "live")
+        world.catalog.set_route(conn, turn.name, new, now=turn.now, by=f"alert {alert.name}", reason=verdict.reason)
+
+
+# --- facts
+
+
+def _facts(turn: Turn, state: Json, route: Route) -> tuple[AlertFacts, Json]:
+    """Return what is new since the last look, and what to remember of having read it."""
+    world, after = turn.world, time_of(state.get("until"))
+    until = turn.known_until - horizon(world.project)
+    until = until if after is None else max(until, after)
+    found, values = _matured(turn, Window(after=after, until=until))
+    bounds = {metric.name: metric.bounds for metric in world.project.metrics}
+    last_label = _last_label(turn, time_of(state.get("labels_until")), time_of(state.get("last_label_at")))
+    runs = [m.created_at for m in world.catalog.models(turn.name)]
+    facts = AlertFacts(
+        now=turn.now,
+        live_version=route.stable,
+        outcomes=found,
+        values=values,
+        bounds={name: bounds[world.project.metric(name).name] for name in _metrics(turn)},
+        last_request_at=world.log.last_at(turn.name),
+        last_label_at=last_label,
+        last_trained_at=max(runs, default=None),
+        deployed_at=world.catalog.history(turn.name)[0].at,
+    )
+    read = {
+        "until": micros(until),
+        "labels_until": micros(turn.known_until),
+        "last_label_at": None if last_label is None else micros(last_label),
+    }
+    return facts, read if len(found) or state.get("last_label_at") != read["last_label_at"] or not state else {
+        **read, "until": state["until"], "labels_until": state["labels_until"],
+    }  # fmt: skip
+
+
+def _needs(turn: Turn) -> OutcomeNeeds:
+    return OutcomeNeeds.of(need for alert in turn.world.project.alerts if (need := alert.needs()) is not None)
+
+
+def _metrics(turn: Turn) -> tuple[str, ...]:
+    return _needs(turn).metrics
+
+
+def _matured(turn: Turn, window: Window) -> tuple[Outcomes, Json]:
+    """Return the outcomes of a window and, by metric, their values as they are."""
+    world, needs = turn.world, _needs(turn)
+    if not needs.metrics or (window.after is not None and window.until <= window.after):
+        return Outcomes.empty(), {}
+    frame = matured_frame(world.log, world.project, window, trust=needs.trust)
+    if not len(frame):
+        return Outcomes.empty(), {}
+    judged = judge(world.project, frame)
+    values = {name: world.project.metric(name).rows(judged) for name in needs.metrics}
+    return outcomes(world.project, frame, candidate=None, metrics=needs.metrics), values
+
+
+def _last_label(turn: Turn, after: datetime | None, known: datetime | None) -> datetime | None:
+    """Return when the newest label came; what was read before is not read again."""
+    asked = any(getattr(alert, "of", "") == "labels" for alert in turn.world.project.alerts)
+    if not asked:
+        return None
+    newest = turn.world.log.last_feedback_at(turn.name, after=after, until=turn.known_until, kinds=_LABELS)
+    return newest or known
