@@ -25,9 +25,10 @@ from typing import Any
 
 import grpc
 import numpy as np
+import onnxruntime
 import psutil
+from onnx import TensorProto, helper, numpy_helper
 
-from serving import graph  # beside this file
 from tidemill.clock import SystemClock
 from tidemill.manifest import Manifest
 from tidemill.model import Artefact
@@ -86,6 +87,23 @@ else:
 """
 
 
+def graph(rng: np.random.Generator) -> bytes:
+    constants = [
+        numpy_helper.from_array(rng.normal(0, 0.1, shape).astype(np.float32), name)
+        for name, shape in (("w1", (64, 128)), ("b1", (128,)), ("w2", (128, 10)), ("b2", (10,)))
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2", "b2"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["scores"], axis=1),
+    ]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])
+    made = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 10])
+    made = helper.make_graph(nodes, "mlp", [given], [made], constants)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+
+
 def make_home(folder: Path, raw: bytes) -> Home:
     home, now, made = Home(folder / "home").make(), SystemClock().now(), folder / "artefact"
     made.mkdir()
@@ -112,8 +130,6 @@ def make_home(folder: Path, raw: bytes) -> Home:
 
 
 def scores_of(raw: bytes, x: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
     session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["scores"], {"x": x[None]})[0])
 

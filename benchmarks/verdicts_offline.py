@@ -132,9 +132,7 @@ def gated(
     candidate, live = pair(rng, num, differ=differ, loss=loss)
     masks = {f"c{k}": rng.random(num) < rng.uniform(0.03, 0.3) for k in range(cohorts)}
     chance = np.where(rng.random(num) < 0.6, 1.0, rng.uniform(0.02, 0.1, num)) if bent else None
-    built = report(
-        judged(candidate), judged(live), cohorts=masks, probabilities=chance, needs=needs([member]), rng=rng
-    )
+    built = report(judged(candidate), judged(live), cohorts=masks, probabilities=chance, needs=needs([member]), rng=rng)
     return member.judge(evidence(built, approval=None, now=NOW)).outcome
 
 

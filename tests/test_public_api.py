@@ -16,6 +16,7 @@ from tidemill.strategy.member import Member
 NAMES = [
     "App", "Category", "Classes", "Image", "Limits", "Model", "Number", "Outcome", "Policy", "Progress", "Project",
     "Sensitive", "Strategy", "Tensor", "Text", "TidemillError", "Trainer", "TrainingData", "Value", "Verdict",
+    "batch",
 ]  # fmt: skip
 
 MEMBERS = {

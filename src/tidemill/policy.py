@@ -68,7 +68,7 @@ class Policy:
         return Decided(decisions, (scores.max(axis=1) < self.abstain_below).tolist(), None)
 
     def _ranked(self, names: Sequence[str], scores: Array) -> Decided:
-        reached = scores >= _levels(tuple(names), tuple(self.thresholds.items())).astype(scores.dtype)
+        reached: Array = scores >= _levels(tuple(names), tuple(self.thresholds.items())).astype(scores.dtype)
         if self.top > 1:  # classes that reach their threshold first, then the others; each by score
             order = np.lexsort((-scores, ~reached), axis=1)[:, : self.top]
             best = order[:, 0]
@@ -76,7 +76,7 @@ class Policy:
         else:
             best = np.where(reached | ~reached.any(axis=1, keepdims=True), scores, -np.inf).argmax(axis=1)
             top_k = None
-        abstained = ~reached.any(axis=1)
+        abstained = np.logical_not(reached.any(axis=1))
         if self.abstain_below is not None:
             abstained |= np.take_along_axis(scores, best[:, None], axis=1)[:, 0] < self.abstain_below
         return Decided([names[i] for i in best.tolist()], abstained.tolist(), top_k)

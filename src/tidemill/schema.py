@@ -289,6 +289,8 @@ def _nested(value: object, name: str, shape: Sequence[int]) -> npt.NDArray[np.fl
         array = np.asarray(value)
     except (TypeError, ValueError, OverflowError):
         array = np.array(None)
+    if array.dtype.kind == "O":
+        array = _large_integers(array)
     if array.dtype.kind not in "iuf":  # asking for float64 at once would read the text "1" as a number
         raise InvalidInput(f"{name!r} is {_shown(value)}, not a regular array of numbers.", "send nested lists", name)
     array = array.astype(np.float64, copy=False)
@@ -308,6 +310,16 @@ def _holds_bool(value: object) -> bool:
         return False
     kinds = {*map(type, value)}
     return bool in kinds or (list in kinds and any(map(_holds_bool, value)))
+
+
+def _large_integers(array: Array) -> Array:
+    """Return numbers of which some are integers beyond 64 bits as float64, anything else as it is."""
+    if any(type(value) not in (int, float) for value in array.flat):
+        return array
+    try:
+        return array.astype(np.float64)
+    except OverflowError:
+        return array
 
 
 class Output(Protocol):

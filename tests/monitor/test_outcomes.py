@@ -22,8 +22,8 @@ from tidemill.monitor.outcomes import (
     loss,
     matured_frame,
     outcomes,
-    shadow_frame,
 )
+from tidemill.monitor.pairs import pair_outcomes, pair_requests, shadow_pairs
 from tidemill.project import Project
 from tidemill.records import Trust
 from tidemill.strategy.outcomes import Outcomes
@@ -161,11 +161,17 @@ def test_shadows_stand_beside_what_the_user_got(mill: Mill) -> None:
         row(mill, 3, **{**shadow, "answered_version": 0}, error="raised", decision=None, scores=None),
         project="mail",
     )  # fmt: skip
-    frame = shadow_frame(mill.log, mail(), everything(mill))
-    assert frame.select("request_id", "decision", "answer").rows() == [
-        ("r1", "spam", "ham"), ("r2", "ham", "ham"), ("r3", None, None)
-    ]  # fmt: skip
-    assert failures(frame).tolist() == [False, False, True]
+    pairs = shadow_pairs(mill.log, mail(), everything(mill), "mail-1")
+    said = zip(pairs.mine["request_id"], pairs.mine["decision"], pairs.theirs["decision"], strict=True)
+    assert list(said) == [("r1", "spam", "ham"), ("r2", "ham", "ham"), ("r3", None, None)]
+    assert failures(pairs.mine).tolist() == [False, False, True]
+    rows = pair_requests(mail(), pairs)
+    assert rows.candidate.tolist() == [True, False] * 3
+    np.testing.assert_array_equal(rows.values["disagreement"][::2], [1.0, 0.0, np.nan])
+    mill.put(tell(mill, 1, 4, "ham"), tell(mill, 2, 4, "spam"), project="mail")
+    labelled = pair_outcomes(mill.log, mail(), everything(mill), "mail-1", metrics=("accuracy",), trust=Trust.CROWD)
+    only_the_shadow, both_wrong, unknown = [1.0, 0.0], [0.0, 0.0], [np.nan, np.nan]
+    np.testing.assert_array_equal(labelled.values["accuracy"], [*only_the_shadow, *both_wrong, *unknown])
     assert len(answered_frame(mill.log, mail(), everything(mill))) == 2
 
 

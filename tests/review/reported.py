@@ -17,7 +17,7 @@ HOSTILE = "<script>alert('1')</script>&amp;\"'`|*_[x](http://evil.example)\x1b[3
 
 
 def cell(cohort: str, live: float, candidate: float, *, n: int = 420, period: str = "", **more: Any) -> Cell:
-    gain = candidate - live
+    gain = candidate - live if more.get("higher_is_better", True) else live - candidate
     return Cell(
         metric=more.pop("metric", "accuracy"), cohort=cohort, period=period, n=n, candidate=candidate,
         candidate_low=candidate - 0.03, candidate_high=candidate + 0.03, live=live, gain=gain, low=gain - 0.02,

@@ -394,6 +394,17 @@ def test_a_report_comes_back_from_json_as_it_was():
     assert Report.from_json(data).to_json() == data
 
 
+def test_a_report_of_an_earlier_release_is_still_read():
+    old = {
+        "candidate": 2, "live": 1, "dataset": "d1", "baseline": "Majority", "latency_ms_p50": 1.0, "trust": "people",
+        "latency_ms_p99": 2.0, "notes": [], "verdicts": [],
+        "cells": [{"metric": "accuracy", "cohort": "all", "suite": "", "n": 9, "candidate": 0.5, "live": None,
+                   "baseline": 0.4, "gain": None, "low": None, "high": None, "higher_is_better": True}],
+    }  # fmt: skip
+    found = Report.from_json(old)
+    assert (found.cells[0].candidate, found.latency_ms_p99, found.evaluation) == (0.5, 2.0, None)
+
+
 def test_the_gate_sees_what_the_report_says():
     built = full()
     word = Word(approved=True, by="ann", at=NOW)

@@ -123,7 +123,7 @@ def test_a_head_that_is_known_is_no_longer_good_when_its_token_was_revoked(pets:
         assert [ask(sock, whole) for _ in range(3)] == [b"200"] * 3
         assert ask(sock, bare) == b"401", "no token is not the one that was let in before"
         with pets.database.begin() as conn:
-            tokens.revoke(conn, "ann", now=SystemClock().now(), by="test")
+            tokens.revoke(conn, "ann", now=SystemClock().now())
         until(lambda: ask(sock, whole) == b"401")
         assert ask(sock, whole) == b"401"
 

@@ -24,9 +24,22 @@ Reply = tuple[int, dict[bytes, bytes], bytes]
 
 @pytest.fixture
 def pets(place: Place) -> Place:
+    return with_a_version(place)
+
+
+def with_a_version(place: Place) -> Place:
     place.publish()
     place.route(stable=place.add(graph(1)))
     return place
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A gateway as it is by default, for all tests that leave it as they found it."""
+    place = with_a_version(Place(tmp_path_factory.mktemp("pets")))
+    with running(place) as started:
+        yield started
+    place.database.close()
 
 
 def post(body: bytes = BODY, path: str = "/v1/predict", headers: str = "") -> bytes:
@@ -112,8 +125,8 @@ def test_a_body_that_does_not_come_in_time_is_given_up(pets: Place, path: str) -
         assert re.search(r"(body|headers) did not come within 0\.\d s", str(problem["detail"]))
 
 
-def test_a_body_in_drips_that_is_quick_enough_is_answered(pets: Place) -> None:
-    with running(pets) as client, connected(client) as sock:
+def test_a_body_in_drips_that_is_quick_enough_is_answered(client: httpx.Client) -> None:
+    with connected(client) as sock:
         for at in range(0, len(post()), 7):
             sock.sendall(post()[at : at + 7])
         ((status, _, body),) = replies(sock, 1)
@@ -149,48 +162,45 @@ def test_a_caller_that_does_not_read_its_answers_is_dropped(pets: Place) -> None
 # --- too much
 
 
-def test_headers_without_end_are_refused(pets: Place) -> None:
-    with running(pets) as client:
-        for filler in (b"x: y\r\n" * 200, b"x: " + b"y" * 40_000, b"z" * 40_000):
-            with connected(client) as sock:
-                sock.sendall(b"POST /v1/predict HTTP/1.1\r\n")
-                with contextlib.suppress(OSError):
-                    for _ in range(20):
-                        sock.sendall(filler)
-                assert only(sock, 431)["title"] == "Headers too large"
+def test_headers_without_end_are_refused(client: httpx.Client) -> None:
+    for filler in (b"x: y\r\n" * 200, b"x: " + b"y" * 40_000, b"z" * 40_000):
+        with connected(client) as sock:
+            sock.sendall(b"POST /v1/predict HTTP/1.1\r\n")
+            with contextlib.suppress(OSError):
+                for _ in range(20):
+                    sock.sendall(filler)
+            assert only(sock, 431)["title"] == "Headers too large"
 
 
-def test_a_whole_head_that_is_too_long_is_refused_too(pets: Place) -> None:
-    with running(pets) as client:
-        for headers in (f"x: {'y' * 40_000}\r\n", "".join(f"x{i}: y\r\n" for i in range(150))):
-            with connected(client) as sock:
-                sock.sendall(post(headers=headers))
-                only(sock, 431)
-
-
-@pytest.mark.parametrize("path", ["/v1/predict", "/v1/feedback", "/v2/models/pets/infer"])
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(pets: Place, path: str) -> None:
-    with running(pets) as client:
-        for headers in (b"", b"expect: 100-continue\r\n"):
-            with connected(client) as sock:
-                head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {5 << 20}\r\n"
-                sock.sendall(head.encode() + headers + b"\r\n")
-                if not headers:
-                    assert "larger than 4194304 bytes" in str(only(sock, 413)["detail"])
-                else:
-                    assert replies(sock, 1)[0][0] == 413, "no 100 Continue before it"
+def test_a_whole_head_that_is_too_long_is_refused_too(client: httpx.Client) -> None:
+    for headers in (f"x: {'y' * 40_000}\r\n", "".join(f"x{i}: y\r\n" for i in range(150))):
+        with connected(client) as sock:
+            sock.sendall(post(headers=headers))
+            only(sock, 431)
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/feedback", "/v2/models/pets/infer"])
-def test_who_sends_a_large_body_all_the_same_still_reads_the_refusal(pets: Place, path: str) -> None:
-    with running(pets) as client, connected(client) as sock:
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(client: httpx.Client, path: str) -> None:
+    for headers in (b"", b"expect: 100-continue\r\n"):
+        with connected(client) as sock:
+            head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {5 << 20}\r\n"
+            sock.sendall(head.encode() + headers + b"\r\n")
+            if not headers:
+                assert "larger than 4194304 bytes" in str(only(sock, 413)["detail"])
+            else:
+                assert replies(sock, 1)[0][0] == 413, "no 100 Continue before it"
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/feedback", "/v2/models/pets/infer"])
+def test_who_sends_a_large_body_all_the_same_still_reads_the_refusal(client: httpx.Client, path: str) -> None:
+    with connected(client) as sock:
         sock.sendall(post(b" " * (5 << 20), path))
         assert replies(sock, 1)[0][0] == 413
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/pets/infer"])
-def test_chunks_without_end_are_refused(pets: Place, path: str) -> None:
-    with running(pets) as client, connected(client) as sock:
+def test_chunks_without_end_are_refused(client: httpx.Client, path: str) -> None:
+    with connected(client) as sock:
         sock.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode())
         with contextlib.suppress(OSError):
             for _ in range(6):
@@ -199,8 +209,8 @@ def test_chunks_without_end_are_refused(pets: Place, path: str) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"0\r\n" + b"x: " + b"y" * (40 << 20), b"1;" + b"x" * (40 << 20)])
-def test_trailers_and_chunk_extensions_without_end_are_refused(pets: Place, tail: bytes) -> None:
-    with running(pets) as client, connected(client) as sock:
+def test_trailers_and_chunk_extensions_without_end_are_refused(client: httpx.Client, tail: bytes) -> None:
+    with connected(client) as sock:
         sock.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
         with contextlib.suppress(OSError):
             sock.sendall(tail)
@@ -211,25 +221,23 @@ def test_trailers_and_chunk_extensions_without_end_are_refused(pets: Place, tail
 @pytest.mark.parametrize(
     "body", [b"[" * 100_000, b'{"inputs":' * 50_000, b'{"inputs": {"x": ' + b"[" * 5000 + b"]" * 5000]
 )
-def test_json_that_is_nested_too_deeply_is_malformed(pets: Place, body: bytes) -> None:
-    with running(pets) as client:
-        for path in ("/v1/predict", "/v1/feedback", "/v2/models/pets/infer"):
-            reply = client.post(path, content=body)
-            assert reply.status_code in (400, 422) and "detail" in reply.json()
+def test_json_that_is_nested_too_deeply_is_malformed(client: httpx.Client, body: bytes) -> None:
+    for path in ("/v1/predict", "/v1/feedback", "/v2/models/pets/infer"):
+        reply = client.post(path, content=body)
+        assert reply.status_code in (400, 422) and "detail" in reply.json()
 
 
 @pytest.mark.parametrize("shape", [[2**62, 4], [2**31, 2**31, 4], [10**9, 4], [-1, 4], [0, 4]])
-def test_a_tensor_that_says_it_is_huge_takes_no_memory(pets: Place, shape: list[int]) -> None:
+def test_a_tensor_that_says_it_is_huge_takes_no_memory(client: httpx.Client, shape: list[int]) -> None:
     x = {"name": "x", "datatype": "FP32", "shape": shape, "data": [0.5] * 4}
-    with running(pets) as client:
-        reply = client.post("/v2/models/pets/infer", json={"inputs": [x]})
-        assert reply.status_code in (400, 422), reply.text
+    reply = client.post("/v2/models/pets/infer", json={"inputs": [x]})
+    assert reply.status_code in (400, 422), reply.text
 
 
 # --- pipelining, and ends
 
 
-def test_pipelined_requests_are_answered_in_order(pets: Place) -> None:
+def test_pipelined_requests_are_answered_in_order(client: httpx.Client) -> None:
     asked = ["predict", "live", "predict", "bad", "feedback", "predict", "models", "infer"] * 5
     parts = {
         "predict": post(),
@@ -241,27 +249,27 @@ def test_pipelined_requests_are_answered_in_order(pets: Place) -> None:
     }
     marks = {"predict": b'"scores"', "live": b'"live"', "bad": b"inputs", "feedback": b"was not given by",
              "models": b'"route"', "infer": b"inputs"}  # fmt: skip
-    with running(pets) as client, connected(client) as sock:
+    with connected(client) as sock:
         sock.sendall(b"".join(parts[name] for name in asked))
         got = replies(sock, len(asked))
     assert [name for name, (_, _, body) in zip(asked, got, strict=True) if marks[name] not in body] == []
 
 
-def test_what_comes_after_a_good_request_is_no_reason_not_to_answer_it(pets: Place) -> None:
-    with running(pets) as client, connected(client) as sock:
+def test_what_comes_after_a_good_request_is_no_reason_not_to_answer_it(client: httpx.Client) -> None:
+    with connected(client) as sock:
         sock.sendall(post() + post() + b"\0\1garbage\r\n\r\n")
         assert [status for status, _, _ in replies(sock)] == [200, 200, 400]
 
 
-def test_requests_after_connection_close_are_not_answered(pets: Place) -> None:
-    with running(pets) as client, connected(client) as sock:
+def test_requests_after_connection_close_are_not_answered(client: httpx.Client) -> None:
+    with connected(client) as sock:
         sock.sendall(post() + post(headers="connection: close\r\n") + post())
         assert [status for status, _, _ in replies(sock)] == [200, 200]
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v2/health/live"])
-def test_a_caller_that_closed_its_half_is_answered(pets: Place, path: str) -> None:
-    with running(pets) as client, connected(client) as sock:
+def test_a_caller_that_closed_its_half_is_answered(client: httpx.Client, path: str) -> None:
+    with connected(client) as sock:
         request = post() if path == "/v1/predict" else b"GET /v2/health/live HTTP/1.1\r\n\r\n"
         sock.sendall(request * 3)
         sock.shutdown(socket.SHUT_WR)
@@ -280,15 +288,14 @@ def test_a_request_that_is_cut_off_leaves_nothing_behind(pets: Place) -> None:
     assert len(pets.rows()[0]) == 1
 
 
-def test_who_asks_for_another_protocol_is_answered_in_this_one(pets: Place) -> None:
-    with running(pets) as client:
-        for headers in ("connection: upgrade\r\nupgrade: websocket\r\n", "connection: upgrade\r\nupgrade: h2c\r\n"):
-            with connected(client) as sock:
-                sock.sendall(post(headers=headers) + post())
-                assert [status for status, _, _ in replies(sock, 2)] == [200, 200]
+def test_who_asks_for_another_protocol_is_answered_in_this_one(client: httpx.Client) -> None:
+    for headers in ("connection: upgrade\r\nupgrade: websocket\r\n", "connection: upgrade\r\nupgrade: h2c\r\n"):
         with connected(client) as sock:
-            sock.sendall(b"CONNECT example.com:80 HTTP/1.1\r\nhost: x\r\n\r\n")
-            only(sock, 400)
+            sock.sendall(post(headers=headers) + post())
+            assert [status for status, _, _ in replies(sock, 2)] == [200, 200]
+    with connected(client) as sock:
+        sock.sendall(b"CONNECT example.com:80 HTTP/1.1\r\nhost: x\r\n\r\n")
+        only(sock, 400)
 
 
 # --- too many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -16,11 +17,14 @@ from tidemill.serving.trace import child
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
-@pytest.fixture
-def pets(place: Place) -> Place:
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    place = Place(tmp_path_factory.mktemp("pets"))
     place.publish()
     place.route(stable=place.add(graph(1)))
-    return place
+    with running(place) as started:
+        yield started
+    place.database.close()
 
 
 def asked(client: httpx.Client, path: str, traceparent: str | None) -> httpx.Response:
@@ -33,13 +37,12 @@ def asked(client: httpx.Client, path: str, traceparent: str | None) -> httpx.Res
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/feedback", "/v1/models", "/nowhere"])
-def test_the_reply_names_the_trace_and_a_span_of_its_own(pets: Place, path: str) -> None:
-    with running(pets) as client:
-        told = [asked(client, path, f"00-{TRACE}-{PARENT}-01").headers["traceresponse"] for _ in range(3)]
-        found = [re.fullmatch(rf"00-{TRACE}-([0-9a-f]{{16}})-01", header) for header in told]
-        spans = {match[1] for match in found if match is not None}
-        assert len(spans) == 3 and PARENT not in spans
-        assert "traceresponse" not in asked(client, path, None).headers
+def test_the_reply_names_the_trace_and_a_span_of_its_own(client: httpx.Client, path: str) -> None:
+    told = [asked(client, path, f"00-{TRACE}-{PARENT}-01").headers["traceresponse"] for _ in range(3)]
+    found = [re.fullmatch(rf"00-{TRACE}-([0-9a-f]{{16}})-01", header) for header in told]
+    spans = {match[1] for match in found if match is not None}
+    assert len(spans) == 3 and PARENT not in spans
+    assert "traceresponse" not in asked(client, path, None).headers
 
 
 @pytest.mark.parametrize(
@@ -50,11 +53,10 @@ def test_the_reply_names_the_trace_and_a_span_of_its_own(pets: Place, path: str)
         "x" * 300,
     ],
 )  # fmt: skip
-def test_what_is_no_trace_is_ignored(pets: Place, header: str) -> None:
-    with running(pets) as client:
-        for path in ("/v1/predict", "/v1/models"):
-            reply = asked(client, path, header)
-            assert reply.status_code == 200 and "traceresponse" not in reply.headers
+def test_what_is_no_trace_is_ignored(client: httpx.Client, header: str) -> None:
+    for path in ("/v1/predict", "/v1/models"):
+        reply = asked(client, path, header)
+        assert reply.status_code == 200 and "traceresponse" not in reply.headers
 
 
 def test_a_newer_version_may_say_more() -> None:

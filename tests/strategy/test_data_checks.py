@@ -169,6 +169,24 @@ def test_equal_schemas_are_one_test_and_every_difference_makes_another():
     assert all(json.loads(json.dumps(DataChecks(s).to_json())) == DataChecks(s).to_json() for s in schemas)
 
 
+def test_what_changed_in_a_schema_is_told_by_column():
+    def told(old: Any, new: Any) -> list[str]:
+        return Strategy(offline=DataChecks(old)).diff(Strategy(offline=DataChecks(new)))
+
+    one = frame(x=pa.Column(pl.Float64, pa.Check.in_range(0, 1)), app=pa.Column(pl.String))
+    two = frame(x=pa.Column(pl.Float64, pa.Check.in_range(0, 2)), y=pa.Column(pl.String))
+    at = "offline.DataChecks.schema"
+    assert told(one, two) == [
+        f"{at}: removed column app", f"{at}: added column y",
+        f"{at}.x.checks: ('in_range(include_max=True, include_min=True, max_value=1, min_value=0)') -> "
+        "('in_range(include_max=True, include_min=True, max_value=2, min_value=0)')",
+    ]  # fmt: skip
+    assert told(one, one) == []
+    assert told(pa.DataFrameSchema(one.columns), pa.DataFrameSchema(one.columns, strict=True)) == [
+        f"{at}.strict: False -> True"
+    ]
+
+
 # --- a schema suggested from data
 
 RICH = {

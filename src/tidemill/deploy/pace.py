@@ -21,7 +21,7 @@ WORTH_S = 1.0  # of work: what another process must save to be worth its start
 MAX_PART_ROWS, MAX_PART_BYTES = 65_536, 32 << 20
 MAX_BATCH_ROWS, MAX_BATCH_BYTES = 8_192, 64 << 20
 _LONGEST_TRY_S, _BETTER = 0.2, 0.95
-_FIRST_ROWS, _STEP = 32, 4
+_FIRST_ROWS, _STEP = 8, 4
 _UNKNOWN_ROW_S = 1e-6
 
 

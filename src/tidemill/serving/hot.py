@@ -284,9 +284,7 @@ class HotProtocol(HttpToolsProtocol):
         return not any(name in _UNUSUAL for name, _ in self.headers)
 
     def _begin(self, target: Target) -> None:
-        keep_alive = (
-            not self._draining and self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        )
+        keep_alive = not self._draining and self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
         self.cycle = call = Call(self, target, keep_alive, ANYBODY)
         self._calls.append(call)
         given = dict(self.headers)
@@ -365,6 +363,7 @@ class HotProtocol(HttpToolsProtocol):
         if len(calls) == 1 and call.keep_alive and not (call.span or self.pipeline or self.flow.read_paused):
             calls.clear()
             call.response_complete = self._was_asked = True
+            call.body = b""  # an idle connection keeps its last call, which shall not keep what it brought
             self.server_state.total_requests += 1
             if not transport.is_closing():
                 transport.write(b"%b\r\n%b" % (head, body))
@@ -384,6 +383,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def _write(self, call: Call, head: bytes, body: bytes) -> None:
         call.response_complete = True
+        call.body = call.reply = b""
         self.server_state.total_requests += 1
         transport = self.transport
         if transport.is_closing() or self._lingering:
@@ -418,4 +418,3 @@ class HotProtocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
-

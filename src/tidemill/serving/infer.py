@@ -10,46 +10,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tidemill.errors import InvalidRequest, Malformed
+from tidemill.errors import InvalidRequest
 from tidemill.schema import Parsed, Schema, Text, Value
+from tidemill.serving.infer_body import Output, decode_body
 from tidemill.serving.protocol import MAX_NAME_CHARS, Answer, PredictRequest, Problem, encode
 from tidemill.serving.tensors import FlatWire, InvalidTensor, Slot, Wire, packed, slot
 
 OUTPUTS = ("scores", "decision", "abstained", "request_id", "version")
 """What a reply has, unless the request names some of it."""
-_HINT = 'send {"inputs": [{"name": ..., "datatype": ..., "shape": [...], "data": [...]}, ...]}'
 _NAMED = ("unit", "subject")
-
-T = TypeVar("T", bound=Wire)
-
-
-class _OutputParameters(Struct, gc=False):
-    binary_data: bool | None = None
-    classification: Any = UNSET
-    shared_memory_region: Any = UNSET
-
-
-class _Output(Struct, gc=False):
-    name: str
-    parameters: _OutputParameters | UnsetType = UNSET
-
-
-class _Parameters(Struct, gc=False):
-    unit: str | None = None
-    subject: str | None = None
-    binary_data_output: bool = False
-
-
-class _Body(Struct, Generic[T], gc=False):
-    inputs: list[T]
-    id: str | UnsetType = UNSET
-    parameters: _Parameters | UnsetType = UNSET
-    outputs: list[_Output] | UnsetType = UNSET
 
 
 class InferRequest(Struct, gc=False):
@@ -83,8 +57,6 @@ class InferProblem(Problem, kw_only=True):
 
 _UNREAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError, struct.error, InvalidRequest)
 """What is raised by bytes that are not as expected."""
-_quick = msgspec.json.Decoder(_Body[FlatWire]).decode
-_lenient = msgspec.json.Decoder(_Body[Wire]).decode
 _name = Text(MAX_NAME_CHARS)
 
 
@@ -110,10 +82,7 @@ class InferForm:
             Malformed: it is not JSON, or not the envelope.
             InvalidTensor: a tensor is missing, unknown, or not as declared; the message names the input and the row.
         """
-        if header_length is None:
-            asked: _Body[Any] = _decoded(body)
-        else:
-            asked = _decoded_with_bytes(body, header_length)
+        asked = decode_body(body, header_length)
         request = self.request(asked.inputs)
         if asked.id is not UNSET:
             request.id = asked.id
@@ -305,56 +274,6 @@ def _one_row(model: str, num_scores: int, decision: str) -> Callable[[Answer, st
     return one
 
 
-def _decoded(head: bytes) -> _Body[Any]:
-    try:
-        return _quick(head)
-    except msgspec.ValidationError:
-        pass  # nested data, or an error that is told below
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise _malformed(error) from None
-    try:
-        return _lenient(head)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise _malformed(error) from None
-
-
-def _malformed(error: Exception) -> Malformed:
-    if isinstance(error, RecursionError):
-        return Malformed("the body is nested too deeply.", _HINT)
-    what = "not as expected" if isinstance(error, msgspec.ValidationError) else "not JSON"
-    return Malformed(f"the body is {what}: {error}.", _HINT)
-
-
-def _decoded_with_bytes(body: bytes, header_length: int) -> _Body[Any]:
-    if not 0 < header_length <= len(body):
-        raise Malformed(
-            f"Inference-Header-Content-Length is {header_length} of a body of {len(body)} bytes.",
-            "send the length of the JSON in front of the binary tensors",
-        )
-    asked = _decoded(body[:header_length])
-    _give_bytes(asked.inputs, memoryview(body)[header_length:])
-    return asked
-
-
-def _give_bytes(tensors: Sequence[Wire], tail: memoryview) -> None:
-    """Give each tensor that has its bytes behind the JSON those bytes."""
-    at = 0
-    for tensor in tensors:
-        size = UNSET if tensor.parameters is UNSET else tensor.parameters.binary_data_size
-        if size is UNSET:
-            continue
-        if not 0 <= size <= len(tail) - at or tensor.data is not UNSET:
-            raise InvalidTensor(
-                f"input {tensor.name[:60]!r} has binary_data_size {size}, with {len(tail) - at} bytes left.",
-                "send that many bytes behind the JSON, in the order of the inputs, and no data beside",
-                tensor.name[:60],
-            )
-        tensor.data = tail[at : at + size]
-        at += size
-    if at != len(tail):
-        raise Malformed(f"{len(tail) - at} bytes behind the JSON belong to no input.", "give each its binary_data_size")
-
-
 def told(request: InferRequest, *, unit: str | None, subject: str | None) -> None:
     """Take over what the parameters say for all rows; what an input says of each row goes before.
 
@@ -379,7 +298,7 @@ def _checked(names: Sequence[str] | None, field: str) -> Sequence[str] | None:
     return names
 
 
-def _requested(outputs: Sequence[_Output], *, binary: bool) -> list[tuple[str, bool]]:
+def _requested(outputs: Sequence[Output], *, binary: bool) -> list[tuple[str, bool]]:
     asked = []
     for output in outputs:
         if output.name not in OUTPUTS:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidemill.errors import ProjectError
-from tidemill.fingerprint import callable_json, source_hash
+from tidemill.fingerprint import callable_json, digest, source_hash
 from tidemill.records import Json
 
 _OF_COLUMN = ("nullable", "unique", "required", "regex", "coerce", "default")
-_OF_CHECK = ("name", "element_wise", "ignore_na", "raise_warning", "n_failure_cases", "native")
+_OF_CHECK = {"element_wise": False, "ignore_na": True, "raise_warning": False, "n_failure_cases": None}
 _OF_FRAME = ("name", "strict", "ordered", "unique", "coerce")
 _DEEPEST = 4
 
@@ -59,11 +59,14 @@ def _column(column: Any) -> Json:
     return {"dtype": str(column.dtype), **_plain(column, _OF_COLUMN), "checks": checks}
 
 
-def _check(check: Any) -> Json:
-    numbers = {name: _value(value) for name, value in (check.statistics or {}).items()}
+def _check(check: Any) -> str:
+    """Return a check as one text: `in_range(max_value=1, min_value=0)`; a user's function is known by a hash."""
+    given = {name: _value(value) for name, value in (check.statistics or {}).items()}
+    given |= {name: value for name, usual in _OF_CHECK.items() if (value := _value(getattr(check, name))) != usual}
     function = check._check_fn  # its public name is what pandera calls it, which every lambda shares
     own = type(function).__module__.startswith("pandera")
-    return {**_plain(check, _OF_CHECK), "numbers": numbers, **({} if own else {"function": _function(function)})}
+    text = f"{check.name}({', '.join(f'{name}={given[name]}' for name in sorted(given))})"
+    return text if own else f"{text} {digest(_function(function))}"
 
 
 def _function(function: Callable[..., Any], depth: int = 0) -> Json:

@@ -27,6 +27,8 @@ def _changes(path: str, old: Json, new: Json, *, duration: bool = False) -> Iter
         yield from _changed_params(f"{path}.{old['member']}", old, new)
     elif (lists := _as_lists(old, new)) is not None:
         yield from _changed_members(path, *lists)
+    elif _is_table(old) and _is_table(new):
+        yield from _changed_table(path, old, new)
     else:
         yield f"{path}: {_shown(old, duration=duration)} -> {_shown(new, duration=duration)}"
 
@@ -36,6 +38,18 @@ def _changed_params(path: str, old: Json, new: Json) -> Iterator[str]:
     for name in dict.fromkeys([*old["params"], *new["params"]]):
         there = old["params"].get(name), new["params"].get(name)
         yield from _changes(f"{path}.{name}", *there, duration=name in durations)
+
+
+def _changed_table(path: str, old: Json, new: Json) -> Iterator[str]:
+    """Compare schemas of data, column by column."""
+    before, after = old["columns"], new["columns"]
+    yield from (f"{path}: removed column {name}" for name in before if name not in after)
+    yield from (f"{path}: added column {name}" for name in after if name not in before)
+    for name in (name for name in after if name in before):
+        for key in dict.fromkeys([*before[name], *after[name]]):
+            yield from _changes(f"{path}.{name}.{key}", before[name].get(key), after[name].get(key))
+    for key in (key for key in dict.fromkeys([*old, *new]) if key != "columns"):
+        yield from _changes(f"{path}.{key}", old.get(key), new.get(key))
 
 
 def _changed_members(path: str, old: Sequence[Json], new: Sequence[Json]) -> Iterator[str]:
@@ -75,6 +89,10 @@ def _as_lists(old: Json, new: Json) -> tuple[list[Json], list[Json]] | None:
 
 def _is_member(value: Json) -> bool:
     return isinstance(value, dict) and "member" in value
+
+
+def _is_table(value: Json) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("columns"), dict)
 
 
 def _is_list(value: Json) -> bool:

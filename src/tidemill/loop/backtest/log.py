@@ -9,6 +9,7 @@ from datetime import datetime
 import polars as pl
 
 from tidemill.clock import from_micros
+from tidemill.clock import from_micros
 from tidemill.stores.columns import own_types
 from tidemill.stores.log import Log
 
@@ -35,6 +36,11 @@ class MemoryLog(Log):
         """Return when the newest prediction was received."""
         newest = max((last for _, last, _ in self._frames["predictions"]), default=None)
         return None if newest is None else from_micros(newest)
+
+    def last_at(self, project: str) -> datetime | None:
+        """Return when the newest prediction was received."""
+        lasts = [last for _, last, _ in self._frames["predictions"]]
+        return from_micros(max(lasts)) if lasts else None
 
     def _read(
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,

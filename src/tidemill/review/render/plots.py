@@ -55,7 +55,7 @@ def forest(cells: Sequence[Cell]) -> Markup | None:
     title = "Gain over the live version by cohort" if gains else "Value by cohort, with its interval"
     drawn = [_row(row, _TOP + (at + 0.5) * _ROW, scale, sign=bool(gains)) for at, row in enumerate(rows)]
     zero = [line(scale(0), _TOP, scale(0), height - _FOOT, class_="zero")] if gains else []
-    under = "worse <- gain -> better" if gains else cells[0].metric
+    under = "worse \N{LEFTWARDS ARROW} gain \N{RIGHTWARDS ARROW} better" if gains else cells[0].metric
     axis = _axis(scale, height, under, sign=bool(gains))
     return picture(title, *axis, *zero, *drawn, width=_WIDTH, height=height)
 
@@ -162,10 +162,10 @@ def _calibration(found: Calibration | None) -> Markup | None:
         for b in found.bins
     ]  # fmt: skip
     ideal = line(across(0), up(0), across(1), up(1), class_="zero")
-    under = text((left + size) / 2, size - 6, "how sure it says it is", anchor="middle", class_="tick")
-    return picture(
-        "How often it is right, by how sure it says it is", *grid, ideal, *marks, *dots, under, width=size, height=size
-    )
+    told = [text((left + size) / 2, size - 6, "how sure it says it is", anchor="middle", class_="tick")]
+    told += [text(left + 6, up(1) + 14, "how often it is right", class_="tick")]
+    title = "How often it is right, by how sure it says it is"
+    return picture(title, *grid, ideal, *marks, *told, *dots, width=size, height=size)
 
 
 def _baselines(report: Report) -> Markup | None:
