@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from backtests import HOUR, PROJECT, START, USUAL, recorded, stream, with_strate
 import tidemill as tm
 from tidemill.errors import BacktestError, ProjectError
 from tidemill.loop.backtest.memo import Memo
-from tidemill.loop.backtest.pool import Task, Work, run_here
 from tidemill.loop.backtest.run import Run, Setting, replay
 from tidemill.loop.backtest.stream import Stream
 from tidemill.strategy.strategy import FAMILIES
 
-STEP = timedelta(hours=6)
-TABLE = recorded()
-CHANGES_AT = 560
+STEP = timedelta(hours=4)
+TABLE = recorded(500)
+CHANGES_AT = 420
 NOWS_BEFORE = START + CHANGES_AT * timedelta(minutes=6)
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -33,8 +31,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     },
     "curate: by value": {"curate": tm.curate.Stratified(1.0, by="app")},
     "curate: what feedback contradicts": {"curate": tm.curate.FeedbackDriven(0.5) + tm.curate.Random(0.5)},
-    "label: people": {"label": tm.label.Queue(daily_budget=100, horizon="1d")},
-    "label: both": {"label": tm.label.Queue(daily_budget=60, horizon="1d") | tm.label.Feedback(horizon="2h")},
+    "label: people": {"label": tm.label.Queue(daily_budget=200, horizon="1d")},
+    "label: both": {"label": tm.label.Queue(daily_budget=150, horizon="1d") | tm.label.Feedback(horizon="2h")},
     "trigger: time": {"trigger": tm.trigger.Every("15h")},
     "trigger: worse": {"trigger": tm.trigger.Degraded("accuracy", drop=0.05, reference=60)},
     "trigger: composed": {"trigger": (tm.trigger.Amount(50) & tm.trigger.Every("7h")).at_most("14h")},
@@ -58,7 +56,7 @@ def changed_after(table: pl.DataFrame, row: int) -> pl.DataFrame:
 
 def played(strategy: tm.Strategy, table: pl.DataFrame = TABLE, *, seed: int | None = 0, **given: Any) -> Run:
     known = stream(table)
-    start = int(known.received_at[150])
+    start = int(known.received_at[120])
     setting = Setting(**{"start": start, "step": STEP, "label_delay": HOUR, **given})
     return replay(strategy, "it", Memo(known, PROJECT), setting, seed=seed, metric=PROJECT.metrics[0])
 
@@ -68,7 +66,7 @@ def test_nothing_looks_ahead(name: str) -> None:
     strategy = with_strategy(**STRATEGIES[name])
     as_it_was, otherwise = played(strategy), played(strategy, changed_after(TABLE, CHANGES_AT))
     before = [w for w in as_it_was.windows if w["end"] < NOWS_BEFORE.timestamp() * 1e6]
-    assert len(before) > 5
+    assert len(before) > 4
     assert _without_cost(before) == _without_cost(otherwise.windows[: len(before)])
     assert _events_until(as_it_was, before[-1]["end"]) == _events_until(otherwise, before[-1]["end"])
     same = CHANGES_AT - as_it_was.first
@@ -93,9 +91,13 @@ def _events_until(run: Run, until: int) -> list[Any]:
 
 
 def test_labels_teach_nobody_before_they_arrive() -> None:
-    soon, late = (played(with_strategy(label=_feedback("3d")), label_delay=delay) for delay in (HOUR, 2 * 24 * HOUR))
-    first_retrained = [next(w["start"] for w in run.windows if w["retrainings"]) for run in (soon, late)]
-    assert first_retrained[1] - first_retrained[0] >= 1.5 * 24 * 3600 * 1e6
+    strategy = with_strategy(label=_feedback("12h"), trigger=tm.trigger.Amount(1))
+    soon, late = (played(strategy, label_delay=delay) for delay in (HOUR, 12 * HOUR))
+    known = [np.cumsum([window["labels"] for window in run.windows]) for run in (soon, late)]
+    assert known[0][0] == 0 and known[1][0] == 0  # feedback counts once it has matured
+    answered = np.cumsum([window["rows"] for window in soon.windows])
+    for labels in known:
+        assert (labels[3:] <= answered[:-3]).all()
 
 
 def _feedback(horizon: str) -> tm.label.Feedback:
@@ -113,21 +115,20 @@ def test_people_answer_no_more_than_they_have_time_for() -> None:
 
 def test_a_budget_for_the_day_is_one_for_each_day_of_a_long_step() -> None:
     asks = with_strategy(label=tm.label.Queue(daily_budget=24, horizon="1d"), trigger=tm.trigger.Manual())
-    labels = {step: played(asks, step=step, label_delay=timedelta(0)).facts["labels"] for step in (STEP, 6 * STEP)}
-    assert labels[STEP] == pytest.approx(24 * 650 / 240, abs=30)
-    assert labels[6 * STEP] == pytest.approx(labels[STEP], abs=30)
+    labels = [played(asks, step=step, label_delay=timedelta(0)).facts["labels"] for step in (STEP, 19 * HOUR)]
+    assert labels == pytest.approx([24 * 380 / 240] * 2, abs=12)
 
 
 def test_what_users_got_is_judged_by_the_truth_whatever_people_say() -> None:
     honest, mistaken = (played(with_strategy(trigger=tm.trigger.Manual()), label_noise=noise) for noise in (0.0, 0.4))
     np.testing.assert_array_equal(honest.quality, mistaken.quality)
-    noisy = played(USUAL, label_noise=0.4)
-    assert noisy.facts["quality"] < played(USUAL).facts["quality"]
+    noisy, told = (played(tm.presets.every_window(), label_noise=noise, label_delay=timedelta(0)) for noise in (0.4, 0))
+    assert noisy.facts["quality"] < told.facts["quality"]
 
 
 def test_a_strategy_that_retrains_serves_users_better_when_the_meaning_turns() -> None:
     result = tm.backtest(
-        PROJECT, stream(TABLE), strategies={"never": tm.presets.never(), "always": tm.presets.every_window()},
+        PROJECT, stream(TABLE), strategies={"never": tm.presets.never(), "always": tm.presets.sliding_window("10h")},
         start=0.2, step=STEP, jobs=1,
     )  # fmt: skip
     assert result.compare("never", "always").verdict == "better"
@@ -135,7 +136,7 @@ def test_a_strategy_that_retrains_serves_users_better_when_the_meaning_turns() -
     assert result.compare("never", "never").verdict == "inconclusive"
     quality = dict(result.summary.select("strategy", "accuracy").iter_rows())
     right = result.summary.filter(pl.col("strategy") == "never")
-    assert quality["always"] > 0.9 and quality["never"] < 0.8
+    assert quality["always"] > 0.85 and quality["never"] < 0.75
     assert right["retrainings"].item() == 0
     assert right["regret"].item() > 0.1
 
@@ -155,7 +156,7 @@ def test_runs_of_a_seed_share_trainings_and_give_what_they_give_alone() -> None:
         for name in ("everything", "amount", "every window")
     }
     shared, alone = (
-        tm.backtest(PROJECT, stream(TABLE), strategies=strategies, step=STEP, seeds=2, jobs=1, memoise=memoise)
+        tm.backtest(PROJECT, stream(TABLE), strategies=strategies, step=2 * STEP, seeds=2, jobs=1, memoise=memoise)
         for memoise in (True, False)
     )
     for a, b in zip(shared.runs, alone.runs, strict=True):
@@ -167,15 +168,11 @@ def test_runs_of_a_seed_share_trainings_and_give_what_they_give_alone() -> None:
 def test_processes_give_what_one_process_gives() -> None:
     strategies = {"own": USUAL, "never": tm.presets.never()}
     here, apart = (
-        tm.backtest(_Travels.project, stream(TABLE), strategies=strategies, step=2 * STEP, jobs=jobs) for jobs in (1, 2)
+        tm.backtest(PROJECT, stream(TABLE), strategies=strategies, step=4 * STEP, jobs=jobs) for jobs in (1, 2)
     )
     for a, b in zip(here.runs, apart.runs, strict=True):
         np.testing.assert_array_equal(a.quality, b.quality)
         assert a.events == b.events
-
-
-class _Travels:
-    project = PROJECT
 
 
 def test_a_backtest_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -265,20 +262,9 @@ def test_a_column_that_is_missing_or_does_not_fit_is_named() -> None:
 
 
 def test_a_step_that_fails_is_told_at_once() -> None:
-    project = replace(PROJECT, projections={"broken": _broken})
-    strategy = with_strategy(curate=tm.curate.Stratified(1.0, by="broken"))
-    work = Work(
-        project=project,
-        setting=Setting(start=int(stream(TABLE).received_at[150]), step=STEP),
-        metric=PROJECT.metrics[0],
-    )
-    task = Task(key="", name="it", strategy=strategy, seed=0, hindsight=False)
-    with pytest.raises(BacktestError, match=r"step curate failed.*no such thing"):
-        run_here(work, stream(TABLE, project), [task], done=lambda *_: None, tell=lambda *_: None)
-
-
-def _broken(example: Any) -> str:
-    raise ValueError("no such thing")
+    strategy = with_strategy(curate=tm.curate.Stratified(1.0, by="nothing"))
+    with pytest.raises(BacktestError, match=r"step curate failed.*nothing"):
+        tm.backtest(PROJECT, stream(TABLE), strategies=[strategy], step=STEP, jobs=1)
 
 
 def test_rows_of_one_time_keep_their_order() -> None:

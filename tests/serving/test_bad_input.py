@@ -189,6 +189,7 @@ def test_a_wrong_path_or_method_is_told_what_there_is(client, method, path, stat
 
 def test_refusals_are_counted_by_status(client):
     client.post("/v1/predict", json=changed(age="30"))
+    client.post("/v1/predict", content=b"cars")
     page = client.get("/metrics").text
     assert 'tidemill_requests_total{project="pets",status="422",version="none"}' in page
     assert 'tidemill_requests_total{project="",status="400",version="none"}' in page

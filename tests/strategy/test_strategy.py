@@ -52,7 +52,7 @@ def test_the_json_is_plain_and_holds_every_stage():
     data = rich().to_json()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert list(data) == [
-        "log", "curate", "label", "trigger", "dataset", "offline", "online",
+        "log", "curate", "label", "trigger", "dataset", "offline", "online", "adapt",
         "curate_every", "train_timeout", "start_from", "test_trust",
     ]  # fmt: skip
     assert [member["member"] for member in data["offline"]] == ["NoWorse", "Latency"]
@@ -178,7 +178,8 @@ def test_versions_written_by_another_program_still_compare():
 def test_the_text_has_one_line_for_each_stage():
     lines = str(rich()).splitlines()
     assert lines[1].split() == ["curate", "Uncertain(0.6)", "+", "Random(0.2)"]
-    assert lines[7].split() == ["curate_every", "10m"]
+    assert lines[7].split() == ["adapt", "Never()"]
+    assert lines[8].split() == ["curate_every", "10m"]
 
 
 def test_editing_the_code_of_a_users_own_member_makes_another_strategy(tmp_path, monkeypatch):

@@ -15,13 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from tidemill.clock import Clock
 from tidemill.deploy.crew import Crew
 from tidemill.deploy.hands import Beside, Hand, Here
-from tidemill.deploy.making import load_for, made_schema, part_file, refused_file, refused_schema
+from tidemill.deploy.making import load_for
 from tidemill.deploy.order import PROGRESS, Order, Progress, check_unchanged, kept, read_progress
 from tidemill.deploy.pace import Pace, find_pace, num_jobs
 from tidemill.deploy.task import Task
@@ -36,6 +33,7 @@ from tidemill.stores import sinks
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.home import Home
+from tidemill.stores.outputs import Layout, PartFiles
 from tidemill.stores.places import file_place
 from tidemill.stores.sources import Source, open_source
 from tidemill.stores.spool import spool, table_identity
@@ -140,6 +138,7 @@ class _Job:
     def __init__(self, order: Order, task: Task, clock: Clock, tell: Tell) -> None:
         self._order, self._task, self._clock, self._tell = order, task, clock, tell
         self._workdir = Path(task.workdir)
+        self._files = PartFiles(self._workdir)
         self._schema = Schema.from_json(task.schema)
         self._begun = self._told = time.monotonic()
         self._sent = 0
@@ -169,7 +168,9 @@ class _Job:
                 )
                 progress.write(self._workdir)
             self._task.batch_rows = progress.batch_rows
-            return self._make(source, progress, pace, loaded, head.select(self._task.keep).schema)
+            top_k = Policy.from_json(self._task.policy).top > 1
+            layout = Layout.of(head, self._task.keep, self._schema.output, top_k=top_k)
+            return self._make(source, progress, pace, loaded, layout)
         finally:
             loaded.close()
 
@@ -214,22 +215,16 @@ class _Job:
             return sinks.is_written(order.to, progress.inode)
         if progress.inode is None:
             return False
-        times = [
-            pc.min_max(self._read(path).column("predicted_at")).as_py()
-            for path in self._parts()
-            if len(self._read(path))
-        ]
-        if not times:
+        span = self._files.span()
+        if span is None:
             return False
-        first, last = min(t["min"] for t in times), max(t["max"] for t in times)
-        num_rows = sum(len(self._read(path)) for path in self._parts())
-        return sinks.holds(order.to, self._read(self._parts()[0]).schema, num_rows=num_rows, first=first, last=last)
+        fields, (num_rows, _) = next(self._files.made()).schema, self._files.counts()
+        return sinks.holds(order.to, fields, num_rows=num_rows, first=span[0], last=span[1])
 
     def _ended(self, progress: Progress) -> Done:
         """Note that the output is there, before anything that shows it is deleted."""
         if progress.ended is None:
-            num_rows = sum(len(self._read(path)) for path in self._parts())
-            num_refused = sum(len(self._read(path)) for path in self._workdir.glob("refused-*.arrow"))
+            num_rows, num_refused = self._files.counts()
             done = replace(self._done, fraction=1.0, left_s=0.0, num_rows=num_rows, num_refused=num_refused)
             progress.ended = done.to_json()
             progress.write(self._workdir)
@@ -240,9 +235,7 @@ class _Job:
         for place in (self._order.to, self._order.refused_to):
             if place.kind != "sql":
                 sinks.sweep(place)
-        for pattern in ("*.part", "given-*.arrow"):
-            for left in self._workdir.glob(pattern):
-                left.unlink()
+        self._files.sweep()
 
     def _source(self) -> Source:
         order = self._order
@@ -253,22 +246,15 @@ class _Job:
             spool(order.source, copy, self._schema)
         return open_source(file_place(copy))
 
-    def _parts(self) -> list[Path]:
-        return sorted(self._workdir.glob("part-*.arrow"))
-
-    def _read(self, path: Path) -> pa.Table:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
     # ---- work
 
-    def _make(self, source: Source, progress: Progress, pace: Pace, loaded: Loaded, fields: pa.Schema) -> Done:
-        done = {int(path.stem.partition("-")[2]) for path in self._parts()}
-        self._count_before(done)
+    def _make(self, source: Source, progress: Progress, pace: Pace, loaded: Loaded, layout: Layout) -> Done:
+        done = self._files.done()
+        self._count_before()
         jobs = self._order.jobs or num_jobs(source, pace, done=self._done.num_before)
         self._done = replace(self._done, jobs=jobs)
-        made = made_schema(fields, self._schema, Policy.from_json(self._task.policy))
         with ExitStack() as stack:
-            deliver = _Delivery(self._order, self._workdir, made, refused_schema(fields), progress, stack)
+            deliver = _Delivery(self._order, self._workdir, layout, progress, stack)
             crew = Crew(self._hands(jobs, loaded), partial(self._told_of, source))
             try:
                 for part in source.parts(self._columns, progress.part_rows, done):
@@ -297,10 +283,8 @@ class _Job:
             return [first, *[partial(Here, self._task, self._clock) for _ in range(jobs - 1)]]
         return [partial(Beside, self._task) for _ in range(jobs)]
 
-    def _count_before(self, done: set[int]) -> None:
-        num_rows = sum(len(self._read(path)) for path in self._parts())
-        refused = [refused_file(self._workdir, number) for number in done]
-        num_refused = sum(len(self._read(path)) for path in refused if path.exists())
+    def _count_before(self) -> None:
+        num_rows, num_refused = self._files.counts()
         self._done = replace(self._done, num_rows=num_rows, num_refused=num_refused, num_before=num_rows + num_refused)
 
     def _count(self, crew: Crew) -> None:
@@ -328,22 +312,22 @@ class _Job:
 class _Delivery:
     """Puts the output together: a file while parts are made, a table in one transaction at the end."""
 
-    def __init__(
-        self, order: Order, workdir: Path, made: pa.Schema, refused: pa.Schema, progress: Progress, stack: ExitStack
-    ) -> None:
-        self._order, self._workdir, self._made, self._refused = order, workdir, made, refused
-        self._progress, self._stack, self._next = progress, stack, 0
+    def __init__(self, order: Order, workdir: Path, layout: Layout, progress: Progress, stack: ExitStack) -> None:
+        self._order, self._workdir, self._layout = order, workdir, layout
+        self._files, self._progress = PartFiles(workdir), progress
+        self._stack, self._next = stack, 0
         self._sink: sinks.FileSink | None = None
         if order.to.kind != "sql":
-            self._sink = stack.enter_context(sinks.file_sink(order.to, made))
+            self._sink = stack.enter_context(sinks.file_sink(order.to, layout.made))
             progress.inode = self._sink.inode
             progress.write(workdir)
 
     def ready(self) -> None:
         """Write the parts whose turn it is."""
-        while self._sink is not None and (path := part_file(self._workdir, self._next)).exists():
-            self._sink.add(_table(path))
-            self._next += 1
+        if self._sink is not None:
+            for table in self._files.made(self._next):
+                self._sink.add(table)
+                self._next += 1
 
     def finish(self) -> None:
         """Write the rest. Refused rows come first: who sees the output finds them."""
@@ -354,21 +338,16 @@ class _Delivery:
             return
         self._progress.inode = 0  # from here on the table may be ours
         self._progress.write(self._workdir)
-        parts = (_table(path) for path in sorted(self._workdir.glob("part-*.arrow")))
-        sinks.write_table(self._order.to, self._made, parts, replace=self._order.replace)
+        sinks.write_table(self._order.to, self._layout.made, self._files.made(), replace=self._order.replace)
 
     def _finish_refused(self) -> None:
-        place, files = self._order.refused_to, sorted(self._workdir.glob("refused-*.arrow"))
-        if not files:
+        place, tables = self._order.refused_to, self._files.refused()
+        if not tables:
             if self._order.replace and sinks.exists(place):
                 sinks.remove(place)  # those of an earlier output
         elif place.kind == "sql":
-            sinks.write_table(place, self._refused, map(_table, files), replace=True)
+            sinks.write_table(place, self._layout.refused, tables, replace=True)
         else:
-            with sinks.file_sink(place, self._refused) as sink:
-                for path in files:
-                    sink.add(_table(path))
-
-
-def _table(path: Path) -> pa.Table:
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            with sinks.file_sink(place, self._layout.refused) as sink:
+                for table in tables:
+                    sink.add(table)

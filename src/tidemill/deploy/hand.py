@@ -7,13 +7,15 @@ import select
 import socket
 import sys
 import threading
+from pathlib import Path
 
 import msgspec
 
 from tidemill.clock import SystemClock
-from tidemill.deploy.hands import Here, said, take
+from tidemill.deploy.hands import Here, said
 from tidemill.deploy.task import Task
 from tidemill.runtime.wire import receive, send
+from tidemill.stores.outputs import PartFiles
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +23,7 @@ def main(argv: list[str]) -> int:
     sock = socket.socket(fileno=int(argv[0]))
     threading.Thread(target=_leave_when_alone, args=(sock,), daemon=True).start()
     task = msgspec.convert(receive(sock)["task"], Task)
-    hand: Here | None = None
+    files, hand = PartFiles(Path(task.workdir)), None
     while True:
         try:
             message = receive(sock)
@@ -29,7 +31,7 @@ def main(argv: list[str]) -> int:
             return 0
         try:
             hand = hand or Here(task, SystemClock())
-            answer = hand.make(take(message))
+            answer = hand.make(files.take(message["number"], message["lost"]))
         except Exception as error:
             answer = said(error)
         send(sock, answer)

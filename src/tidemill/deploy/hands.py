@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import pyarrow as pa
 
 from tidemill import errors
 from tidemill.clock import Clock
@@ -21,10 +20,10 @@ from tidemill.errors import ModelError, TidemillError
 from tidemill.records import Json
 from tidemill.runtime.load import Loaded
 from tidemill.runtime.wire import receive, send
-from tidemill.stores.parts import Lost, Part
+from tidemill.stores.outputs import PartFiles
+from tidemill.stores.parts import Part
 
 _TRIES = 3
-_ROWS = "\0row"
 
 
 class Hand(Protocol):
@@ -55,7 +54,7 @@ class Beside:
     """Makes parts in a process of its own; one that dies is replaced, and its part made again, three times in all."""
 
     def __init__(self, task: Task) -> None:
-        self._task = task
+        self._task, self._files, self._closed = task, PartFiles(Path(task.workdir)), False
         self._spawn()
 
     def make(self, part: Part) -> Json:
@@ -65,12 +64,15 @@ class Beside:
             TidemillError: what the process said.
             ModelError: it died again and again.
         """
-        path = give(Path(self._task.workdir), part)
+        path = self._files.give(part)
         try:
+            status = 0
             for _ in range(_TRIES):
                 with contextlib.suppress(OSError, EOFError):
-                    send(self._sock, {"number": part.number, "path": str(path), "lost": [list(o) for o in part.lost]})
+                    send(self._sock, {"number": part.number, "lost": [list(one) for one in part.lost]})
                     return _answer(receive(self._sock))
+                if self._closed:
+                    break
                 status = self._end()
                 self._spawn()
         finally:
@@ -83,6 +85,7 @@ class Beside:
 
     def close(self) -> None:
         """End the process."""
+        self._closed = True
         self._end()
 
     def _spawn(self) -> None:
@@ -104,27 +107,6 @@ class Beside:
         status = self._process.wait()
         self._sock.close()
         return status
-
-
-def give(workdir: Path, part: Part) -> Path:
-    """Write a part where another process maps it into its memory; it need not survive anything."""
-    path = workdir / f"given-{part.number:08}.arrow"
-    table = part.table.append_column(_ROWS, pa.array(part.rows))
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-    return path
-
-
-def take(message: dict[str, Any]) -> Part:
-    """Read what `give` wrote."""
-    table = pa.ipc.open_file(pa.memory_map(message["path"])).read_all()
-    rows = table.column(_ROWS).to_numpy()
-    return Part(
-        number=message["number"],
-        table=table.drop_columns([_ROWS]),
-        rows=rows,
-        lost=[Lost(row, reason) for row, reason in message["lost"]],
-    )
 
 
 def said(error: Exception) -> Json:

@@ -14,12 +14,11 @@ import msgspec
 from tidemill.errors import Conflict, ProjectError, StoreError
 from tidemill.records import Json
 from tidemill.stores.folders import whole_file
+from tidemill.stores.outputs import MADE
 from tidemill.stores.places import Place
 
 OnBadRow = Literal["refuse", "skip"]
 PROGRESS = "progress.json"
-MADE = ("decision", "abstained", "scores", "version", "predicted_at", "policy_version")
-"""The columns that a prediction adds; `top_k` comes with a policy that tells more than one class."""
 
 
 @dataclass(frozen=True, kw_only=True)

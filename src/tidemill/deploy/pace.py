@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from tidemill.deploy.order import num_cores
 from tidemill.deploy.task import Task
 from tidemill.runtime.load import Loaded
 from tidemill.schema import Columns, Schema
 from tidemill.stores.checked import check_table
+from tidemill.stores.parts import Table
 from tidemill.stores.sources import Source
 
 PART_S = 0.5  # of work: short enough for hands to end together, long enough not to wait for the disk
@@ -35,7 +35,7 @@ class Pace:
     row_bytes: float
 
 
-def find_pace(loaded: Loaded, schema: Schema, head: pa.Table, task: Task) -> Pace:
+def find_pace(loaded: Loaded, schema: Schema, head: Table, task: Task) -> Pace:
     """Try growing batches of the first rows until they bring nothing more, for a fraction of a second."""
     checked = check_table(schema, head, wanted=loaded.inputs, key=task.key, typed=task.typed)
     num = int(checked.good.sum())

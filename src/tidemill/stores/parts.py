@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from tidemill.schema import Array
 
+Table = pa.Table
+Fields = pa.Schema
+
 
 class Lost(NamedTuple):
     """A row that could not even be read as one."""
@@ -23,6 +26,6 @@ class Part:
     """Some rows of a table: `rows` int64 (N,) says which they are; `lost` are others of this part that are no rows."""
 
     number: int
-    table: pa.Table
+    table: Table
     rows: Array
     lost: Sequence[Lost] = ()

@@ -34,11 +34,6 @@ class MemoryLog(Log):
 
     def last_at(self, project: str) -> datetime | None:
         """Return when the newest prediction was received."""
-        newest = max((last for _, last, _ in self._frames["predictions"]), default=None)
-        return None if newest is None else from_micros(newest)
-
-    def last_at(self, project: str) -> datetime | None:
-        """Return when the newest prediction was received."""
         lasts = [last for _, last, _ in self._frames["predictions"]]
         return from_micros(max(lasts)) if lasts else None
 
