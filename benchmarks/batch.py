@@ -279,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--heavy-rows", type=int, default=40_000)
+    parser.add_argument("--heavy-rows", type=int, default=60_000)
     args = parser.parse_args()
     print(json.dumps({"cores": CORES, "load": os.getloadavg(), "onnxruntime": onnxruntime.__version__}))
     for number, (work, rows) in enumerate(((digits, args.rows), (heavy, args.heavy_rows))):

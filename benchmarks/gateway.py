@@ -6,7 +6,7 @@ FOLDER has `loadgen.c`, `models/`, `bodies/` and `peers/` (one module for each p
 Ours checks the schema, tokens, routing and policy, counts, and logs every answer before it leaves; the peers do none of
 that. CPU is that of a server's whole process tree, so that it compares on a busy machine where rates do not. All
 servers of a table are up at once, an idle one costs nothing, and the ratio is the median over rounds of that to the
-first one. The load generator keeps to the last core.
+first one. The load generator has the last core, and the servers share the others.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from tidemill.stores.tokens import Scope, Tokens
 
 CONNECTIONS = 64
 FLATTEN = {"type": "Flatten", "names": ["x"]}
+AS_IS = {"type": "AsIs", "names": ["x"]}
 SERVE = """
 import sys
 from pathlib import Path
@@ -113,6 +114,10 @@ class Server:
         session = [p for p in psutil.process_iter() if _session(p.pid) == self.process.pid]
         return list({p.pid: p for p in (root, *root.children(recursive=True), *session)}.values())
 
+    def num_files(self) -> int:
+        """Open files of the process tree, sockets among them."""
+        return sum(process.num_fds() for process in self._tree())
+
     def stop(self) -> None:
         """End it and whatever it started."""
         tree = self._tree()
@@ -140,7 +145,8 @@ def _free_port() -> int:
 
 
 def _wait(server: Server, seconds: float = 120.0) -> None:
-    body = server.bodies.read_bytes().splitlines()[0]
+    body = server.bodies.read_bytes()
+    body = body if server.bodies.suffix == ".bin" else body.splitlines()[0]
     headers = dict(header.split(": ", 1) for header in ("Content-Type: application/json", *server.headers))
     ends = time.monotonic() + seconds
     while True:
@@ -152,6 +158,12 @@ def _wait(server: Server, seconds: float = 120.0) -> None:
         assert time.monotonic() < ends and server.process.poll() is None, f"{server.name} does not answer"
         time.sleep(0.02)
     server.ready_cpu_s = server.cpu_s()
+
+
+def _server_cores() -> set[int]:
+    """Return the cores that servers may use: all but the load generator's."""
+    cores = sorted(os.sched_getaffinity(0))
+    return set(cores[:-1] or cores)
 
 
 class Bench:
@@ -187,6 +199,8 @@ class Bench:
         split: bool = True,
         version: str = "v2",
         limits: Limits | None = None,
+        bodies: Path | None = None,
+        headers: Sequence[str] = (),
     ) -> Server:
         """Start our gateway with everything on: a token, two versions in traffic, a policy, metrics and the log."""
         self._num += 1
@@ -196,11 +210,11 @@ class Bench:
         kind = "process" if log == "nothing" else log
         args = [sys.executable, "-c", SERVE, str(home.folder), str(port), kind, log]
         process = self._process(args, {})
-        bodies = self.args.folder / "bodies" / "v2.jsonl"
+        bodies = bodies or self.args.folder / "bodies" / "v2.jsonl"
         path = "/v2/models/bench/infer"
         if version == "v1":
             bodies, path = _plain(bodies, self.folder / "v1.jsonl"), "/v1/predict"
-        return Server(name, process, port, path, bodies, [f"Authorization: Bearer {token}"])
+        return Server(name, process, port, path, bodies, [f"Authorization: Bearer {token}", *headers])
 
     def peer(self, name: str, model: str = "digits") -> Server:
         """Start another server."""
@@ -212,7 +226,7 @@ class Bench:
 
     def _process(self, args: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            args,
+            ["taskset", "-c", ",".join(map(str, sorted(_server_cores()))), *args],
             cwd=self.args.folder,
             env={**os.environ, "PYTHONPATH": str(self.args.folder), "OMP_NUM_THREADS": "1", **env},
             stdout=subprocess.DEVNULL,
@@ -222,9 +236,27 @@ class Bench:
 
     def load(self, server: Server, seconds: float, connections: int = CONNECTIONS, rate: float = 0) -> dict[str, Any]:
         """Load one server; closed loop without a rate, open loop with one."""
-        last_core = str((os.cpu_count() or 1) - 1)
-        args = ["taskset", "-c", last_core, str(self.loadgen), "-p", str(server.port), "-u", server.path]
-        args += ["-b", str(server.bodies), "-c", str(connections), "-d", str(seconds), "-w", "0.2"]
+        args = [
+            "taskset",
+            "-c",
+            str(max(os.sched_getaffinity(0))),
+            str(self.loadgen),
+            "-p",
+            str(server.port),
+            "-u",
+            server.path,
+        ]
+        args += [
+            *(["-B"] if server.bodies.suffix == ".bin" else []),
+            "-b",
+            str(server.bodies),
+            "-c",
+            str(connections),
+            "-d",
+            str(seconds),
+            "-w",
+            "0.2",
+        ]
         args += [part for header in server.headers for part in ("-H", header)]
         before = server.cpu_s()
         done = subprocess.run([*args, *(["-r", str(rate)] if rate else [])], capture_output=True, check=True)
@@ -274,7 +306,10 @@ def _artefact(folder: Path, raw: bytes, schema: Schema, shape: tuple[int, ...]) 
     (folder / MODEL_ONNX).write_bytes(raw)
     scores = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"]).run(["scores"], {"x": row[None]})[0]
     about = Artefact(
-        format="onnx", schema=schema.to_json(), transforms=[FLATTEN], example=[encode_row({"x": row.tobytes()})]
+        format="onnx",
+        schema=schema.to_json(),
+        transforms=[FLATTEN if len(shape) == 1 else AS_IS],
+        example=[encode_row({"x": row.tobytes()})],
     )
     write_artefact(folder, about, params={}, scores=scores)
     return folder
@@ -369,11 +404,21 @@ def log(bench: Bench) -> None:
 
 def heavy(bench: Bench) -> None:
     """A model that computes for milliseconds: throughput beside ONNX Runtime alone, and three times its capacity."""
-    best = max(_throughput(bench.args.folder / "models" / "heavy.onnx", size) for size in (1, 2, 4, 8, 16, 32))
+    model = bench.args.folder / "models" / "heavy.onnx"
+    size = max((1, 2, 4, 8, 16, 32), key=lambda size: _throughput(model, size)[0])
+    ratios, costs, rates = [], [], []
     with bench.up(lambda: bench.ours(model="heavy", split=False)) as (server,):
-        rates = [bench.load(server, bench.args.seconds)["rps"] for _ in range(bench.args.rounds)]
+        for _ in range(bench.args.rounds):
+            alone, cpu_us = _throughput(model, size)
+            served = bench.load(server, bench.args.seconds)
+            rates.append(served["rps"])
+            ratios.append(served["rps"] / alone)
+            costs.append(cpu_us / served["cpu_us"])
     rps = statistics.median(rates)
-    print(f"\nheavy model: {rps:.0f} requests/s, {rps / best:.2f} of ONNX Runtime in process ({best:.0f} rows/s)")
+    print(
+        f"\nheavy model: {rps:.0f} requests/s, {statistics.median(ratios):.2f} of ONNX Runtime in process at batch"
+        f" {size}; by CPU {statistics.median(costs):.2f}"
+    )
     limits = Limits(max_wait_s=8 / rps)
     with bench.up(lambda: bench.ours(model="heavy", split=False, limits=limits)) as (server,):
         calm = bench.load(server, 4 * bench.args.seconds, rate=0.25 * rps)
@@ -385,29 +430,72 @@ def heavy(bench: Bench) -> None:
     )
 
 
-def _throughput(model: Path, size: int) -> float:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
-    batch = {"x": np.random.default_rng(0).random((size, 64)).astype(np.float32)}
-    rates = []
-    for _ in range(3):
-        begun, num = time.perf_counter(), 0
-        while time.perf_counter() - begun < 0.5:
+def image(bench: Bench) -> None:
+    """An image of 3 x 64 x 64 as JSON and as bytes."""
+    binary = bench.args.folder / "bodies" / "v2_image.bin"
+    header = f"Inference-Header-Content-Length: {Path(f'{binary}.hlen').read_text().strip()}"
+    listed = bench.args.folder / "bodies" / "v2_image.jsonl"
+    nested = _nested(listed, bench.folder / "nested.jsonl", (3, 64, 64))
+    with bench.up(
+        lambda: bench.ours("bytes", model="image", split=False, bodies=binary, headers=(header,)),
+        lambda: bench.ours("JSON, a flat list", model="image", split=False, bodies=listed),
+        lambda: bench.ours("JSON, nested lists", model="image", split=False, bodies=nested),
+    ) as servers:
+        bench.turns(servers, connections=16)
+        table("an image of 3 x 64 x 64, 16 connections", servers)
+
+
+def soak(bench: Bench) -> None:
+    """Fifteen minutes at half load: memory, files and connections must not grow."""
+    with bench.up(bench.ours) as (server,):
+        rps = bench.load(server, bench.args.seconds)["rps"]
+        seen = []
+        for _ in range(15):
+            bench.load(server, 60, rate=rps / 2)
+            seen.append((server.memory_mb(), server.num_files()))
+    (early_mb, early), (late_mb, late) = seen[1], seen[-1]
+    print(
+        f"\n15 minutes at {rps / 2:.0f} requests/s: memory {early_mb:.1f} MB after 2 minutes, {late_mb:.1f} at the end;"
+    )
+    print(f"  open files {early} and {late}")
+
+
+def _throughput(model: Path, size: int) -> tuple[float, float]:
+    """Return rows a second and CPU microseconds a row of ONNX Runtime, on the servers' cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, _server_cores())
+    try:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
+        batch = {"x": np.random.default_rng(0).random((size, 64)).astype(np.float32)}
+        begun, cpu, num = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - begun < 1.5:
             session.run(None, batch)
             num += size
-        rates.append(num / (time.perf_counter() - begun))
-    return max(rates)
+        return num / (time.perf_counter() - begun), (time.process_time() - cpu) / num * 1e6
+    finally:
+        os.sched_setaffinity(0, before)
 
 
-SECTIONS = {"calls": calls, "power": power, "log": log, "heavy": heavy}
+def _nested(bodies: Path, path: Path, shape: tuple[int, ...]) -> Path:
+    """Write the same requests with nested lists, as many clients do."""
+    requests = [json.loads(line) for line in bodies.read_bytes().splitlines() if line]
+    for request in requests:
+        first = request["inputs"][0]
+        first["data"] = np.array(first["data"]).reshape(1, *shape).tolist()
+    path.write_text("\n".join(json.dumps(request, separators=(",", ":")) for request in requests))
+    return path
+
+
+SECTIONS = {"calls": calls, "power": power, "log": log, "heavy": heavy, "image": image, "soak": soak}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--venvs", type=Path)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[n for n in SECTIONS if n != "soak"])
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=["mosec", "fastapi"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)

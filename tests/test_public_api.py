@@ -22,7 +22,10 @@ NAMES = [
 MEMBERS = {
     "adapt": ["Abstain", "Adapt", "Never", "Threshold"],
     "alert": ["Above", "Alert", "Below", "Falls", "Silent", "Stale"],
-    "curate": ["Curate", "FeedbackDriven", "Mix", "Random", "Stratified", "Uncertain"],
+    "curate": [
+        "Curate", "Disagreement", "Diverse", "ExpectedError", "FeedbackDriven", "Mix", "Novel", "Projected", "Random",
+        "Representative", "Similar", "Stratified", "Uncertain",
+    ],
     "dataset": ["Dataset", "Everything", "Replay", "Union", "Window"],
     "guard": ["Abstains", "Difference", "Disagreement", "Errors", "Guard", "Latency", "NoWorse", "SampleRatio"],
     "label": ["Either", "Feedback", "Label", "Queue"],

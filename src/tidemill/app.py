@@ -17,9 +17,12 @@ import msgspec
 from tidemill.clock import Clock, SystemClock, micros
 from tidemill.errors import ProjectError
 from tidemill.loop.controls import Controls
+from tidemill.loop.courier import Courier
 from tidemill.loop.engine import LEASE_TTL, Engine
+from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import World
 from tidemill.monitor.cohorts import check_cohorts
+from tidemill.monitor.drift import check_drift
 from tidemill.monitor.ledger import EXPECTED
 from tidemill.monitor.outcomes import horizon
 from tidemill.monitor.status import Status, status
@@ -63,6 +66,7 @@ class App(Controls):
         """
         project = load_project(project_file)
         check_cohorts(project)
+        check_drift(project)
         world = _world(project, project_file, Home(home).make(), database)
         app = cls(
             name=project.name, db=world.db, catalog=world.catalog, journal=world.journal, clock=clock or SystemClock(),
@@ -93,12 +97,13 @@ class App(Controls):
             self.world.journal.put_state(conn, self.name, f"{EXPECTED}{digest}", prediction, now)
 
     def engine(
-        self, *, poll_s: float = 0.5, lapse: timedelta = timedelta(seconds=60), lease_ttl: timedelta = LEASE_TTL
-    ) -> Engine:
-        """Return the loop of this project, ready to run."""
+        self, *, poll_s: float = 0.5, lapse: timedelta = timedelta(seconds=60), lease_ttl: timedelta = LEASE_TTL,
+        webhook: Webhook | None = None,
+    ) -> Engine:  # fmt: skip
+        """Return the loop of this project, ready to run. Alerts are told to the webhook, if there is one."""
         holder = f"{socket.gethostname()}/{os.getpid()}"
         return Engine(
-            world=self.world, clock=self.clock, holder=holder, poll_s=poll_s, lapse=lapse, lease_ttl=lease_ttl
+            world=replace(self.world, courier=Courier(webhook, self.clock)), clock=self.clock, holder=holder, poll_s=poll_s, lapse=lapse, lease_ttl=lease_ttl
         )
 
     def status(self, *, period: timedelta = timedelta(days=1)) -> Status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -10,9 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
-from tidemill.clock import duration
+from tidemill.cli.webhook import WebhookOption, WebhookPrivateOption, WebhookSecretOption, webhook_of
+from tidemill.clock import duration, micros
+from tidemill.errors import ProjectError
 from tidemill.loop.controls import Controls
+from tidemill.loop.tell import news
+from tidemill.records import Outcome, Verdict
 from tidemill.stores.alerts import Alerts, OpenAlert
+from tidemill.stores.database import dumps
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -36,7 +42,9 @@ def list_(
         if one.is_silent(controls.clock.now()):
             state += ", silent"
         if one.problem:
-            state += f", not told: {one.problem}"
+            state += f", not told in {one.tries} {'try' if one.tries == 1 else 'tries'}: {one.problem}"
+        elif one.told_at is not None:
+            state += ", told"
         table.add_row(str(one.id), state, f"{one.opened_at:%Y-%m-%d %H:%M:%S}", one.name, one.verdict.reason)
     Console().print(table)
 
@@ -55,6 +63,35 @@ def silence(
     with controls.db.begin() as conn:
         Alerts(controls.db).silence(conn, controls.name, id, until)
     typer.echo(f"alert {id} is silent until {until:%Y-%m-%d %H:%M:%S}")
+
+
+@app.command()
+def test(
+    webhook: WebhookOption = None,
+    webhook_secret: WebhookSecretOption = "",
+    webhook_private: WebhookPrivateOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Send the webhook a sample, and say whether it took it."""
+    told = webhook_of(webhook, webhook_secret, webhook_private)
+    if told is None:
+        raise ProjectError("there is no webhook.", "give it with --webhook or TIDEMILL_WEBHOOK")
+    controls = Controls.of_home(home, project, database=database)
+    now = controls.clock.now()
+    body = dumps(news(controls.name, _sample(now), "test")).encode()
+    problem = told.post(body, key=f"{controls.name}-test-{micros(now)}", at=now)
+    typer.echo(f"not taken: {problem}" if problem else f"{told.host} took the sample")
+    raise typer.Exit(1 if problem else 0)
+
+
+def _sample(now: datetime) -> OpenAlert:
+    verdict = Verdict(outcome=Outcome.FIRE, by="test", reason="a sample: nothing is wrong", numbers={"recent": 0.0})
+    return OpenAlert(
+        id=0, name="Test()", cohort="all", opened_at=now, fired_at=now, closed_at=None, silent_until=None,
+        verdict=verdict, told_at=None, tries=0, problem="",
+    )  # fmt: skip
 
 
 def _json(one: OpenAlert) -> object:

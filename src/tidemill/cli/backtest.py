@@ -176,7 +176,7 @@ def _source(stream: str, project: str, home: Path, database: str | None) -> Iter
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[float, float | None], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading the stream", total=1.0)
 
         def tell(fraction: float, left_s: float | None) -> None:

@@ -19,6 +19,7 @@ from tidemill.loop.data_checks import checked_data, training_frame
 from tidemill.loop.suites import suites_folder
 from tidemill.model import TrainingData
 from tidemill.monitor.cohorts import check_cohorts
+from tidemill.monitor.drift import check_drift
 from tidemill.project import Project, load_project
 from tidemill.records import Outcome, Verdict
 from tidemill.review.suggest import suggest_schema
@@ -55,6 +56,7 @@ def check(
         _suggest(loaded, data, label, out)
         return
     check_cohorts(loaded)
+    check_drift(loaded)
     manifest = loaded.compile()
     console.print(f"[green]compiled[/green] {manifest.project!r}, strategy {manifest.strategy}")
     rows = _rows(loaded, data, label)

@@ -10,6 +10,7 @@ import typer
 
 from tidemill.app import App
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
+from tidemill.cli.webhook import WebhookOption, WebhookPrivateOption, WebhookSecretOption, webhook_of
 from tidemill.clock import duration
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -24,13 +25,19 @@ def loop(
     lapse: Annotated[
         str, typer.Option("--lapse", help="How long a candidate keeps its traffic when no loop watches it.")
     ] = "60s",
+    webhook: WebhookOption = None,
+    webhook_secret: WebhookSecretOption = "",
+    webhook_private: WebhookPrivateOption = False,
 ) -> None:
     """Run the loop: curate, label, watch, form, train, test, release. Safe to kill, and to run twice."""
+    told = webhook_of(webhook, webhook_secret, webhook_private)
     opened, stop = App.open(project, home, database=database), threading.Event()
     opened.publish()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    engine = opened.engine(poll_s=duration(poll, name="--poll").total_seconds(), lapse=duration(lapse, name="--lapse"))
+    engine = opened.engine(
+        poll_s=duration(poll, name="--poll").total_seconds(), lapse=duration(lapse, name="--lapse"), webhook=told
+    )
     typer.echo(f"loop of {opened.name!r} turns in {opened.world.home.folder}")
     engine.run(stop)
     opened.close()

@@ -58,6 +58,8 @@ def show(console: Console, found: Status, period: str) -> None:
     for alert in found.alerts:
         since = f"ALERT since {alert.opened_at:%Y-%m-%d %H:%M:%S}: "
         console.print(Text.assemble((since, "bold red"), alert.verdict.reason))
+    for alert in found.untold:
+        console.print(Text(f"alert {alert.id} could not be told in {alert.tries} tries: {alert.problem}", "red"))
     for name, state in found.batches.items():
         console.print(batch_line(name, state))
     for step, trouble in found.trouble.items():

@@ -25,6 +25,13 @@ from tidemill.cli.settings import (
     WorkersOption,
     child_environment,
 )
+from tidemill.cli.webhook import (
+    WebhookOption,
+    WebhookPrivateOption,
+    WebhookSecretOption,
+    webhook_of,
+    webhook_variables,
+)
 from tidemill.serving.serve import is_loopback, token_table
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -42,8 +49,12 @@ def up(
     on_log_failure: LogFailureOption = "refuse",
     workers: WorkersOption = 1,
     grpc_port: GrpcPortOption = None,
+    webhook: WebhookOption = None,
+    webhook_secret: WebhookSecretOption = "",
+    webhook_private: WebhookPrivateOption = False,
 ) -> None:
     """Run gateway and loop as two processes on one folder, and start again the one that dies."""
+    webhook_of(webhook, webhook_secret, webhook_private)  # says what is wrong with it
     opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
     token_table(opened.world.db, opened.clock, beyond_loopback=not is_loopback(host))
     opened.publish()
@@ -55,12 +66,12 @@ def up(
     gateway = ["serve", "--home", str(home), "--host", host, "--port", str(port), "--durability", durability]
     gateway += ["--on-log-failure", on_log_failure, "--workers", str(workers)]
     gateway += [] if grpc_port is None else ["--grpc-port", str(grpc_port)]
-    keep_up([gateway, ["loop", "--home", str(home), "--project", project]], database)
+    env = child_environment(database) | webhook_variables(webhook, webhook_secret, webhook_private)
+    keep_up([gateway, ["loop", "--home", str(home), "--project", project]], env)
 
 
-def keep_up(commands: list[list[str]], database: str | None = None) -> None:
+def keep_up(commands: list[list[str]], env: dict[str, str]) -> None:
     """Run the commands until SIGTERM or SIGINT; one that dies is started again, after a growing rest."""
-    env = child_environment(database)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -20,7 +20,7 @@ PART_S = 0.5  # of work: short enough for hands to end together, long enough not
 WORTH_S = 1.0  # of work: what another process must save to be worth its start
 MAX_PART_ROWS, MAX_PART_BYTES = 65_536, 32 << 20
 MAX_BATCH_ROWS, MAX_BATCH_BYTES = 8_192, 64 << 20
-_LONGEST_TRY_S, _BETTER = 0.2, 0.95
+_LONGEST_TRY_S, _BETTER = 0.1, 0.95
 _FIRST_ROWS, _STEP = 8, 4
 _UNKNOWN_ROW_S = 1e-6
 
@@ -76,7 +76,7 @@ def _seconds(loaded: Loaded, columns: Columns, num: int, size: int) -> float:
     # A model in this process works in this thread: what else the machine does need not count.
     clock = time.perf_counter if loaded.is_python else time.thread_time
     taken = []
-    for _ in range(2):
+    for _ in range(4 if size <= _FIRST_ROWS else 2):  # the first of all is cold
         begun = clock()
         loaded.predict(batch, finite=False)
         taken.append(clock() - begun)

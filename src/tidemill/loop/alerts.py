@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from tidemill.clock import micros
+from tidemill.loop.drift import looked_at, looks
 from tidemill.loop.world import Turn, time_of
 from tidemill.monitor.outcomes import Window, horizon, judge, matured_frame, outcomes
 from tidemill.records import Json, Outcome, Route, Verdict
@@ -91,11 +92,13 @@ def _facts(turn: Turn, state: Json, route: Route) -> tuple[AlertFacts, Json]:
         last_label_at=last_label,
         last_trained_at=max(runs, default=None),
         deployed_at=world.catalog.history(turn.name)[0].at,
+        drift=looks(turn, _needs(turn).drift, state.get("looked"), route.stable),
     )
     read = {
         "until": micros(until),
         "labels_until": micros(turn.known_until),
         "last_label_at": None if last_label is None else micros(last_label),
+        "looked": looked_at(state.get("looked"), facts.drift),
     }
     return facts, read if len(found) or state.get("last_label_at") != read["last_label_at"] or not state else {
         **read, "until": state["until"], "labels_until": state["labels_until"],

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import numpy as np
 import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.clock import from_micros, micros
+from tidemill.loop.candidates import gathered
 from tidemill.loop.picked import PROBABILITY, REASON, PickedRows
 from tidemill.loop.world import Turn, time_of
-from tidemill.monitor.cohorts import cohort_masks, with_projections
-from tidemill.monitor.outcomes import Window, horizon, matured_frame, scores_of
+from tidemill.monitor.outcomes import Window, horizon, matured_frame
 from tidemill.records import Example, Trust
-from tidemill.schema import Array
-from tidemill.strategy.curate import Candidates, CurateContext, Picks
+from tidemill.strategy.curate import Picks
 from tidemill.strategy.label import UNLIMITED
 
 _DAY = timedelta(days=1)
@@ -67,8 +65,7 @@ def pick(turn: Turn, window: Window, budget: int) -> Sequence[Example]:
     frame = _pickable(turn, matured_frame(world.log, world.project, window, trust=Trust.FUNCTIONS, inputs=True))
     if not len(frame):
         return []
-    candidates = _candidates(turn, frame, turn.strategy.curate.needs().columns)
-    context = CurateContext(now=turn.now, cohorts=cohort_masks(world.project, frame))
+    candidates, context = gathered(turn, frame, window)
     picks = turn.strategy.curate.pick(candidates, context, budget, world.rng("curate", micros(window.until)))
     return _examples(turn, frame, picks)
 
@@ -80,24 +77,6 @@ def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
         # Nobody could be asked for the others, so what is picked stands for the requests that get feedback.
         return frame.filter(pl.col("label").is_not_null())
     return frame
-
-
-def _candidates(turn: Turn, frame: pl.DataFrame, needed: tuple[str, ...]) -> Candidates:
-    project = turn.world.project
-    seen = with_projections(project, frame) if needed else frame
-    return Candidates(
-        ids=tuple(frame["request_id"]),
-        scores=scores_of(project, frame),
-        decisions=tuple(frame["decision"].to_list()),
-        columns={n: np.array(seen[n].to_list(), dtype=object) for n in needed},
-        negative=_negative(frame),
-    )
-
-
-def _negative(frame: pl.DataFrame) -> Array:
-    """Return which decisions feedback contradicts, bool (N,)."""
-    differs = (frame["label"] != frame["decision"]).fill_null(value=False)
-    return np.asarray(differs.to_numpy(), dtype=bool)
 
 
 def _examples(turn: Turn, frame: pl.DataFrame, picks: Picks) -> PickedRows:

@@ -17,6 +17,7 @@ from tidemill.loop.form import form
 from tidemill.loop.label import label
 from tidemill.loop.release import release
 from tidemill.loop.retain import retain
+from tidemill.loop.tell import tell
 from tidemill.loop.test import test
 from tidemill.loop.train import train
 from tidemill.loop.watch import watch
@@ -29,6 +30,7 @@ STANDING: Mapping[str, Callable[[Turn], bool]] = {
     "label": label,
     "watch": watch,
     "alerts": alerts,
+    "tell": tell,
     "adapt": adapt,
     "batch": batch,
     "retain": retain,

@@ -8,6 +8,7 @@ import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.clock import micros
+from tidemill.loop.drift import looked_at, looks
 from tidemill.loop.world import Turn, time_of
 from tidemill.monitor.outcomes import Window, horizon, matured_frame, outcomes
 from tidemill.records import Json, Outcome, Verdict
@@ -29,7 +30,8 @@ def watch(turn: Turn) -> bool:
     if not fires and not len(facts.outcomes) and memory == state.get("trigger"):
         return False  # nothing new: the watermark may stay behind
     body = {"until": micros(until), "trigger": memory, "digest": _digest(turn), "verdict": verdict.to_json(),
-            "labels": facts.num_labels if fires else state.get("labels")}  # fmt: skip
+            "labels": facts.num_labels if fires else state.get("labels"),
+            "looked": looked_at(state.get("looked"), facts.drift)}  # fmt: skip
     with turn.write() as conn:
         world.journal.put_state(conn, turn.name, "watch", body, turn.now)
         if fires:
@@ -70,6 +72,7 @@ def _facts(turn: Turn, state: Json, live: int, asked: Command | None) -> tuple[W
         live_version=live,
         last_cycle_at=max((c.opened_at for c in world.journal.cycles(turn.name)), default=None),
         asked=None if asked is None else f"{asked.by} asked: {asked.args.get('reason') or 'no reason given'}",
+        drift=looks(turn, turn.strategy.trigger.needs().drift, state.get("looked"), live),
     )
     return facts, until
 

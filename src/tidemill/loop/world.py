@@ -15,6 +15,7 @@ import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.clock import from_micros
+from tidemill.loop.courier import Courier
 from tidemill.monitor.outcomes import Window, past_losses
 from tidemill.project import Project
 from tidemill.records import Json, Trust
@@ -72,6 +73,7 @@ class World:
     datasets: Datasets
     blobs: Blobs
     runner: Runner = trainings
+    courier: Courier | None = None  # tells people of alerts; a backtest has none
     _past: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property

@@ -21,7 +21,7 @@ class Status:
     """One project now.
 
     `trouble` holds, by step, what it raised last and since when it is tried again; `batches`, by name, how each
-    scheduled batch prediction stands (see `tidemill.loop.batch`).
+    scheduled batch prediction stands (see `tidemill.loop.batch`). `untold` are the alerts that the webhook does not take.
     """
 
     project: str
@@ -41,6 +41,7 @@ class Status:
     trouble: Json
     batches: Json
     alerts: list[OpenAlert]
+    untold: list[OpenAlert]
 
     def to_json(self) -> Json:
         """Return the status as JSON, times in ISO 8601."""
@@ -69,6 +70,7 @@ class Status:
                 {"id": a.id, "cohort": a.cohort, "since": a.opened_at.isoformat(), **a.verdict.to_json()}
                 for a in self.alerts
             ],
+            "untold": [{"id": a.id, "tries": a.tries, "problem": a.problem} for a in self.untold],
         }
 
 
@@ -103,5 +105,6 @@ def status(
         num_waiting=reservoir.num_waiting(name),
         trouble=journal.state(name, "trouble") or {},
         alerts=alerts.standing(name),
+        untold=alerts.untold(name),
         batches={one.name: journal.state(name, f"batch.{one.name}") or {} for one in project.batches},
     )

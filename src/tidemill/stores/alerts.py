@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, Select, case, insert, select, update
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import NotFound
@@ -17,7 +18,11 @@ from tidemill.stores.tables import alerts
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAlert:
-    """One alert from its opening to its closing. `problem` says why nobody could be told yet."""
+    """One alert from its opening to its closing.
+
+    `told_at` is when the webhook took its opening. `problem` says why the newest letter about it was not taken, and
+    `tries` how often that one was sent.
+    """
 
     id: int
     name: str
@@ -81,22 +86,39 @@ class Alerts:
         if not conn.execute(update(alerts).where(*one).values(silent_until=micros(until))).rowcount:
             raise NotFound(f"there is no alert {id}.", "see `tidemill alert list`")
 
-    def told(self, conn: Connection, id: int, now: datetime, *, problem: str = "") -> None:
-        """Note that an alert was told, or what kept it from being told."""
-        values: dict[str, Any] = {"tries": alerts.c.tries + 1, "problem": problem[:500]}
-        if not problem:
+    def told(self, conn: Connection, id: int, now: datetime, *, problem: str = "", is_end: bool = False) -> None:
+        """Note that an alert, or its end, was told, or what kept it from being told."""
+        tries = case((alerts.c.problem == "", 1), else_=alerts.c.tries + 1)
+        values: dict[str, Any] = {"tries": tries, "problem": problem[:500]}
+        if not problem and not is_end:
             values["told_at"] = micros(now)
         conn.execute(update(alerts).where(alerts.c.id == id).values(**values))
+
+    def owe_nothing(self, conn: Connection, ids: Sequence[int]) -> None:
+        """Note that nobody waits to be told of these any more."""
+        conn.execute(update(alerts).where(alerts.c.id.in_(list(ids))).values(problem=""))
 
     def standing(self, project: str) -> list[OpenAlert]:
         """Return the open alerts, the oldest first."""
         wanted = select(alerts).where(alerts.c.project == project, alerts.c.closed_at.is_(None)).order_by(alerts.c.id)
-        with self._db.read() as conn:
-            return [_alert(row) for row in conn.execute(wanted)]
+        return self._found(wanted)
+
+    def since(self, project: str, id: int, *, ids: Sequence[int] = ()) -> list[OpenAlert]:
+        """Return the alerts after that id, and these ones, the oldest first."""
+        which = (alerts.c.id > id) | alerts.c.id.in_(list(ids))
+        return self._found(select(alerts).where(alerts.c.project == project, which).order_by(alerts.c.id))
+
+    def untold(self, project: str) -> list[OpenAlert]:
+        """Return the alerts of which a letter was not taken, the oldest first."""
+        wanted = select(alerts).where(alerts.c.project == project, alerts.c.problem != "")
+        return self._found(wanted.order_by(alerts.c.id))
 
     def history(self, project: str, limit: int = 100) -> list[OpenAlert]:
         """Return the newest alerts, open or closed, newest first."""
         wanted = select(alerts).where(alerts.c.project == project).order_by(alerts.c.id.desc()).limit(limit)
+        return self._found(wanted)
+
+    def _found(self, wanted: Select[Any]) -> list[OpenAlert]:
         with self._db.read() as conn:
             return [_alert(row) for row in conn.execute(wanted)]
 

@@ -151,8 +151,15 @@ class Datasets(Versions):
 
     def test_rows(self, project: str, digest: str) -> pl.DataFrame:
         """Return the test rows: id, unit, received_at (microseconds), label, trust, probability, and the inputs."""
+        return self._frame(project, digest, "test")
+
+    def train_rows(self, project: str, digest: str) -> pl.DataFrame:
+        """Return the train rows, with the columns of `test_rows`."""
+        return self._frame(project, digest, "train")
+
+    def _frame(self, project: str, digest: str, split: Split) -> pl.DataFrame:
         shards = self.shards(project, digest)
-        rows = pl.DataFrame(pa.concat_tables(self._tables(project, shards, shards.test)))
+        rows = pl.DataFrame(pa.concat_tables(self._tables(project, shards, getattr(shards, split))))
         return rows.select("id", "unit", "received_at", "label", "trust", "probability", *shards.form.inputs)
 
     def diff(self, project: str, a: str, b: str) -> DatasetDiff:

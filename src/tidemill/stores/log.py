@@ -8,6 +8,7 @@ kind or shape; else a column that has had several types is numbers where all are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ _TRIES = 5
 _KEY = ("received_at", "request_id", "role", "answered_version")
 _FIRST = -(2**63)
 _NEVER = (0, -1)
+_SEED = 20_260_101
 
 _Span = tuple[int, int]
 
@@ -70,6 +72,26 @@ class Log:
         Only `columns` are read, and are what the frame has; by default all.
         """
         return self._predictions(project, _span(after, until), pl.col("role") == role, columns, schema)
+
+    def sample(
+        self, project: str, *, after: datetime | None, until: datetime, at_most: int, columns: Sequence[str],
+        schema: Schema | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        """Return answered predictions as `predictions` does: all, or of more than `at_most` about as many.
+
+        They are drawn by a hash of the request id: who is drawn does not depend on what was asked or answered.
+        """
+        span = _span(after, until)
+        share = at_most / max(self._num_rows(project, *span), 1)
+        where = pl.col("role") == "answer"
+        if share < 1:
+            where = where & (pl.col("request_id").hash(_SEED) < int(share * 2**64))
+        return self._predictions(project, span, where, columns, schema)
+
+    def _num_rows(self, project: str, first: int, last: int) -> int:
+        """Return about how many predictions were received in a span."""
+        files = self._files.find(project, "predictions", first=first, last=last)
+        return sum(_part(file.num_rows, (file.first_at, file.last_at), (first, last)) for file in files)
 
     def feedback(
         self, project: str, *, after: datetime | None, until: datetime, kinds: Sequence[str] | None = None
@@ -200,3 +222,9 @@ def _in_order(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
 def _span(after: datetime | None, until: datetime) -> _Span:
     """Return the first and the last microsecond of `(after, until]`."""
     return (_FIRST if after is None else micros(after) + 1, micros(until))
+
+
+def _part(num: int, covered: _Span, asked: _Span) -> int:
+    """Return how many of `num` rows, received evenly over a span, lie in another."""
+    both = min(covered[1], asked[1]) - max(covered[0], asked[0]) + 1
+    return max(0, math.ceil(num * both / (covered[1] - covered[0] + 1)))

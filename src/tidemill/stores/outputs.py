@@ -155,7 +155,7 @@ def _arrays(predicted: Predicted) -> dict[str, Any]:
         "decision": pa.array(predicted.decisions),
         "abstained": pa.array(np.array(predicted.abstained, dtype=bool)),
         "scores": pa.FixedSizeListArray.from_arrays(flat, num_scores),
-        "top_k": pa.array(predicted.top_k or [None] * num, pa.list_(pa.string())),
+        "top_k": pa.nulls(num) if predicted.top_k is None else pa.array(predicted.top_k, pa.list_(pa.string())),
         "version": pa.array(np.full(num, predicted.version)),
         "predicted_at": pa.array(predicted.at).cast(_TIME),
         "policy_version": pa.array(np.full(num, predicted.policy_version)),

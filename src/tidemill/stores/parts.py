@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
 from tidemill.schema import Array
 
-Table = pa.Table
-Fields = pa.Schema
+Table: TypeAlias = pa.Table
+Fields: TypeAlias = pa.Schema
 
 
 class Lost(NamedTuple):

@@ -7,7 +7,7 @@ before the live one as it opens. The state is plain JSON; `update` and `decide` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal
@@ -17,8 +17,11 @@ import numpy as np
 from tidemill.clock import from_micros, micros
 from tidemill.records import Json, Outcome, Scalar, Trust, Verdict
 from tidemill.schema import Array
+from tidemill.stats.drift_report import DriftReport
 from tidemill.stats.rise import Rise
 from tidemill.strategy.degraded import Degraded
+from tidemill.strategy.drift_memory import checked_needs, remembered, said
+from tidemill.strategy.drift_needs import TRAINING, DriftNeeds
 from tidemill.strategy.member import Member, shown_duration
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
 from tidemill.strategy.span import Span
@@ -47,6 +50,7 @@ class AlertFacts:
     last_label_at: datetime | None = None
     last_trained_at: datetime | None = None
     deployed_at: datetime | None = None  # when the first version went live
+    drift: Mapping[DriftNeeds, DriftReport] = field(default_factory=dict)  # what the looks since then have said
 
 
 class Alert(Member):
@@ -243,6 +247,47 @@ class Below(_Level):
 
     side: ClassVar[int] = -1
     word: ClassVar[str] = "below"
+
+
+@dataclass(frozen=True)
+class Drifts(Alert):
+    """Requests have become unlike their reference: `trigger.Drift`, for people, and for one cohort if that is named.
+
+    The verdict's numbers name the columns that moved, their effects, since when, and ids of requests that show it. It
+    closes with the first window that is as usual again.
+    """
+
+    columns: Sequence[str] | None = None
+    cohort: str = EVERYONE
+    alpha: float = 0.01
+    window: Span = Span("1d")
+    reference: str = TRAINING
+    min_rows: int = 500
+    quiet_for: Span = Span("0s")
+    durations: ClassVar[tuple[str, ...]] = ("window", "quiet_for")
+
+    def check(self) -> None:
+        """Refuse numbers out of range."""
+        _ = self.drift_needs
+
+    @property
+    def drift_needs(self) -> DriftNeeds:
+        """What it asks for."""
+        return checked_needs(self, **{name: value for name, value in self.params().items() if name != "quiet_for"})
+
+    def needs(self) -> OutcomeNeeds:
+        """Return that it reads no outcomes, but drift."""
+        return OutcomeNeeds(drift=(self.drift_needs,))
+
+    def update(self, state: Json, facts: AlertFacts) -> Json:
+        """Remember the newest look."""
+        return remembered(state, self.drift_needs, facts.drift, facts.live_version)
+
+    def decide(self, state: Json, now: datetime) -> Verdict:
+        """Fire while the newest window is alarming."""
+        outcome, reason, numbers = said(state, self.drift_needs)
+        where = "" if self.cohort == EVERYONE else f"in cohort {self.cohort}: "
+        return self._say(outcome, f"{where}{reason}", numbers)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from tidemill.errors import ProjectError
 from tidemill.records import Trust
 from tidemill.schema import Array
+from tidemill.strategy.drift_needs import DriftNeeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +76,14 @@ class OutcomeNeeds:
     """The metrics whose losses a stage reads, from labels of at least this trust.
 
     `before` is how far back, from the start of the rollout, the past of each unit is wanted; zero for not at all.
-    `pairs` asks for the losses of shadow predictions beside those of the answers.
+    `pairs` asks for the losses of shadow predictions beside those of the answers, `drift` for looks at drift.
     """
 
     metrics: tuple[str, ...] = ()
     trust: Trust = Trust.PEOPLE
     before: timedelta = timedelta(0)
     pairs: bool = False
+    drift: tuple[DriftNeeds, ...] = ()
 
     @classmethod
     def of(cls, needs: Iterable[OutcomeNeeds]) -> OutcomeNeeds:
@@ -90,6 +92,8 @@ class OutcomeNeeds:
         Raises:
             ProjectError: members of one stage read labels of different trust; the strictest would blind the others.
         """
+        needs = list(needs)
+        drift = tuple(dict.fromkeys(look for need in needs for look in need.drift))
         needs = [need for need in needs if need.metrics]
         trusts = sorted({need.trust for need in needs}, key=lambda trust: trust.rank)
         if len(trusts) > 1:
@@ -99,4 +103,4 @@ class OutcomeNeeds:
         metrics = tuple(dict.fromkeys(name for need in needs for name in need.metrics))
         trust = max((need.trust for need in needs), key=lambda trust: trust.rank, default=Trust.PEOPLE)
         before = max((need.before for need in needs), default=timedelta(0))
-        return cls(metrics, trust, before, any(need.pairs for need in needs))
+        return cls(metrics, trust, before, any(need.pairs for need in needs), drift)

@@ -13,6 +13,7 @@ from typing import ClassVar
 from tidemill.clock import from_micros, micros
 from tidemill.records import Json, Outcome, Scalar, Verdict
 from tidemill.strategy.degraded import EVERYONE, Degraded
+from tidemill.strategy.drift import Drift
 from tidemill.strategy.member import shown_duration
 from tidemill.strategy.span import Span
 from tidemill.strategy.triggering import AllOf, AnyOf, AtMost, Trigger, WatchFacts, micros_or_none
@@ -20,7 +21,9 @@ from tidemill.strategy.wording import counted, span
 
 FIRE, QUIET, UNKNOWN = Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN
 
-__all__ = ["EVERYONE", "AllOf", "Amount", "AnyOf", "AtMost", "Degraded", "Every", "Manual", "Trigger", "WatchFacts"]
+__all__ = [
+    "EVERYONE", "AllOf", "Amount", "AnyOf", "AtMost", "Degraded", "Drift", "Every", "Manual", "Trigger", "WatchFacts",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

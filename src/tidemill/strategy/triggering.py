@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
 from tidemill.clock import duration, from_micros, micros
 from tidemill.records import Json, Outcome, Scalar, Verdict
+from tidemill.stats.drift_report import DriftReport
+from tidemill.strategy.drift_needs import DriftNeeds
 from tidemill.strategy.member import Member, shown_duration
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
 from tidemill.strategy.span import Span
@@ -19,7 +21,10 @@ FIRE, QUIET, UNKNOWN = Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN
 
 @dataclass(frozen=True, kw_only=True)
 class WatchFacts:
-    """What is known of the live version now. `outcomes` are those that matured since the last update, in time order."""
+    """What is known of the live version now. `outcomes` are those that matured since the last update, in time order.
+
+    `drift` holds what the looks that came due since then have said, by what was asked for.
+    """
 
     now: datetime
     outcomes: Outcomes
@@ -29,6 +34,7 @@ class WatchFacts:
     live_version: int
     last_cycle_at: datetime | None = None  # when the last cycle opened
     asked: str | None = None  # a person's reason to retrain
+    drift: Mapping[DriftNeeds, DriftReport] = field(default_factory=dict)
 
 
 class Trigger(Member):
@@ -37,7 +43,7 @@ class Trigger(Member):
     stage: ClassVar[str] = "trigger"
 
     def needs(self) -> OutcomeNeeds:
-        """Return which metrics it reads."""
+        """Return which metrics it reads, and which looks at drift."""
         return OutcomeNeeds()
 
     def resolved(self, metric: str, *, binary: bool = True) -> Trigger:

@@ -111,7 +111,7 @@ def check_curate(member: Curate) -> None:
     """Picks are different candidates, at most `budget`, with reasons and probabilities; the generator decides alone."""
     for rng in _rngs():
         for num, budget in ((0, 5), (1, 1), (40, 0), (40, 7), (40, 100)):
-            there, context = facts.candidates(rng, num, member.needs().columns), facts.context(rng, num)
+            there, context = facts.candidates(rng, num, member.needs().columns), facts.context(rng, num, member.needs())
             picks = _pure(member, member.pick, there, context, budget, np.random.default_rng(num))
             _require(
                 len(set(picks.ids)) == len(picks.ids) <= max(0, budget), member, "picks each once, within the budget"

@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from tidemill.clock import micros
+from tidemill.stats.vectors import Vectors
 from tidemill.strategy.adapt import Known
 from tidemill.strategy.alert import AlertFacts
-from tidemill.strategy.curate import Candidates, CurateContext
+from tidemill.strategy.curate import Candidates, CurateContext, CurateNeeds, Judgements
 from tidemill.strategy.data_checked import Breach, DataChecked
 from tidemill.strategy.dataset import ExampleIndex
 from tidemill.strategy.evidence import ALL, Calibration, Cell, Evidence, Forgotten, Word
@@ -22,6 +23,7 @@ from tidemill.strategy.suite_result import FailedCase, SuiteResult
 from tidemill.strategy.trigger import WatchFacts
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+_WIDTH = 8  # of the vectors of candidates
 
 
 def requests(rng: np.random.Generator, num: int, tags: Sequence[str] = ()) -> list[Request]:
@@ -34,7 +36,10 @@ def requests(rng: np.random.Generator, num: int, tags: Sequence[str] = ()) -> li
 
 
 def candidates(rng: np.random.Generator, num: int, columns: Sequence[str] = ()) -> Candidates:
-    """Return `num` requests to pick from: three classes, one answer in ten missing, a fifth with bad feedback."""
+    """Return `num` requests to pick from: three classes, one answer in ten missing, a fifth with bad feedback.
+
+    One in twenty repeats another, and a version in shadow was asked about half of them.
+    """
     scores = rng.dirichlet([1.0, 1.0, 1.0], size=num)
     scores[rng.random(num) < 0.1] = np.nan
     return Candidates(
@@ -43,12 +48,27 @@ def candidates(rng: np.random.Generator, num: int, columns: Sequence[str] = ()) 
         decisions=tuple(rng.choice(["a", "b", "c"], size=num).tolist()),
         columns={name: rng.choice(["x", "y", "z"], size=num, p=[0.8, 0.15, 0.05]).astype(object) for name in columns},
         negative=rng.random(num) < 0.2,
+        vectors=Vectors(rng.normal(size=(num, _WIDTH)).astype(np.float32)),
+        repeated=rng.random(num) < 0.05,
+        shadow=tuple(None if said == "" else said for said in rng.choice(["a", "b", "", ""], size=num).tolist()),
     )
 
 
-def context(rng: np.random.Generator, num: int) -> CurateContext:
-    """Return the context of `num` candidates, with one cohort."""
-    return CurateContext(now=NOW, cohorts={"new": rng.random(num) < 0.3})
+def context(rng: np.random.Generator, num: int, needs: CurateNeeds = CurateNeeds()) -> CurateContext:  # noqa: B008 - frozen
+    """Return the context of `num` candidates, with one cohort, 30 training examples and 100 judged requests."""
+    scores = rng.dirichlet([1.0, 1.0, 1.0], size=100)
+    return CurateContext(
+        now=NOW,
+        cohorts={"new": rng.random(num) < 0.3},
+        training=rng.normal(size=(30, _WIDTH)).astype(np.float32),
+        targets={to: rng.normal(size=(2, _WIDTH)).astype(np.float32) for to in needs.similar},
+        judged=Judgements(
+            scores=scores,
+            decisions=tuple(rng.choice(["a", "b", "c"], size=100).tolist()),
+            columns={name: rng.choice(["x", "y", "z"], size=100).astype(object) for name in needs.columns},
+            losses=(rng.random(100) > scores.max(axis=1)).astype(np.float64),
+        ),
+    )
 
 
 def examples(rng: np.random.Generator, num: int) -> ExampleIndex:

@@ -104,11 +104,17 @@ class MemoryDatasets(Datasets):
 
     def test_rows(self, project: str, digest: str) -> pl.DataFrame:
         """Return the test rows: id, unit, received_at (microseconds), label, trust, probability, and the inputs."""
-        test = self._version(project, digest).test
-        frame, trusted = self._stream.frame[test.rows], list(Trust)
-        trusts = pl.Series("trust", [str(trusted[rank]) for rank in test.ranks], dtype=pl.String)
-        probability = pl.Series("probability", test.probability).fill_nan(None)
-        label = self._values.series("label", test.labels)
+        return self._as_frame(self._version(project, digest).test)
+
+    def train_rows(self, project: str, digest: str) -> pl.DataFrame:
+        """Return the train rows, with the columns of `test_rows`."""
+        return self._as_frame(self._version(project, digest).train)
+
+    def _as_frame(self, part: _Rows) -> pl.DataFrame:
+        frame, trusted = self._stream.frame[part.rows], list(Trust)
+        trusts = pl.Series("trust", [str(trusted[rank]) for rank in part.ranks], dtype=pl.String)
+        probability = pl.Series("probability", part.probability).fill_nan(None)
+        label = self._values.series("label", part.labels)
         about = pl.DataFrame([frame["request_id"].alias("id"), frame["unit"], frame["received_at"], label, trusts,
                               probability])  # fmt: skip
         return about.hstack(frame.drop("request_id", "unit", "received_at"))

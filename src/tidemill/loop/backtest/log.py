@@ -9,7 +9,6 @@ from datetime import datetime
 import polars as pl
 
 from tidemill.clock import from_micros
-from tidemill.clock import from_micros
 from tidemill.stores.columns import own_types
 from tidemill.stores.log import Log
 
@@ -36,6 +35,10 @@ class MemoryLog(Log):
         """Return when the newest prediction was received."""
         lasts = [last for _, last, _ in self._frames["predictions"]]
         return from_micros(max(lasts)) if lasts else None
+
+    def _num_rows(self, project: str, first: int, last: int) -> int:
+        """Return about how many predictions were received in a span."""
+        return sum(len(frame) for a, b, frame in self._frames["predictions"] if a <= last and b >= first)
 
     def _read(
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,

@@ -16,14 +16,13 @@ from tidemill.loop.backtest.values import Values
 from tidemill.loop.picked import PROBABILITY, REASON, PickedRows
 from tidemill.records import Example, Trust
 from tidemill.schema import Array
+from tidemill.stores.database import dumps
 from tidemill.stores.duplicates import Sameness
 from tidemill.stores.examples import INDEX
 from tidemill.stores.picked import unknown
 from tidemill.stores.reservoir import Reservoir
 
 _RANK = {str(trust): trust.rank for trust in Trust}
-_SOURCES = ("import", "feedback", "queue")
-_IMPORT, _FEEDBACK, _QUEUE = range(3)
 _NEVER = -1
 
 
@@ -50,7 +49,8 @@ class MemoryReservoir(Reservoir):
         self.probability = np.full(num, np.nan)
         self._decision = np.full(num, np.nan)
         self._version = np.full(num, _NEVER, dtype=np.int64)
-        self._source = np.full(num, _NEVER, dtype=np.int8)
+        self._source = np.full(num, _NEVER, dtype=np.int64)
+        self._sources: dict[str, int] = {}
         self._reason = np.zeros(num, dtype=np.uint32)
         self._reasons: dict[str, int] = {}
         self._group_split = np.full(int(stream.group.max(initial=-1)) + 1, _NEVER, dtype=np.int8)
@@ -80,7 +80,8 @@ class MemoryReservoir(Reservoir):
         self.label_codes[some] = self._values.codes(known["label"].to_list())
         self.rank[some] = known["label_trust"].replace_strict(_RANK, return_dtype=pl.Int64).to_numpy()
         self.labelled_at[some] = known["label_at"].to_numpy()
-        self._source[some] = np.where(self._version[some] == _NEVER, _IMPORT, _FEEDBACK)
+        imported = self._version[some] == _NEVER
+        self._source[some] = np.where(imported, self._number_of("import"), self._number_of("feedback"))
         return len(rows)
 
     def _fix_splits(self, rows: Array) -> None:
@@ -119,7 +120,7 @@ class MemoryReservoir(Reservoir):
             "version": _known(self._version[rows]),
             "label": self._values.series("label", self.label_codes[rows]),
             "trust": trusts.gather((self.rank[rows] + 1).astype(np.uint32)),
-            "source": pl.Series([None, *_SOURCES], dtype=pl.String).gather((self._source[rows] + 1).astype(np.uint32)),
+            "source": pl.Series([None, *self._sources], dtype=pl.String).gather((self._source[rows] + 1).astype(np.uint32)),
             "labelled_at": _known(self.labelled_at[rows]),
         }
         return pl.DataFrame([columns[name].alias(name) for name in INDEX])
@@ -173,10 +174,20 @@ class MemoryReservoir(Reservoir):
         """Give each row its label unless a better one is there, of higher trust or newer; return which counts."""
         before, when = self.rank[rows], self.labelled_at[rows]
         counts: Array = (ranks > before) | ((ranks == before) & (at > when))
+        for i in np.flatnonzero((ranks == before) & (at == when)):  # as in SQL: by name, then by value
+            counts[i] = self._is_later(int(rows[i]), source, codes[i])
         some = rows[counts]
         self.label_codes[some], self.rank[some], self.labelled_at[some] = codes[counts], ranks[counts], at[counts]
-        self._source[some] = _QUEUE if source == "queue" else _FEEDBACK
+        self._source[some] = self._number_of(source)
         return counts
+
+    def _is_later(self, row: int, source: str, code: float) -> bool:
+        """Tell whether a label counts more than the one that came at the same time with the same trust."""
+        known, new = self._values.series("", np.array([self.label_codes[row], code])).to_list()
+        return (source, dumps(new)) > (list(self._sources)[self._source[row]], dumps(known))
+
+    def _number_of(self, source: str) -> int:
+        return self._sources.setdefault(source, len(self._sources))
 
     # --- the queue
 

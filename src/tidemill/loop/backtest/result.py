@@ -89,6 +89,20 @@ class BacktestResult:
         return frame.with_columns(pl.from_epoch(pl.col("start", "end"), time_unit="us").dt.replace_time_zone("UTC"))
 
     @cached_property
+    def kept(self) -> pl.DataFrame:
+        """A row for each strategy, seed and cohort: what the last live version gets on the test examples of all time.
+
+        A version that has forgotten what came long ago shows it here, where users who are gone would not.
+        """
+        rows = [
+            {"strategy": run.strategy, "seed": run.seed, "cohort": cohort, self.metric: quality}
+            for run in self.runs
+            for cohort, quality in run.facts["kept"].items()
+        ]
+        kinds = {"strategy": pl.String(), "seed": pl.Int64(), "cohort": pl.String(), self.metric: pl.Float64()}
+        return pl.DataFrame(rows, schema=kinds)
+
+    @cached_property
     def events(self) -> pl.DataFrame:
         """Every verdict that changed something, with its reason, in order of time."""
         rows = [{"strategy": run.strategy, "seed": run.seed, **event} for run in self.runs for event in run.events]

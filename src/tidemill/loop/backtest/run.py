@@ -227,6 +227,7 @@ class _Rehearsal:
             "asked": self._labellers.num_asked,
             "unanswerable": self._labellers.num_unknown,
             "coverage": self._coverage(quality),
+            "kept": self._kept(),
             "train_cpu_s": self._train_cpu_s() - self._first_cpu_s,
         }
         done = Run(
@@ -236,6 +237,17 @@ class _Rehearsal:
         )  # fmt: skip
         world.db.close()
         return done
+
+    def _kept(self) -> Json:
+        """Return what the version that is live at the end gets on all test examples there are, and by cohort."""
+        reservoir = self._world.reservoir
+        assert isinstance(reservoir, MemoryReservoir)
+        rows = reservoir.labelled()
+        rows = rows[reservoir.is_test[rows]]
+        if not len(rows):
+            return {}
+        quality = self._traffic.judge(rows)
+        return {"all": _mean(quality), **{name: _mean(quality[mask[rows]]) for name, mask in self._cohorts.items()}}
 
     def _coverage(self, quality: Array) -> float:
         """Return the least of: the share of answers that can be judged, and of bought labels that could be had."""

@@ -76,6 +76,12 @@ class Traffic:
         _, best, self.quality[rows] = max(found, key=lambda one: one[:2])
         self.version[rows] = -best
 
+    def judge(self, rows: Array) -> Array:
+        """Return what the stable version would get on rows now, float64 (N,): nothing is written."""
+        policy = self._world.catalog.policy_in_force(self._world.name).policy
+        decided, scores = self._decided(rows, np.full(len(rows), self._route().stable), policy)
+        return self._judged(rows, scores, decided["decision"].to_list())
+
     def _route(self) -> Route:
         route = self._world.catalog.route(self._world.name)
         if route is None:

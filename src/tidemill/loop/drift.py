@@ -1,0 +1,45 @@
+"""Looks at drift that a step takes for its stage: each whole window once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from tidemill.clock import micros
+from tidemill.fingerprint import digest
+from tidemill.loop.world import Turn
+from tidemill.monitor.drift import look
+from tidemill.records import Json
+from tidemill.stats.drift_report import DriftReport
+from tidemill.strategy.drift_needs import DriftNeeds
+from tidemill.strategy.member import plain
+
+
+def looks(turn: Turn, needs: Sequence[DriftNeeds], looked: Json, live: int) -> Mapping[DriftNeeds, DriftReport]:
+    """Return what is found in the windows that are whole by now and were not looked at."""
+    found = {}
+    for one in needs:
+        until = one.last_whole(turn.known_until)
+        if (looked or {}).get(_key(one), 0) < micros(until):
+            rng = turn.world.rng(f"drift {_key(one)}", micros(until))
+            found[one] = look(turn.world.project, turn.world.log, lambda: _training(turn, live), one, until, rng)
+    return found
+
+
+def looked_at(looked: Json, found: Mapping[DriftNeeds, DriftReport]) -> Json:
+    """Return up to when each look has been taken, after these."""
+    return {**(looked or {}), **{_key(one): micros(report.until) for one, report in found.items()}}
+
+
+def _key(needs: DriftNeeds) -> str:
+    return digest(plain(vars(needs), "needs"))
+
+
+def _training(turn: Turn, live: int) -> pl.DataFrame:
+    """Return the rows that a version learnt from; none where it came without a dataset."""
+    model = next(m for m in turn.world.catalog.models(turn.name) if m.version == live)
+    if model.dataset is None:
+        names = dict.fromkeys(turn.world.project.inputs, pl.Null)
+        return pl.DataFrame(schema={"received_at": pl.Int64, "probability": pl.Float64, **names})
+    return turn.world.datasets.train_rows(turn.name, model.dataset)

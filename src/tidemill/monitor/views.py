@@ -1,0 +1,131 @@
+"""What is compared of requests when one looks for drift: numbers, words, or vectors, by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+
+from tidemill.errors import ProjectError
+from tidemill.monitor.cohorts import with_projections
+from tidemill.monitor.outcomes import scores_of
+from tidemill.project import Project
+from tidemill.schema import Array, Classes, Image, Input, Number, Tensor, Text
+from tidemill.stats.likeness import thumbnails, words_of
+
+MOST_VECTORS = 2_000
+"""Rows of each side of which vectors are compared."""
+_NUM_BUCKETS = 64
+
+View = pl.Series
+"""Of a column: Float64, String, or an Array of Float32 that is null but for the rows that vectors are made of."""
+
+
+def view_names(project: Project, *, traffic: bool) -> list[str]:
+    """Return what a project's requests may be compared by; outputs only beside other traffic."""
+    names = []
+    for name, kind in project.schema.inputs.items():
+        names += [name, f"{name}.length"] if isinstance(kind, Text) else [name]
+    names += list(project.projections)
+    return [*names, *_output_names(project), "decision", "abstained", "outlier"] if traffic else names
+
+
+def check_columns(project: Project, columns: Sequence[str] | None, *, traffic: bool, by: str) -> None:
+    """Refuse columns that there are none of.
+
+    Raises:
+        ProjectError: the message names the member, the column and what there is.
+    """
+    known = view_names(project, traffic=traffic)
+    for name in columns or ():
+        if name not in known:
+            hint = f"there is {', '.join(known)}"
+            if not traffic and name in view_names(project, traffic=True):
+                hint = f"{hint}; what was answered is compared with traffic, as in reference='30d'"
+            raise ProjectError(f"{by} watches {name!r}, which is no column.", hint)
+
+
+def views(project: Project, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, View]:
+    """Return the columns `names` of a frame of requests or training rows, null where a value is missing."""
+    projected = set(project.projections) & set(names)
+    frame = with_projections(project, frame) if projected else frame
+    found: dict[str, View] = {name: _plain(frame[name]) for name in projected}
+    for name, kind in project.schema.inputs.items():
+        found |= {n: view for n, view in _of_input(name, kind, frame, names).items() if n in names}
+    outputs = _of_outputs(project, frame, names) if set(_output_names(project)) & set(names) else {}
+    others = {name: _plain(frame[name]) for name in ("decision", "abstained") if name in names}
+    if "outlier" in names:
+        others["outlier"] = _plain(frame["outlier"].list.len().fill_null(0) > 0)
+    every = {**found, **outputs, **others}
+    return {name: every[name] for name in names}
+
+
+def _of_input(name: str, kind: Input, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, View]:
+    if isinstance(kind, Text):
+        length = frame[name].str.len_chars().cast(pl.Float64)
+        return {name: _vectors(kind, frame[name]) if name in names else length, f"{name}.length": length}
+    if isinstance(kind, Image | Tensor):
+        return {name: _vectors(kind, frame[name])} if name in names else {}
+    return {name: frame[name].cast(pl.Float64 if isinstance(kind, Number) else pl.String)}
+
+
+def _output_names(project: Project) -> list[str]:
+    output = project.output
+    return [f"score.{name}" for name in output.names] if isinstance(output, Classes) else ["score"]
+
+
+def _of_outputs(project: Project, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, View]:
+    scores, known = scores_of(project, frame), _output_names(project)
+    columns = {name: pl.Series(scores[:, min(at, scores.shape[1] - 1)]) for at, name in enumerate(known)}
+    return {name: column.fill_nan(None) for name, column in columns.items() if name in names}
+
+
+def _plain(column: pl.Series) -> View:
+    """Return numbers as Float64, and words, true and false as String."""
+    if column.dtype.is_numeric():
+        return column.cast(pl.Float64)
+    return column.cast(pl.String)
+
+
+def _vectors(kind: Input, column: pl.Series) -> View:
+    """Return vectors of evenly spread rows, null elsewhere."""
+    known = np.flatnonzero(column.is_not_null().to_numpy())
+    some = known[np.unique(np.linspace(0, len(known) - 1, MOST_VECTORS).astype(np.int64))] if len(known) else known
+    width = _NUM_BUCKETS
+    rows: list[Array | None] = [None] * len(column)
+    if len(some):
+        made = _embedded(kind, column[some].to_list())
+        width = made.shape[1]
+        for at, vector in zip(some.tolist(), made, strict=True):
+            rows[at] = vector
+    return pl.Series(rows, dtype=pl.Array(pl.Float32, width))
+
+
+def _embedded(kind: Input, values: list[object]) -> Array:
+    """Return values float64 (n, D): hashed words of texts, small pictures of images, tensors hashed to 64 numbers."""
+    if isinstance(kind, Text):
+        return np.array([_hashed_words(str(value)) for value in values])
+    arrays = kind.column(values).astype(np.float64)
+    if isinstance(kind, Image):
+        return thumbnails(arrays)
+    flat = arrays.reshape(len(arrays), -1)
+    if flat.shape[1] <= _NUM_BUCKETS:
+        return flat
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=flat.shape[1])
+    starts = np.arange(_NUM_BUCKETS) * flat.shape[1] // _NUM_BUCKETS
+    return np.asarray(np.add.reduceat(flat * signs, starts, axis=1))
+
+
+def _hashed_words(text: str) -> Array:
+    """Return the share of the words in each of 64 buckets (Weinberger et al. 2009, without signs)."""
+    words = words_of(text)
+    found = np.bincount([_bucket(word) for word in words], minlength=_NUM_BUCKETS).astype(np.float64)
+    return found / max(len(words), 1)
+
+
+@lru_cache(maxsize=1 << 15)
+def _bucket(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=4).digest()) % _NUM_BUCKETS

@@ -1,0 +1,112 @@
+"""Whether a window differs from its reference, over many columns at once, with one chance of a false alarm for all.
+
+Time is cut into blocks. The last blocks are the window, the others its reference. If nothing has changed, blocks may be
+exchanged, and the window is one among all sets of as many blocks: so each statistic of each column is computed for the
+window and for 999 sets drawn at random, each against all blocks outside it; is put in units of its own spread; and the
+largest over columns and statistics is compared. The window's **rank** among all 1,000 is at most alpha with a chance of
+at most alpha, whatever the columns and their number of values: a permutation test with max-T (Westfall and Young 1993;
+Phipson and Smyth 2010 for the rank). A column with a thousand rare values is as noisy in every set as in the window.
+
+Which columns moved is read from the same draws, step by step down: the chance to name any that did not is alpha too.
+Blocks keep the dependence of neighbouring rows inside them; a change from one day to the next that is usual in the
+reference is usual among sets only as far as blocks of several days meet in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tidemill.schema import Array
+
+NUM_SETS = 999
+
+
+class Compared(Protocol):
+    """A column, or several columns as vectors, that can be compared between sets of blocks."""
+
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        ...
+
+    def values(self, picks: Array) -> Mapping[str, Array]:
+        """Return by statistic how far each pick of blocks (R, B) is from the other blocks, float (R,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Raised:
+    """`rank` of the window, and by column how far out its most unusual statistic lies, in standard deviations.
+
+    `moved` names the columns that moved, the most unusual first; `sizes` are the window's statistics themselves.
+    """
+
+    rank: float
+    unusual: Mapping[str, tuple[str, float]]
+    moved: tuple[str, ...]
+    sizes: Mapping[str, Mapping[str, float]]
+
+
+def raised(
+    columns: Sequence[Compared], *, num_blocks: int, num_now: int, alpha: float, rng: np.random.Generator,
+    num_sets: int = NUM_SETS,
+) -> Raised:  # fmt: skip
+    """Compare the last `num_now` of `num_blocks` blocks with the others, over all columns.
+
+    Raises:
+        ValueError: there are no blocks on one side.
+    """
+    if not 0 < num_now < num_blocks:
+        raise ValueError(f"{num_now} of {num_blocks} blocks are no window beside a reference")
+    picks = _sets(num_blocks, num_now, num_sets, rng)
+    values = {column.name: column.values(picks) for column in columns}
+    sizes = {name: {one: float(v[0]) for one, v in of.items()} for name, of in values.items()}
+    found = {name: _units(of) for name, of in values.items()}
+    largest = {name: np.max(list(of.values()), axis=0) for name, of in found.items() if of}
+    if not largest:
+        return Raised(1.0, {}, (), sizes)
+    unusual = {name: _most(found[name]) for name in largest}
+    rank = _rank(np.max(list(largest.values()), axis=0))
+    return Raised(rank, unusual, _moved(largest, alpha), sizes)
+
+
+def _sets(num_blocks: int, num_now: int, num: int, rng: np.random.Generator) -> Array:
+    """Return the window and `num` sets of as many blocks drawn without replacement, float32 (1 + num, B)."""
+    picks = np.zeros((1 + num, num_blocks), dtype=np.float32)
+    picks[0, -num_now:] = 1
+    drawn = np.argpartition(rng.random((num, num_blocks)), num_now - 1, axis=1)[:, :num_now]
+    np.put_along_axis(picks[1:], drawn, 1, axis=1)
+    return picks
+
+
+def _units(values: Mapping[str, Array]) -> dict[str, Array]:
+    """Put each statistic in units of its own spread; one that never differs says nothing."""
+    spreads = {name: (float(one.mean()), float(one.std())) for name, one in values.items()}
+    return {n: (values[n] - mean) / spread for n, (mean, spread) in spreads.items() if spread > 1e-9}
+
+
+def _most(values: Mapping[str, Array]) -> tuple[str, float]:
+    name = max(values, key=lambda n: values[n][0])
+    return name, float(values[name][0])
+
+
+def _rank(largest: Array, at: float | None = None) -> float:
+    """Return the share of all sets, the window among them, that are as unusual as the window, or as `at`."""
+    bar = largest[0] if at is None else at
+    return float((1 + (largest[1:] >= bar).sum()) / len(largest))
+
+
+def _moved(largest: Mapping[str, Array], alpha: float) -> tuple[str, ...]:
+    left, moved = dict(largest), []
+    while left:
+        most = np.max(list(left.values()), axis=0)
+        out = sorted((n for n in left if _rank(most, left[n][0]) <= alpha), key=lambda n: -float(largest[n][0]))
+        if not out:
+            break
+        moved += out
+        left = {name: values for name, values in left.items() if name not in out}
+    return tuple(moved)
