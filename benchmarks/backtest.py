@@ -31,7 +31,7 @@ from tidemill.strategy.presets import Oracle
 EXAMPLES = Path(__file__).parents[1] / "examples"
 YEAR = timedelta(days=365.25)
 YEARLY: dict[str, Any] = {"start": "2009-01-01", "step": YEAR}
-COHORTS: dict[str, Any] = {"start": 4_500 / 26_511, "step": 1_000}
+COHORTS: dict[str, Any] = {"start": 4_500 / 26_511, "step": 500}
 
 Strategies = Mapping[str, tm.Strategy | Oracle]
 
@@ -73,14 +73,21 @@ def accuracy(data: Path, jobs: int) -> Any:
     strategies = {
         "never": tm.presets.never(),
         "every window": tm.presets.every_window(),
-        "when 5 points worse": tm.presets.degraded(0.05),
-        "every 5,000 labels": tm.presets.amount(3_800),
+        "when 3 points worse": tm.presets.degraded(0.03),
+        "when 2 points worse, or 4,400 labels": replace(tm.presets.BASE, trigger=_well_timed()),
+        "every 4,400 labels": tm.presets.amount(4_400),
         "oracle": tm.presets.oracle(),
     }
     stream = Stream.read(data / "digit_cohorts.parquet", project)
     result = tm.backtest(project, stream, strategies=strategies, jobs=jobs, **COHORTS)
     usps = result.kept.filter(pl.col("cohort") == "usps").select("strategy", pl.col("accuracy").round(4))
     return {**found, "digit_cohorts": table(result), "usps_kept": dict(usps.iter_rows())}
+
+
+def _well_timed() -> Any:
+    """Return a trigger that waits for enough of what is new, and does not wait for ever."""
+    worse = tm.trigger.Degraded("accuracy", drop=0.02, by_cohort=False, trust="truth", alpha=0.05)
+    return (worse & tm.trigger.Amount(600)) | tm.trigger.Amount(4_400)
 
 
 def full(data: Path, jobs: int) -> Any:
@@ -112,7 +119,6 @@ def ten() -> Strategies:
     """Ten strategies to compare on the titles."""
     return {
         **tm.presets.usual(period=timedelta(days=730), labels=12_000, replayed=20_000),
-        "every three years": tm.presets.periodic(timedelta(days=1_000)),
     }
 
 

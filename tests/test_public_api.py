@@ -14,14 +14,14 @@ import tidemill as tm
 from tidemill.strategy.member import Member
 
 NAMES = [
-    "App", "Category", "Classes", "Image", "Limits", "Model", "Number", "Outcome", "Policy", "Progress", "Project",
+    "App", "BacktestResult", "Category", "Classes", "Image", "Limits", "Model", "Number", "Outcome", "Policy", "Progress", "Project",
     "Sensitive", "Strategy", "Tensor", "Text", "TidemillError", "Trainer", "TrainingData", "Value", "Verdict",
-    "batch",
+    "backtest", "batch",
 ]  # fmt: skip
 
 MEMBERS = {
     "adapt": ["Abstain", "Adapt", "Never", "Threshold"],
-    "alert": ["Above", "Alert", "Below", "Falls", "Silent", "Stale"],
+    "alert": ["Above", "Alert", "Below", "Drifts", "Falls", "Silent", "Stale"],
     "curate": [
         "Curate", "Disagreement", "Diverse", "ExpectedError", "FeedbackDriven", "Mix", "Novel", "Projected", "Random",
         "Representative", "Similar", "Stratified", "Uncertain",
@@ -35,13 +35,17 @@ MEMBERS = {
         "Latency", "Linear", "Majority", "NoWorse", "Offline", "Previous", "Rule", "Size", "Suites",
     ],
     "online": ["AB", "Bake", "Gradual", "Now", "Online", "Shadow", "Then"],
-    "trigger": ["AllOf", "Amount", "AnyOf", "AtMost", "Degraded", "Every", "Manual", "Trigger"],
+    "trigger": ["AllOf", "Amount", "AnyOf", "AtMost", "Degraded", "Drift", "Every", "Manual", "Trigger"],
 }  # fmt: skip
 
 OTHERS = {
     "metrics": [
         "Accuracy", "EventRate", "EventValue", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "events_of",
         "match", "weighted_mean",
+    ],
+    "presets": [
+        "Oracle", "amount", "degraded", "drift", "every_window", "everything", "never", "oracle", "periodic",
+        "recent_replay", "sliding_window", "usual",
     ],
     "suites": [
         "Answer", "Case", "Cases", "Directional", "Invariant", "Labelled", "MinimumFunctionality", "Perturbed",

@@ -18,15 +18,14 @@ from tidemill.clock import Clock, SystemClock, micros
 from tidemill.errors import ProjectError
 from tidemill.loop.controls import Controls
 from tidemill.loop.courier import Courier
+from tidemill.loop.declared import ProjectFile, checked_project
 from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import World
-from tidemill.monitor.cohorts import check_cohorts
-from tidemill.monitor.drift import check_drift
 from tidemill.monitor.ledger import EXPECTED
 from tidemill.monitor.outcomes import horizon
 from tidemill.monitor.status import Status, status
-from tidemill.project import Project, load_project
+from tidemill.project import Project
 from tidemill.records import Example, Feedback, Json, Trust
 from tidemill.stats.metrics import events_of
 from tidemill.stores.belonging import open_database
@@ -64,9 +63,7 @@ class App(Controls):
             StoreError: the home or the database cannot be opened.
             MissingExtra: the database is PostgreSQL, and the extra `postgres` is not installed.
         """
-        project = load_project(project_file)
-        check_cohorts(project)
-        check_drift(project)
+        project = checked_project(project_file)
         world = _world(project, project_file, Home(home).make(), database)
         app = cls(
             name=project.name, db=world.db, catalog=world.catalog, journal=world.journal, clock=clock or SystemClock(),
@@ -103,7 +100,13 @@ class App(Controls):
         """Return the loop of this project, ready to run. Alerts are told to the webhook, if there is one."""
         holder = f"{socket.gethostname()}/{os.getpid()}"
         return Engine(
-            world=replace(self.world, courier=Courier(webhook, self.clock)), clock=self.clock, holder=holder, poll_s=poll_s, lapse=lapse, lease_ttl=lease_ttl
+            world=replace(self.world, courier=Courier(webhook, self.clock)),
+            clock=self.clock,
+            holder=holder,
+            poll_s=poll_s,
+            lapse=lapse,
+            lease_ttl=lease_ttl,
+            declared=ProjectFile(self.world.project_file),
         )
 
     def status(self, *, period: timedelta = timedelta(days=1)) -> Status:

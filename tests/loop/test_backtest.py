@@ -35,6 +35,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "label: both": {"label": tm.label.Queue(daily_budget=150, horizon="1d") | tm.label.Feedback(horizon="2h")},
     "trigger: time": {"trigger": tm.trigger.Every("15h")},
     "trigger: worse": {"trigger": tm.trigger.Degraded("accuracy", drop=0.05, reference=60)},
+    "trigger: drift": {"trigger": tm.trigger.Drift(window="12h", min_rows=100)},
+    "trigger: drift of traffic": {"trigger": tm.trigger.Drift(window="11h", min_rows=100, reference="11h")},
     "trigger: composed": {"trigger": (tm.trigger.Amount(50) & tm.trigger.Every("7h")).at_most("14h")},
     "dataset: recent and some of all": {"dataset": tm.dataset.Window("1d") + tm.dataset.Replay(100)},
     "offline: several": {

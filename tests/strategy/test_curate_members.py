@@ -155,8 +155,8 @@ def test_one_over_pi_counts_every_request_once_whatever_is_preferred():
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Similar(),
-        lambda: Projected(),
+        Similar,
+        Projected,
         lambda: Projected(name="x", extreme="middle"),
         lambda: ExpectedError(by="country"),
     ],

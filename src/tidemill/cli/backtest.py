@@ -36,6 +36,7 @@ _PRESETS: dict[str, Callable[..., Strategy | Oracle]] = {
     "periodic": presets.periodic,
     "amount": presets.amount,
     "degraded": presets.degraded,
+    "drift": presets.drift,
     "recent_replay": presets.recent_replay,
     "sliding_window": presets.sliding_window,
     "everything": presets.everything,

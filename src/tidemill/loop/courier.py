@@ -40,11 +40,10 @@ class Courier:
 
     def __init__(self, webhook: Webhook | None, clock: Clock) -> None:
         self.webhook, self.said = webhook, dict[int, str]()
-        self._clock, self._thread = clock, None
+        self._clock = clock
+        self._thread: threading.Thread | None = None
         self._back: list[Delivered] = []
         self._guard = threading.Lock()
-
-    _thread: threading.Thread | None
 
     @property
     def is_away(self) -> bool:

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from tidemill.clock import Clock
-from tidemill.errors import Fenced, StoreError
+from tidemill.errors import Fenced, ProjectError, StoreError
+from tidemill.loop.declared import ProjectFile
 from tidemill.loop.ending import give_up
 from tidemill.loop.steps import CYCLE, STANDING
 from tidemill.loop.trouble import Trouble
@@ -70,7 +71,8 @@ class Engine:
     """Takes turns for one project.
 
     `holder` names this process in its leases; when it dies, another takes over after `lease_ttl` at the latest. `pace`
-    is how far turns lie apart on a clock that jumps, zero on one that runs.
+    is how far turns lie apart on a clock that jumps, zero on one that runs. `declared` is the project file, where it is
+    to be read again when it changes.
     """
 
     world: World
@@ -80,6 +82,7 @@ class Engine:
     lapse: timedelta = timedelta(seconds=60)
     lease_ttl: timedelta = LEASE_TTL
     pace: timedelta = timedelta(0)
+    declared: ProjectFile | None = None
     on_turn: Callable[[bool], None] = lambda _: None
     _loop: Hold = field(init=False)
     _compactor: Hold = field(init=False)
@@ -124,11 +127,30 @@ class Engine:
         try:
             turn = Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=now, pace=self.pace)
             trouble = Trouble(turn)
+            turn = self._reread(turn, trouble)
             trouble.take("compact", partial(self._compact, now))
             return self._take_steps(replace(turn, known_until=self.world.log.complete_until(now)), trouble)
         except Fenced as error:
             _logger.warning("%s", error)
             return False  # somebody took over: ask for the lease again at the next turn
+
+    def _reread(self, turn: Turn, trouble: Trouble) -> Turn:
+        """Go on with the project file as it is now, if it was changed and is valid."""
+        if self.declared is None:
+            return turn
+        try:
+            world = self.declared.reread(turn)
+        except ProjectError as error:
+            _logger.warning("the project file was changed, and is wrong; the loop goes on with the old one: %s", error)
+            trouble.note("project", error)
+            return turn
+        if not self.declared.is_refused:
+            trouble.forget("project")
+        if world is None:
+            return turn
+        _logger.warning("the project file was changed: the loop goes on with it")
+        self.world = world
+        return replace(turn, world=world)
 
     def _take_steps(self, turn: Turn, trouble: Trouble) -> bool:
         did = [trouble.take(name, partial(step, turn)) for name, step in STANDING.items()]

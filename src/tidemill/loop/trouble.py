@@ -34,7 +34,7 @@ class Trouble:
         except Conflict:
             return True  # somebody moved the route in between: look again
         except Exception as error:
-            self._note(name, error)
+            self.note(name, error)
             return False
         self.forget(name)
         return did
@@ -52,7 +52,8 @@ class Trouble:
         """Return what a step raised last."""
         return str(self._known.get(name, {}).get("error", ""))
 
-    def _note(self, name: str, error: Exception) -> None:
+    def note(self, name: str, error: Exception) -> None:
+        """Write down that a step failed, and let it rest."""
         before = self._known.get(name, {})
         times = before.get("times", 0) + 1
         rest = timedelta(seconds=min(2.0**times, _LONGEST_REST_S))

@@ -21,7 +21,7 @@ class Status:
     """One project now.
 
     `trouble` holds, by step, what it raised last and since when it is tried again; `batches`, by name, how each
-    scheduled batch prediction stands (see `tidemill.loop.batch`). `untold` are the alerts that the webhook does not take.
+    scheduled batch prediction stands (see `tidemill.loop.batch`). `untold` are alerts that the webhook does not take.
     """
 
     project: str

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,12 +12,11 @@ from tidemill.errors import ProjectError
 from tidemill.monitor.cohorts import with_projections
 from tidemill.monitor.outcomes import scores_of
 from tidemill.project import Project
-from tidemill.schema import Array, Classes, Image, Input, Number, Tensor, Text
-from tidemill.stats.likeness import thumbnails, words_of
+from tidemill.schema import Array, Classes, Image, Input, Number, Output, Schema, Tensor, Text
+from tidemill.stats.embedding import Embedding
 
 MOST_VECTORS = 2_000
 """Rows of each side of which vectors are compared."""
-_NUM_BUCKETS = 64
 
 View = pl.Series
 """Of a column: Float64, String, or an Array of Float32 that is null but for the rows that vectors are made of."""
@@ -53,8 +51,8 @@ def views(project: Project, frame: pl.DataFrame, names: Sequence[str]) -> dict[s
     projected = set(project.projections) & set(names)
     frame = with_projections(project, frame) if projected else frame
     found: dict[str, View] = {name: _plain(frame[name]) for name in projected}
-    for name, kind in project.schema.inputs.items():
-        found |= {n: view for n, view in _of_input(name, kind, frame, names).items() if n in names}
+    for name in project.schema.inputs:
+        found |= {n: view for n, view in _of_input(project, name, frame, names).items() if n in names}
     outputs = _of_outputs(project, frame, names) if set(_output_names(project)) & set(names) else {}
     others = {name: _plain(frame[name]) for name in ("decision", "abstained") if name in names}
     if "outlier" in names:
@@ -63,12 +61,16 @@ def views(project: Project, frame: pl.DataFrame, names: Sequence[str]) -> dict[s
     return {name: every[name] for name in names}
 
 
-def _of_input(name: str, kind: Input, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, View]:
+def _of_input(project: Project, name: str, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, View]:
+    kind = project.schema.inputs[name]
     if isinstance(kind, Text):
         length = frame[name].str.len_chars().cast(pl.Float64)
-        return {name: _vectors(kind, frame[name]) if name in names else length, f"{name}.length": length}
+        return {
+            name: _vectors(kind, frame[name], project.output) if name in names else length,
+            f"{name}.length": length,
+        }
     if isinstance(kind, Image | Tensor):
-        return {name: _vectors(kind, frame[name])} if name in names else {}
+        return {name: _vectors(kind, frame[name], project.output)} if name in names else {}
     return {name: frame[name].cast(pl.Float64 if isinstance(kind, Number) else pl.String)}
 
 
@@ -90,42 +92,21 @@ def _plain(column: pl.Series) -> View:
     return column.cast(pl.String)
 
 
-def _vectors(kind: Input, column: pl.Series) -> View:
+def _vectors(kind: Input, column: pl.Series, output: Output) -> View:
     """Return vectors of evenly spread rows, null elsewhere."""
     known = np.flatnonzero(column.is_not_null().to_numpy())
     some = known[np.unique(np.linspace(0, len(known) - 1, MOST_VECTORS).astype(np.int64))] if len(known) else known
-    width = _NUM_BUCKETS
+    width = 1
     rows: list[Array | None] = [None] * len(column)
     if len(some):
-        made = _embedded(kind, column[some].to_list())
+        made = _embedded(kind, column[some].to_list(), output)
         width = made.shape[1]
         for at, vector in zip(some.tolist(), made, strict=True):
             rows[at] = vector
     return pl.Series(rows, dtype=pl.Array(pl.Float32, width))
 
 
-def _embedded(kind: Input, values: list[object]) -> Array:
-    """Return values float64 (n, D): hashed words of texts, small pictures of images, tensors hashed to 64 numbers."""
-    if isinstance(kind, Text):
-        return np.array([_hashed_words(str(value)) for value in values])
-    arrays = kind.column(values).astype(np.float64)
-    if isinstance(kind, Image):
-        return thumbnails(arrays)
-    flat = arrays.reshape(len(arrays), -1)
-    if flat.shape[1] <= _NUM_BUCKETS:
-        return flat
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=flat.shape[1])
-    starts = np.arange(_NUM_BUCKETS) * flat.shape[1] // _NUM_BUCKETS
-    return np.asarray(np.add.reduceat(flat * signs, starts, axis=1))
-
-
-def _hashed_words(text: str) -> Array:
-    """Return the share of the words in each of 64 buckets (Weinberger et al. 2009, without signs)."""
-    words = words_of(text)
-    found = np.bincount([_bucket(word) for word in words], minlength=_NUM_BUCKETS).astype(np.float64)
-    return found / max(len(words), 1)
-
-
-@lru_cache(maxsize=1 << 15)
-def _bucket(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=4).digest()) % _NUM_BUCKETS
+def _embedded(kind: Input, values: list[object], output: Output) -> Array:
+    """Return values float (n, D), by the embedding that declared inputs have of themselves."""
+    schema = Schema({"": replace(kind, tag=False) if isinstance(kind, Text) else kind}, output)
+    return Embedding(schema, shift={"": 0.0}, scale={"": 1.0}).of([{"": value} for value in values])

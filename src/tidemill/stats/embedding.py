@@ -64,8 +64,7 @@ def _raw(schema: Schema, name: str, rows: Sequence[Mapping[str, Any]]) -> Array:
         return _narrowed(kind.column(values).reshape(len(rows), math.prod(kind.shape)))
     if isinstance(kind, Image):
         shape = (len(rows), *kind.shape)
-        thumbs = thumbnails(np.asarray(kind.column(values), dtype=np.float64).reshape(shape))
-        return _narrowed(thumbs.reshape(len(rows), -1))
+        return _narrowed(thumbnails(np.asarray(kind.column(values), dtype=np.float64).reshape(shape)))
     if isinstance(kind, Text):
         return _hashed([words_of(str(value)) for value in values], _WORDS)
     return _hashed([[str(value)] for value in values], _LEVELS)

@@ -215,7 +215,7 @@ def thumbnails(images: Array) -> Array:
             edges = np.arange(_THUMBNAIL) * size // _THUMBNAIL
             counts = np.diff(np.append(edges, size)).reshape([-1 if a == axis else 1 for a in range(images.ndim)])
             images = np.add.reduceat(images, edges, axis=axis) / counts
-    return images.reshape(len(images), -1)
+    return images.reshape(len(images), math.prod(images.shape[1:]))
 
 
 _HALF_PRECISION = 0.003

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from tidemill.schema import Array
 
@@ -68,8 +69,7 @@ def separation(name: str, vectors: Array, blocks: Array, num_blocks: int) -> Sep
 
 def _auc(scores: Array, chosen: Array) -> Array:
     """Return Mann and Whitney's share of pairs in which the chosen row scores higher, for columns of (n, R)."""
-    ranks = np.empty(scores.shape, dtype=np.float64)
-    np.put_along_axis(ranks, np.argsort(scores, axis=0), np.arange(1.0, len(scores) + 1)[:, None], axis=0)
+    ranks = rankdata(scores, axis=0)  # rows that are alike share theirs
     num = chosen.sum(axis=0)
     pairs = num * (len(scores) - num)
     above = (ranks * chosen).sum(axis=0) - num * (num + 1) / 2

@@ -58,6 +58,11 @@ def degraded(drop: float = 0.03, base: Strategy = BASE) -> Strategy:
     return replace(base, trigger=trigger.Degraded(drop=drop, by_cohort=False))
 
 
+def drift(window: timedelta | str = "1d", base: Strategy = BASE) -> Strategy:
+    """Retrain when a window of requests differs from what the live version was trained on."""
+    return replace(base, trigger=trigger.Drift(window=window))
+
+
 def recent_replay(period: timedelta | str, num: int, base: Strategy = BASE) -> Strategy:
     """Retrain at every look, on the examples of the last `period` and `num` of all, drawn at random."""
     learnt = dataset.Window(period) + dataset.Replay(num)
@@ -90,6 +95,7 @@ def usual(
         "periodic": periodic(period, base),
         "amount": amount(labels, base),
         "degraded": degraded(drop, base),
+        "drift": drift(period, base),
         "recent + replay": recent_replay(period, replayed, base),
         "sliding window": sliding_window(period, base),
         "everything": everything(base),

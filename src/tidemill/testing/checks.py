@@ -32,7 +32,7 @@ from tidemill.strategy.label import Label
 from tidemill.strategy.log import Log
 from tidemill.strategy.member import Member
 from tidemill.strategy.online import Online
-from tidemill.strategy.outcomes import Outcomes
+from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
 from tidemill.strategy.trigger import Trigger
 from tidemill.testing import facts
 
@@ -137,7 +137,8 @@ def check_trigger(member: Trigger) -> None:
     for rng in _rngs():
         state = trigger.start()
         for hour in range(3):
-            news = facts.watch_facts(rng, trigger.needs().metrics, hour=hour)
+            needs = trigger.needs()
+            news = facts.watch_facts(rng, needs.metrics, hour=hour, drift=needs.drift)
             state = _pure(member, trigger.update, _stored(member, state), news)
             verdict = _pure(member, trigger.decide, _stored(member, state), news.now)
             _check_verdict(member, verdict, (Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN))
@@ -216,11 +217,12 @@ def check_adapt(member: Adapt) -> None:
 
 def check_alert(member: Alert) -> None:
     """Its state is JSON, and its verdicts are fire, quiet or unknown, with a reason."""
-    metrics = () if (needs := member.needs()) is None else needs.metrics
+    needs = member.needs() or OutcomeNeeds()
+    metrics = needs.metrics
     for rng in _rngs():
         state = _pure(member, member.start)
         for hour in range(3):
-            seen = facts.alert_facts(rng, metrics, hour=hour)
+            seen = facts.alert_facts(rng, metrics, hour=hour, drift=needs.drift)
             state = _pure(member, member.update, _stored(member, state), seen)
             verdict = _pure(member, member.decide, _stored(member, state), seen.now)
             _check_verdict(member, verdict, (Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN))

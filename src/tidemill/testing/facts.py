@@ -10,11 +10,13 @@ import numpy as np
 
 from tidemill.clock import micros
 from tidemill.stats.vectors import Vectors
+from tidemill.stats.drift_report import ColumnDrift, DriftReport
 from tidemill.strategy.adapt import Known
 from tidemill.strategy.alert import AlertFacts
 from tidemill.strategy.curate import Candidates, CurateContext, CurateNeeds, Judgements
 from tidemill.strategy.data_checked import Breach, DataChecked
 from tidemill.strategy.dataset import ExampleIndex
+from tidemill.strategy.drift_needs import DriftNeeds
 from tidemill.strategy.evidence import ALL, Calibration, Cell, Evidence, Forgotten, Word
 from tidemill.strategy.log import Request
 from tidemill.strategy.online import RolloutFacts, Shadows
@@ -116,7 +118,21 @@ def known_answers(rng: np.random.Generator, num: int) -> Known:
     return Known(scores=scores, labels=labels, held_out=np.arange(num) % 2 == 1)
 
 
-def watch_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) -> WatchFacts:
+def drift_report(rng: np.random.Generator, since: datetime) -> DriftReport:
+    """Return a look at the hour from `since`: too few rows, nothing unusual, or a column x that has moved."""
+    window = {"after": since, "until": since + timedelta(hours=1)}
+    if rng.random() < 0.3:
+        return DriftReport(**window, num_rows=20, num_reference=0, problem="20 of 500 rows in the window")
+    rank = float(rng.choice([0.001, 0.4]))
+    moved = ColumnDrift(name="x", statistic="ks", unusual=6.0, moved=rank < 0.01, effects={"ks": 0.2, "psi": 0.1})
+    return DriftReport(
+        **window, num_rows=900, num_reference=9_000, rank=rank, columns=(moved,), examples=("r1", "r2") if moved.moved else ()
+    )
+
+
+def watch_facts(
+    rng: np.random.Generator, metrics: Sequence[str], *, hour: int, drift: Sequence[DriftNeeds] = ()
+) -> WatchFacts:
     """Return what a trigger sees `hour` hours after `NOW`: 400 outcomes of the live version, some new labels."""
     since = NOW + timedelta(hours=hour)
     return WatchFacts(
@@ -126,10 +142,13 @@ def watch_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) 
         trained_labels=1000,
         last_trained_at=NOW - timedelta(days=20),
         live_version=1,
+        drift={look: drift_report(rng, since) for look in drift},
     )
 
 
-def alert_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) -> AlertFacts:
+def alert_facts(
+    rng: np.random.Generator, metrics: Sequence[str], *, hour: int, drift: Sequence[DriftNeeds] = ()
+) -> AlertFacts:
     """Return what an alert sees `hour` hours after `NOW`: 400 outcomes, the last label a day ago."""
     since = NOW + timedelta(hours=hour)
     rows = outcomes(rng, 400, metrics, since=since, share=0.0)
@@ -143,6 +162,7 @@ def alert_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) 
         last_label_at=NOW - timedelta(days=1),
         last_trained_at=NOW - timedelta(days=20),
         deployed_at=NOW - timedelta(days=90),
+        drift={look: drift_report(rng, since) for look in drift},
     )
 
 

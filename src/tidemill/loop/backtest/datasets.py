@@ -104,20 +104,23 @@ class MemoryDatasets(Datasets):
 
     def test_rows(self, project: str, digest: str) -> pl.DataFrame:
         """Return the test rows: id, unit, received_at (microseconds), label, trust, probability, and the inputs."""
-        return self._as_frame(self._version(project, digest).test)
+        return self._framed(self._version(project, digest).test)
 
     def train_rows(self, project: str, digest: str) -> pl.DataFrame:
         """Return the train rows, with the columns of `test_rows`."""
-        return self._as_frame(self._version(project, digest).train)
+        return self._framed(self._version(project, digest).train)
 
-    def _as_frame(self, part: _Rows) -> pl.DataFrame:
+    def _framed(self, part: _Rows) -> pl.DataFrame:
         frame, trusted = self._stream.frame[part.rows], list(Trust)
-        trusts = pl.Series("trust", [str(trusted[rank]) for rank in part.ranks], dtype=pl.String)
-        probability = pl.Series("probability", part.probability).fill_nan(None)
-        label = self._values.series("label", part.labels)
-        about = pl.DataFrame([frame["request_id"].alias("id"), frame["unit"], frame["received_at"], label, trusts,
-                              probability])  # fmt: skip
-        return about.hstack(frame.drop("request_id", "unit", "received_at"))
+        about = [
+            frame["request_id"].alias("id"),
+            frame["unit"],
+            frame["received_at"],
+            self._values.series("label", part.labels),
+            pl.Series("trust", [str(trusted[rank]) for rank in part.ranks.tolist()], dtype=pl.String),
+            pl.Series("probability", part.probability).fill_nan(None),
+        ]
+        return pl.DataFrame(about).hstack(frame.drop("request_id", "unit", "received_at"))
 
     def shards(self, project: str, digest: str) -> Shards:
         """Return what a version is made of."""

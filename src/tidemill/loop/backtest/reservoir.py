@@ -106,6 +106,7 @@ class MemoryReservoir(Reservoir):
         frame = self._stream.frame.select("request_id", "unit", "received_at")[rows]
         imported = pl.Series(self._version[rows] == _NEVER)
         trusts = pl.Series([None, *map(str, Trust)], dtype=pl.String)
+        sources = pl.Series([None, *self._sources], dtype=pl.String)
         columns = {
             "id": frame["request_id"],
             "request_id": frame["request_id"].zip_with(~imported, pl.Series([None], dtype=pl.String)),
@@ -120,7 +121,7 @@ class MemoryReservoir(Reservoir):
             "version": _known(self._version[rows]),
             "label": self._values.series("label", self.label_codes[rows]),
             "trust": trusts.gather((self.rank[rows] + 1).astype(np.uint32)),
-            "source": pl.Series([None, *self._sources], dtype=pl.String).gather((self._source[rows] + 1).astype(np.uint32)),
+            "source": sources.gather((self._source[rows] + 1).astype(np.uint32)),
             "labelled_at": _known(self.labelled_at[rows]),
         }
         return pl.DataFrame([columns[name].alias(name) for name in INDEX])

@@ -1,0 +1,132 @@
+"""The project file of a running loop: looked at between turns, so that a changed one is taken up without a restart.
+
+A file that was saved is read once two looks in a row have found it the same: an editor may still be writing. What a
+file beside it defines, and the project file imports, is read anew with it. A file that is wrong changes nothing: the
+loop goes on with the project that it has, and `tidemill status` shows what is wrong until the file is mended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import replace
+from importlib.util import cache_from_source
+from pathlib import Path
+from types import ModuleType
+
+from tidemill.errors import ProjectError
+from tidemill.loop.looked_for import check_looked_for
+from tidemill.loop.world import Turn, World
+from tidemill.monitor.cohorts import check_cohorts
+from tidemill.monitor.drift import check_drift
+from tidemill.project import Project, load_project
+
+_OURS = __name__.partition(".")[0]
+
+_Looks = tuple[tuple[str, int, int, int], ...]
+"""By file: its path, inode, size and time of change in nanoseconds."""
+
+
+def checked_project(path: str) -> Project:
+    """Load a project file, and check what only the loop's layers can: its cohorts, and what its stages look for.
+
+    Raises:
+        ProjectError: it is wrong; the message names the part.
+    """
+    project = load_project(path)
+    check_cohorts(project)
+    check_looked_for(project)
+    check_drift(project)
+    return project
+
+
+class ProjectFile:
+    """Knows which content of the project file the loop works with."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._beside = self._neighbours()
+        self._loaded = self._seen = self._looks()
+        self._refused: _Looks | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the file as it is now is wrong, and an earlier content of it is at work."""
+        return self._refused is not None
+
+    def reread(self, turn: Turn) -> World | None:
+        """Return the world with the project that the file declares now, published; None when nothing is new.
+
+        Raises:
+            ProjectError: the file was changed, and is wrong. It is told once for each content.
+            Fenced: another loop has taken over.
+        """
+        looks, before = self._looks(), self._seen
+        self._seen = looks
+        if looks == self._loaded:
+            self._refused = None
+            return None
+        if looks != before or looks == self._refused:
+            return None
+        try:
+            project = self._load(turn.name)
+        except ProjectError:
+            self._refused = looks
+            raise
+        publish(turn, project)
+        self._beside = self._neighbours()
+        self._loaded = self._seen = self._looks()
+        self._refused = None
+        return replace(turn.world, project=project)
+
+    def _load(self, name: str) -> Project:
+        """Import the file and what lies beside it anew; the modules stay as they were where that fails."""
+        dropped = {module: sys.modules.pop(module) for module in self._beside if module in sys.modules}
+        try:
+            for file, *_ in self._looks():  # compiled code is told apart by whole seconds and size alone
+                Path(cache_from_source(file)).unlink(missing_ok=True)
+            project = checked_project(self._path)
+            if project.name != name:
+                raise ProjectError(f"the file now declares {project.name!r}, not {name!r}.", "start a loop for each")
+        except ProjectError:
+            sys.modules.update(dropped)
+            raise
+        return project
+
+    def _looks(self) -> _Looks:
+        found = []
+        for file in [self._file, *self._beside.values()]:
+            with contextlib.suppress(OSError):  # gone, or between two names: an editor is at work
+                about = file.stat()
+                found.append((str(file), about.st_ino, about.st_size, about.st_mtime_ns))
+        return tuple(found)
+
+    @property
+    def _file(self) -> Path:
+        return Path(self._path.partition(":")[0])
+
+    def _neighbours(self) -> dict[str, Path]:
+        """Return the modules that were imported from the file's folder, but for this program and what is installed."""
+        folder = self._file.resolve().parent
+        return {
+            name: Path(str(module.__file__))
+            for name, module in list(sys.modules.items())
+            if name.partition(".")[0] not in (_OURS, "__main__") and _lies_in(module, folder, but=self._file)
+        }
+
+
+def _lies_in(module: ModuleType, folder: Path, *, but: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or not file.endswith(".py"):
+        return False
+    path = Path(file)
+    if not path.is_relative_to(folder) or path == but.resolve():
+        return False
+    return not any(part.startswith(".") or part == "site-packages" for part in path.relative_to(folder).parts)
+
+
+def publish(turn: Turn, project: Project) -> int:
+    """Write the manifest and the strategy under the loop's lease; return the strategy's number."""
+    manifest, strategy = project.compile().to_json(), project.strategy.to_json()
+    with turn.write() as conn:
+        return turn.world.catalog.publish(conn, manifest, strategy, file=turn.world.project_file, now=turn.now)
