@@ -28,8 +28,8 @@ MEMBERS = {
     ],
     "dataset": ["Dataset", "Everything", "Replay", "Union", "Window"],
     "guard": ["Abstains", "Difference", "Disagreement", "Errors", "Guard", "Latency", "NoWorse", "SampleRatio"],
-    "label": ["Either", "Feedback", "Label", "Queue"],
-    "log": ["Everything", "Log", "Sample"],
+    "label": ["Either", "Feedback", "Functions", "Label", "Queue"],
+    "log": ["Everything", "Log", "Profile", "Sample"],
     "offline": [
         "Approval", "AtLeast", "Baseline", "BeatsBaseline", "Calibrated", "DataChecks", "Forgets", "Human",
         "Latency", "Linear", "Majority", "NoWorse", "Offline", "Previous", "Rule", "Size", "Suites",
@@ -39,6 +39,10 @@ MEMBERS = {
 }  # fmt: skip
 
 OTHERS = {
+    "augment": [
+        "Augment", "Brighten", "DropWords", "Flip", "Jitter", "Shift", "SwapCells", "Typos", "augmented", "checked",
+        "with_copies",
+    ],
     "metrics": [
         "Accuracy", "EventRate", "EventValue", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "events_of",
         "match", "weighted_mean",

@@ -64,6 +64,7 @@ _MODULES = {
     "dataset": "tidemill.strategy.dataset",
     "adapt": "tidemill.strategy.adapt",
     "alert": "tidemill.strategy.alert",
+    "augment": "tidemill.training.augment",
     "guard": "tidemill.strategy.guard",
     "label": "tidemill.strategy.label",
     "log": "tidemill.strategy.log",

@@ -8,25 +8,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from uuid import uuid4
 
-import msgspec
+import numpy as np
+import polars as pl
 
 from tidemill.clock import Clock, SystemClock, micros
-from tidemill.errors import ProjectError
 from tidemill.loop.controls import Controls
 from tidemill.loop.courier import Courier
 from tidemill.loop.declared import ProjectFile, checked_project
 from tidemill.loop.engine import LEASE_TTL, Engine
+from tidemill.loop.labelling import Labelling
+from tidemill.loop.past import curate_past
 from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import World
+from tidemill.monitor.cohort_status import CohortStatus, cohort_status
 from tidemill.monitor.ledger import EXPECTED
-from tidemill.monitor.outcomes import horizon
+from tidemill.monitor.outcomes import Window, horizon, matured_frame
+from tidemill.monitor.slices import WorstSlice, slice_metric, worst
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project
-from tidemill.records import Example, Feedback, Json, Trust
+from tidemill.records import Example, Json, Trust
 from tidemill.stats.metrics import events_of
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
@@ -38,7 +40,7 @@ from tidemill.stores.journal import Journal
 from tidemill.stores.log import Log
 from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.reservoir import Reservoir
-from tidemill.stores.segments import Batch, Segments, SegmentWriter
+from tidemill.stores.segments import Segments
 from tidemill.stores.sql import Rows, Sql
 from tidemill.strategy.strategy import Strategy
 
@@ -113,9 +115,48 @@ class App(Controls):
         """Return how the project stands."""
         w = self.world
         return status(
-            w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir, alerts=w.alerts, now=self.clock.now(),
-            period=period,
+            w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir, alerts=w.alerts,
+            now=self.clock.now(), period=period,
         )  # fmt: skip
+
+    def cohort_status(
+        self, name: str, *, metric: str | None = None, period: timedelta = timedelta(days=1)
+    ) -> CohortStatus:
+        """Return how a cohort (or a condition, or "all") fares over the requests that matured in the last `period`.
+
+        Raises:
+            ProjectError: `name` is no cohort and no condition over the project's columns, or there is no such metric.
+        """
+        return cohort_status(self.project, self._frame(period), name, self._window(period), metric=metric)
+
+    def worst(self, *, metric: str | None = None, period: timedelta = timedelta(days=1)) -> list[WorstSlice]:
+        """Return the slices in which a metric (by default the first) is worst, the worst first, declared and found.
+
+        Raises:
+            ProjectError: there is no such metric, or no single request has it.
+        """
+        one = slice_metric(self.project, metric)
+        rng = np.random.default_rng(self.world.seed("worst", one.name))
+        return worst(self.project, self._frame(period), one, rng)
+
+    def curate_past(self, condition: str, *, num: int, period: timedelta, wrong: bool = False) -> tuple[int, int]:
+        """Put `num` requests of the last `period` that meet a condition into the label queue, first in it.
+
+        Returns how many became examples, and how many there were. `wrong` takes those that feedback contradicts.
+
+        Raises:
+            ProjectError: the condition is none, or the strategy has no label queue.
+        """
+        now = self.clock.now()
+        window, seed = Window(after=now - period, until=now), self.world.seed("past", micros(now))
+        return curate_past(self.world, condition, window, num=num, wrong=wrong, seed=seed, now=now)
+
+    def _window(self, period: timedelta) -> Window:
+        until = self.clock.now() - horizon(self.project)
+        return Window(after=until - period, until=until)
+
+    def _frame(self, period: timedelta) -> pl.DataFrame:
+        return matured_frame(self.world.log, self.project, self._window(period), trust=Trust.CROWD, inputs=True)
 
     def sql(self, query: str, *, limit: int = 1000, timeout_s: float = 60.0, memory: str = "1GB") -> Rows:
         """Run one SELECT over the log and the reservoir, and return its first `limit` rows.
@@ -137,9 +178,14 @@ class App(Controls):
 
     # --- labels
 
+    @property
+    def labelling(self) -> Labelling:
+        """The label queue, as labellers and those who look after them use it."""
+        return Labelling(world=self.world, clock=self.clock)
+
     def queue(self, limit: int = 20) -> list[Example]:
         """Return the examples that wait for a label, the most urgent first."""
-        return self.world.reservoir.next_in_queue(self.name, limit)
+        return self.labelling.waiting(limit)
 
     def answer(self, answers: Sequence[tuple[str, object]], *, by: str) -> None:
         """Label examples as `(id, label)`.
@@ -147,37 +193,9 @@ class App(Controls):
         Raises:
             InvalidInput: a label does not fit the output; none of them is written.
             NotFound: an id is not in the reservoir.
+            ProjectError: the strategy has no queue.
         """
-        parsed = [(id_, self.project.output.parse_label(value)) for id_, value in answers]
-        parsed.sort(key=itemgetter(0))  # the loop's order too, so that neither waits for the other
-        self._log_labels(parsed, by)
-        with self.world.db.begin() as conn:
-            for id_, value in parsed:
-                self.world.reservoir.answer(
-                    conn, self.name, id_, value=value, by=by, now=self.clock.now(), trust=self._queue_trust()
-                )
-
-    def _log_labels(self, answers: Sequence[tuple[str, str | float]], by: str) -> None:
-        """Write the labels as feedback too, so that triggers, guards and quality see what people said."""
-        found = self.world.reservoir.examples(self.name, [id_ for id_, _ in answers])
-        values, trust = dict(answers), str(self._queue_trust())
-        # The segment is there before the time is taken: nothing may be received behind the log's low-water mark.
-        writer = SegmentWriter(self.world.home.segments, f"labels-{uuid4().hex}", low_at=micros(self.clock.now()))
-        at = micros(self.clock.now())
-        rows = [
-            Feedback(request_id=e.request_id, received_at=at, kind="label", value=values[e.id], source=by, trust=trust)
-            for e in found
-            if e.request_id is not None
-        ]
-        if rows:
-            writer.append(msgspec.msgpack.encode(Batch(project=self.name, feedback=rows)))
-        writer.close()
-
-    def _queue_trust(self) -> Trust:
-        queue = self.project.strategy.label.queue
-        if queue is None:
-            raise ProjectError("the strategy has no label queue.", "add tm.label.Queue() to its label stage")
-        return Trust(queue.trust)
+        self.labelling.answer(answers, by=by)
 
 
 def _world(project: Project, project_file: str, home: Home, database: str | None) -> World:

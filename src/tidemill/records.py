@@ -139,6 +139,16 @@ class Feedback(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     trust: str
 
 
+class DeviceProfile(msgspec.Struct, array_like=True, gc=False, kw_only=True):
+    """What a device posted of the rows that it saw in (after, until]: sketches (`stats.profile`) and no row."""
+
+    device: str
+    received_at: int
+    after: int
+    until: int
+    body: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """Who answers. `revision` counts changes; a change is a compare-and-set on it.

@@ -46,7 +46,9 @@ def harness(calm: Path, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
     """Return a factory of deployments: `calm`, or `tried` with an untested candidate; `edit` changes the project."""
     opened: list[Harness] = []
 
-    def make(stage: str = "calm", *, edit: Mapping[str, str] | None = None) -> Harness:
+    def make(
+        stage: str = "calm", *, edit: Mapping[str, str] | None = None, beside: Mapping[str, str] | None = None
+    ) -> Harness:
         start, second = (calm, CALM_S) if stage == "calm" else request.getfixturevalue("tried")
         folder = tmp_path / f"deployment-{len(opened)}"
         shutil.copytree(start, folder)
@@ -54,6 +56,8 @@ def harness(calm: Path, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
         for old, new in (edit or {}).items():
             assert old in file.read_text()
             file.write_text(file.read_text().replace(old, new))
+        for name, text in (beside or {}).items():
+            (folder / name).write_text(text)
         opened.append(Harness.open(folder, now=START + timedelta(seconds=second)))
         if stage == "tried":
             opened[-1].accuracy = {(1, "v2"): 0.55, (2, "v1"): 0.97, (2, "v2"): 0.97}

@@ -29,7 +29,7 @@ from tidemill.serving.serve import Service, config
 from tidemill.stores.tabular import examples_from
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-STEP, DELAY = timedelta(seconds=40), timedelta(seconds=2)
+STEP, DELAY = timedelta(seconds=50), timedelta(seconds=2)
 
 PROJECT = """
 from sklearn.linear_model import LogisticRegression
@@ -78,7 +78,7 @@ def project_file(tmp_path: Path) -> Path:
 
 
 def test_the_live_loop_decides_as_its_backtest(tmp_path: Path, project_file: Path) -> None:
-    project, table = load_project(str(project_file)), recorded(1_500)
+    project, table = load_project(str(project_file)), recorded(1_200)
     stream = Stream.read(table, project, unit="user")
     setting = Setting(start=micros(START + timedelta(seconds=100)), step=STEP, label_delay=DELAY)
     memo = Memo(stream, project)
@@ -124,9 +124,20 @@ def live(
         clock.set(from_micros(span.now))
         turn()
     given = app.world.journal.verdicts(app.name, limit=1_000)[::-1]
+    assert_log_is_a_stream(app, stream, first)
     app.close()
     happened = [(v.at.isoformat(), v.cycle, v.step, str(v.verdict.outcome), v.verdict.reason) for v in given]
     return happened, float(np.mean(answers.rights))
+
+
+def assert_log_is_a_stream(app: App, stream: Stream, first: int) -> None:
+    """What the project's own log gives to a backtest is what was recorded, with the labels that arrived."""
+    own = Stream.read(app.world, app.project)
+    columns = ["unit", *app.project.inputs]
+    assert own.frame.select(columns).equals(stream.frame[first : first + len(own)].select(columns))
+    known = ~np.isnan(own.truth)
+    assert own.coverage > 0.95
+    np.testing.assert_array_equal(own.truth[known], stream.truth[first : first + len(own)][known])
 
 
 class _Answers:

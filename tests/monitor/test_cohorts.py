@@ -81,7 +81,9 @@ def test_only_what_conditions_need_is_read_from_the_log() -> None:
     assert columns_needed(mail()) == ["num_links", "country", "age"]
     assert columns_needed(mail(cohorts={})) == ["country", "age"]
     assert columns_needed(mail(cohorts={"x": "length(text) > 3"})) == ["text", "country", "age"]
-    assert columns_needed(mail(projections=DARK)) == ["text", "num_links", "logo", "country", "age"]
+    assert columns_needed(mail(projections=DARK)) == ["num_links", "country", "age"], "no cohort is told by one"
+    every = ["text", "num_links", "logo", "country", "age"]
+    assert columns_needed(mail(projections=DARK, cohorts=DARK_COHORTS)) == every
 
 
 def test_no_rows_are_in_every_cohort_of_length_0(mill: Mill) -> None:

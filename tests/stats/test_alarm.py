@@ -84,7 +84,7 @@ def test_sketches_of_blocks_are_as_good_as_their_rows():
     rng = rng_of(6)
     x, words = rng.normal(size=len(BLOCKS)), rng.choice(["a", "b", "c"], size=len(BLOCKS))
     x[LAST] += 0.6
-    parts = [BLOCKS == b for b in range(NUM)]
+    parts = [b == BLOCKS for b in range(NUM)]
     numbers = sketched_cells("x", [NumberSketch().add(x[part]) for part in parts])
     texts = sketched_cells("w", [WordSketch().add({w: int((words[part] == w).sum()) for w in "abc"}) for part in parts])
     found = ask([numbers, texts], alpha=0.01)

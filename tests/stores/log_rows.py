@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tidemill.clock import micros
-from tidemill.records import Feedback, Prediction
+from tidemill.records import DeviceProfile, Feedback, Prediction
 from tidemill.stores.compactor import Compacted, Compactor
 from tidemill.stores.database import Database
 from tidemill.stores.journal import Journal, Lease
@@ -39,11 +39,12 @@ def feedback(number: int, received_at: int, value: Any, **changes: Any) -> Feedb
     return Feedback(received_at=received_at, value=value, **{**row, **changes})
 
 
-def payload(*rows: Prediction | Feedback, project: str = "p") -> bytes:
+def payload(*rows: Prediction | Feedback | DeviceProfile, project: str = "p") -> bytes:
     """The frame of a batch."""
     predictions = [row for row in rows if isinstance(row, Prediction)]
     facts = [row for row in rows if isinstance(row, Feedback)]
-    return msgspec.msgpack.encode(Batch(project=project, predictions=predictions, feedback=facts))
+    posted = [row for row in rows if isinstance(row, DeviceProfile)]
+    return msgspec.msgpack.encode(Batch(project=project, predictions=predictions, feedback=facts, profiles=posted))
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Mill:
     def writer(self, low_at: int | None = None, **changes: Any) -> SegmentWriter:
         return SegmentWriter(self.segments.folder, "gw", low_at=self.at(0) if low_at is None else low_at, **changes)
 
-    def seal(self, *rows: Prediction | Feedback, project: str = "p") -> None:
+    def seal(self, *rows: Prediction | Feedback | DeviceProfile, project: str = "p") -> None:
         """Leave one sealed segment with these rows."""
         writer = self.writer(min([row.received_at for row in rows], default=0))
         writer.append(payload(*rows, project=project))
@@ -96,7 +97,7 @@ class Mill:
     def compact(self) -> Compacted:
         return self.compactor.compact(self.lease(), now=self.now)
 
-    def put(self, *rows: Prediction | Feedback, project: str = "p") -> None:
+    def put(self, *rows: Prediction | Feedback | DeviceProfile, project: str = "p") -> None:
         """Have these rows in the log."""
         self.seal(*rows, project=project)
         self.compact()

@@ -26,10 +26,16 @@ def short(inputs: Mapping[str, Any]) -> str:
     return "ok" if len(inputs["text"]) < 10 else "toxic"
 
 
+def vote(inputs: Mapping[str, Any]) -> str | None:
+    """A weak source."""
+    return "toxic" if "!" in inputs["text"] else None
+
+
 MEMBERS: list[Member] = [
     log.Everything(),
     log.Sample(0.1),
     log.Sample(0.1, by="country", rates={"a": 1, "b": 0.5}),
+    log.Profile(),
     curate.Random(),
     curate.Random(0.3),
     curate.Uncertain(),
@@ -53,6 +59,9 @@ MEMBERS: list[Member] = [
     label.Queue(20, spread="6h"),
     label.Feedback(),
     label.Queue(20) | label.Feedback(),
+    label.Queue(20, per_example=2, golden=0.1, rulebook="Toxic is what hurts.", lease="30m", recheck=5),
+    label.Functions([vote]),
+    label.Functions([vote], sure=0.9) | label.Queue(20),
     trigger.Every("7d"),
     trigger.Amount(100),
     trigger.Manual(),

@@ -10,11 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.errors import ProjectError
-from tidemill.strategy.log import Everything, Keep, Request, Sample, log_from_json
+from tidemill.strategy.log import Everything, Keep, Profile, Request, Sample, log_from_json
 
 shares = st.floats(0, 1, allow_nan=False)
 tags = st.dictionaries(st.sampled_from(["country", "plan"]), st.sampled_from(["no", "se", "dk"]))
 requests = st.builds(Request, tags, error=st.booleans(), abstained=st.booleans(), fallback=st.booleans())
+
+
+@given(requests)
+def test_profile_keeps_the_inputs_of_no_request_whatever_went_wrong(request_: Request):
+    assert Profile().keep(request_) == Keep(0.0, inputs=False)
+    assert log_from_json(Profile().to_json()) == Profile()
 
 
 @given(requests)

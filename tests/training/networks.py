@@ -111,3 +111,14 @@ class Waves(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x) + torch.special.bessel_j0(x[:, :1])
+
+
+class Pair(nn.Module):
+    """A linear model of two classes over `x`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.LazyLinear(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x)

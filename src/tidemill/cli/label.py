@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
 
 from tidemill.app import App
 from tidemill.cli.settings import (
@@ -22,32 +25,167 @@ from tidemill.cli.settings import (
 from tidemill.errors import ProjectError
 from tidemill.records import Example, Json
 from tidemill.schema import Output, Schema, Value
+from tidemill.stores.label_studio import from_export, to_config, to_tasks
 
-app = typer.Typer(pretty_exceptions_enable=False)
+
+class _AnswersByDefault(TyperGroup):
+    """`tidemill label`, with or without ID=LABEL and options, is `tidemill label answer`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the command that was left out."""
+        if not args or (args[0] not in self.commands and args[0] not in ("--help", "-h")):
+            args = ["answer", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_AnswersByDefault, pretty_exceptions_enable=False)
+
+LimitOption = Annotated[int, typer.Option("--limit", help="How many to show.")]
+FormatOption = Annotated[Literal["jsonl", "label-studio"], typer.Option("--format", help="How the file is written.")]
 
 
 @app.command()
-def label(
-    answers: Annotated[list[str] | None, typer.Argument(help="Answers as ID=LABEL; none shows what waits.")] = None,
+def answer(
+    answers: Annotated[list[str] | None, typer.Argument(help="Answers as ID=LABEL; none shows your tasks.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="JSON lines with id and label.")] = None,
-    limit: Annotated[int, typer.Option("--limit", help="How many to show.")] = 20,
+    limit: LimitOption = 20,
+    look: Annotated[bool, typer.Option("--look", help="Show what waits, and take nothing.")] = False,
     by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
-    """Show the examples that wait for a label as JSON lines, or answer them.
+    """Take tasks and show them as JSON lines, or answer them; `answer` may be left out.
 
-    The lines may be answered in place: write a `label` into each and give the file back with --file.
+    What is shown is yours for a while, and nobody else gets it. The lines may be answered in place: write a `label`
+    into each and give the file back with --file.
     """
     opened = App.open(project, home, database=database)
     given = [*map(_split, answers or []), *(_lines(file) if file else [])]
     if not given:
-        for example in opened.queue(limit):
-            typer.echo(json.dumps(shown(example, opened.project.schema)))
+        _show(opened, limit, by=who(by), look=look)
         return
-    opened.answer([(id_, _typed(value, opened.project.output)) for id_, value in given], by=who(by))
+    opened.answer(_all_typed(given, opened), by=who(by))
     typer.echo(f"labelled {len(given)}")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="The file to write; - for the screen.")] = Path("-"),
+    format: FormatOption = "label-studio",
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Write Label Studio's labelling interface too.")
+    ] = None,
+    limit: LimitOption = 1000,
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Take tasks and write them for another tool; the answers come back with `tidemill label import`."""
+    opened = App.open(project, home, database=database)
+    schema, tasks = opened.project.schema, opened.labelling.take(limit, by=who(by))
+    if format == "label-studio":
+        text = json.dumps(to_tasks(tasks, schema), indent=2) + "\n"
+    else:
+        text = "".join(json.dumps(shown(example, schema)) + "\n" for example in tasks)
+    _write(file, text)
+    if config is not None:
+        _write(config, to_config(schema, opened.labelling.stage.rulebook))
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What the other tool wrote.")],
+    format: FormatOption = "label-studio",
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Answer tasks by the JSON export of Label Studio, each annotation in the name of who made it."""
+    opened = App.open(project, home, database=database)
+    if format == "label-studio":
+        answers = from_export(_json(file))
+        for name in dict.fromkeys(one.by for one in answers):
+            opened.answer(_all_typed([(one.id, one.label) for one in answers if one.by == name], opened), by=name)
+        typer.echo(f"labelled {len(answers)}")
+        return
+    given = _lines(file)
+    opened.answer(_all_typed(given, opened), by=who(by))
+    typer.echo(f"labelled {len(given)}")
+
+
+@app.command()
+def ask(
+    ids: Annotated[list[str], typer.Argument(help="The examples' ids.")],
+    priority: Annotated[float, typer.Option("--priority", help="The higher, the sooner; what was picked has 0.")] = 1.0,
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Ask for the labels of examples, again where they were answered."""
+    App.open(project, home, database=database).labelling.ask(ids, priority=priority)
+    typer.echo(f"asked for {len(ids)}")
+
+
+@app.command()
+def golden(
+    labels: Annotated[list[str], typer.Argument(help="Known labels as ID=LABEL.")],
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Let examples whose label is known measure those who label."""
+    opened = App.open(project, home, database=database)
+    opened.labelling.make_golden(_all_typed([_split(text) for text in labels], opened))
+    typer.echo(f"{len(labels)} golden")
+
+
+@app.command()
+def labellers(
+    home: HomeOption = DEFAULT_HOME, database: DatabaseOption = None, project: ProjectOption = DEFAULT_PROJECT
+) -> None:
+    """Show how each labeller does on golden examples, and how far they agree with each other."""
+    labelling = App.open(project, home, database=database).labelling
+    table = Table("labeller", "answers", "golden", "right", "95 % interval", box=None)
+    for one in labelling.labellers():
+        right = "" if one.accuracy is None else f"{one.accuracy:.0%}"
+        interval = "" if one.low is None else f"{one.low:.0%} to {one.high:.0%}"
+        table.add_row(one.name, str(one.num_answers), str(one.num_golden), right, interval)
+    Console().print(table)
+    found = labelling.agreement()
+    if found.num_examples:
+        typer.echo(f"agreement on {found.num_examples} examples: Krippendorff's alpha {found.alpha:.2f}")
+    for pair, kappa in found.kappas.items():
+        typer.echo(f"{pair[0]} and {pair[1]}: Cohen's kappa {kappa:.2f}")
+
+
+@app.command()
+def suspects(
+    limit: LimitOption = 20,
+    again: Annotated[bool, typer.Option("--ask", help="Ask for their labels again.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Show the labels that look most wrong, by the scores that their requests were answered with."""
+    labelling = App.open(project, home, database=database).labelling
+    found = labelling.suspects(limit)
+    for one in found:
+        typer.echo(json.dumps(one._asdict()))
+    if again and found:
+        labelling.ask([one.id for one in found])
+        typer.echo(f"asked for {len(found)}", err=True)
+
+
+def _show(opened: App, limit: int, *, by: str, look: bool) -> None:
+    queue = opened.project.strategy.label.queue
+    look = look or queue is None  # then there is nothing to take
+    if queue is not None and queue.rulebook:
+        typer.echo(queue.rulebook, err=True)
+    for example in opened.queue(limit) if look else opened.labelling.take(limit, by=by):
+        typer.echo(json.dumps(shown(example, opened.project.schema)))
 
 
 def _split(text: str) -> tuple[str, Json]:
@@ -65,6 +203,24 @@ def _lines(file: Path) -> list[tuple[str, Json]]:
         raise ProjectError(
             f"{file} is no file of answers: {error!r}.", "write one JSON object with id and label per line"
         ) from error
+
+
+def _json(file: Path) -> Json:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"{file} is no JSON file: {error!r}.", "give the JSON export of Label Studio") from error
+
+
+def _write(file: Path, text: str) -> None:
+    if str(file) == "-":
+        typer.echo(text, nl=False)
+    else:
+        file.write_text(text)
+
+
+def _all_typed(answers: list[tuple[str, Json]], opened: App) -> list[tuple[str, Json]]:
+    return [(id_, _typed(value, opened.project.output)) for id_, value in answers]
 
 
 def _typed(value: Json, output: Output) -> Json:

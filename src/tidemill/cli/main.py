@@ -27,6 +27,7 @@ COMMANDS = {
     "batch": "Predict every row of a Parquet or CSV file or an SQL table.",
     "report": "Show how a candidate did against the live version.",
     "runs": "List training runs, or compare two.",
+    "curate": "Put past requests that meet a condition into the label queue.",
     "label": "Show the examples that wait for a label, or answer them.",
     "import": "Add labelled data to the reservoir.",
     "dataset": "List, compare, name or export the versions that models learnt from.",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tidemill.app import App
+from tidemill.cli.close_up import show_cohort, show_worst
 from tidemill.cli.screen import quality_table, verdict_line, verdict_lines
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.clock import duration, from_micros
@@ -25,10 +26,29 @@ def status(
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
     period: Annotated[str, typer.Option("--period", help="Quality over the requests of this long.")] = "1d",
+    cohort: Annotated[
+        str | None,
+        typer.Option("--cohort", help="Look at one cohort instead, or at a condition such as 'age < 30'."),
+    ] = None,
+    worst: Annotated[bool, typer.Option("--worst", help="Look for the cohorts and slices that are worst.")] = False,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="By this metric; by default the first.", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show route, cycle and step, the last verdicts with reasons, quality by cohort, and trouble."""
-    found = App.open(project, home, database=database).status(period=duration(period, name="--period"))
+    """Show route, cycle and step, the last verdicts with reasons, quality by cohort, and trouble.
+
+    With --cohort: its metrics, their trend, and the requests with the worst outcomes. With --worst: where a metric is
+    worse than elsewhere, by cohorts, columns and pairs of columns.
+    """
+    opened, long = App.open(project, home, database=database), duration(period, name="--period")
+    if cohort is not None:
+        show_cohort(opened.cohort_status(cohort, metric=metric, period=long), period, as_json=as_json)
+        return
+    if worst:
+        show_worst(opened.worst(metric=metric, period=long), as_json=as_json)
+        return
+    found = opened.status(period=long)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:

@@ -123,7 +123,9 @@ def _print(result: SuiteResult, version: int) -> None:
 @app.command()
 def add(
     name: NameArgument,
-    from_prediction: Annotated[str, typer.Option("--from-prediction", help="The id of a request in the log.")],
+    from_prediction: Annotated[
+        list[str], typer.Option("--from-prediction", help="The id of a request in the log; once for each.")
+    ],
     label: Annotated[
         str | None, typer.Option("--label", help="The right answer; by default the label that is known.")
     ] = None,
@@ -133,17 +135,19 @@ def add(
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
-    """Make a logged request a case: its inputs and the right answer go to the end of the suite's file."""
+    """Make logged requests cases: their inputs and the right answer go to the end of the suite's file."""
     opened = App.open(project, home, database=database)
     suite = _find(opened, name)
     if not isinstance(suite, Cases):
         raise ProjectError(f"suite {name!r} is {type(suite).__name__}, which has no file.", "add to a tm.suites.Cases")
-    case, origin = logged_case(
-        opened.world.log, opened.project, from_prediction, label=label, note=note, by=who(by), now=opened.clock.now()
-    )
+    made = [
+        logged_case(opened.world.log, opened.project, id_, label=label, note=note, by=who(by), now=opened.clock.now())
+        for id_ in from_prediction
+    ]
     path = suites_folder(opened.world.project_file) / suite.path
-    where = add_case(path, opened.project.schema, case, origin=origin)
-    typer.echo(f"{suite.path}, {where}: {shown(case.inputs)}, wanted {case.label!r}")
+    for case, origin in made:
+        where = add_case(path, opened.project.schema, case, origin=origin)
+        typer.echo(f"{suite.path}, {where}: {shown(case.inputs)}, wanted {case.label!r}")
 
 
 def _find(opened: App, name: str) -> Suite:

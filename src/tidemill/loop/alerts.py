@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
+import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.clock import micros
 from tidemill.loop.drift import looked_at, looks
 from tidemill.loop.world import Turn, time_of
+from tidemill.monitor.cohorts import cohort_masks
 from tidemill.monitor.outcomes import Window, horizon, judge, matured_frame, outcomes
+from tidemill.monitor.slices import MOST_ROWS, worst
 from tidemill.records import Json, Outcome, Route, Verdict
 from tidemill.stores.alerts import OpenAlert
-from tidemill.strategy.alert import Alert, AlertFacts
+from tidemill.strategy.alert import EVERYONE, Alert, AlertFacts
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
 
 _STEP = "alerts"
+_DAY = timedelta(days=1)
+_EXPLAINED = 0.05
+_LOOKS_BACK = timedelta(days=30)  # over the log, when an alert is new
 _LABELS = ("label", "rating", "thumbs", "confirm", "correct", "override")
 
 
@@ -23,20 +30,24 @@ def alerts(turn: Turn) -> bool:
     """Ask every alert; return whether one was opened or closed."""
     world, state = turn.world, turn.state(_STEP)
     route = world.catalog.route(turn.name)
-    if route is None or not world.project.alerts:
+    standing = {one.name: one for one in world.alerts.standing(turn.name)}
+    if route is None or not (world.project.alerts or standing):
         return False
     facts, read = _facts(turn, state, route)
-    standing = {one.name: one for one in world.alerts.standing(turn.name)}
+    past = _past(turn, state, facts)
     memories, changed = {}, [one for name, one in standing.items() if name not in _names(turn)]
     with turn.write() as conn:
         for one in changed:  # its declaration is gone
             world.alerts.close(conn, one.id, turn.now)
         for alert in world.project.alerts:
-            memory = alert.update(state.get("memories", {}).get(alert.digest()) or alert.start(), facts)
+            memory = state.get("memories", {}).get(alert.digest())
+            if memory is None:
+                memory = alert.start() if past is None else alert.update(alert.start(), past)
+            memory = alert.update(memory, facts)
             verdict = alert.decide(memory, turn.now)
             known = standing.get(alert.name)
             if verdict.outcome is Outcome.FIRE:
-                _fire(turn, conn, route, alert, verdict, is_new=known is None)
+                _fire(turn, conn, route, alert, verdict, known)
                 memory = alert.told(memory)
             elif known is not None and _is_over(alert, verdict, known, turn.now):
                 world.alerts.close(conn, known.id, turn.now)
@@ -54,13 +65,15 @@ def _names(turn: Turn) -> set[str]:
 
 def _is_over(alert: Alert, verdict: Verdict, known: OpenAlert, now: datetime) -> bool:
     """Tell whether it has been quiet for long enough: one that flickers is told once."""
-    return verdict.outcome is Outcome.QUIET and now - known.fired_at >= alert.closes_after
+    is_quiet = verdict.outcome is Outcome.QUIET and alert.has_eased(verdict)
+    return is_quiet and now - known.fired_at >= alert.closes_after
 
 
-def _fire(turn: Turn, conn: Connection, route: Route, alert: Alert, verdict: Verdict, *, is_new: bool) -> None:
+def _fire(turn: Turn, conn: Connection, route: Route, alert: Alert, verdict: Verdict, known: OpenAlert | None) -> None:
     world = turn.world
+    verdict = _with_worst(turn, alert, verdict, known)
     world.alerts.open(conn, turn.name, alert.name, cohort=alert.about, verdict=verdict, now=turn.now)
-    if not is_new:
+    if known is not None:
         return
     world.journal.add_verdict(conn, turn.name, verdict, cycle=None, step=_STEP, now=turn.now)
     if alert.acts == "rollback" and route.fallback is not None and route.rollout is None:
@@ -70,6 +83,29 @@ def _fire(turn: Turn, conn: Connection, route: Route, alert: Alert, verdict: Ver
         world.catalog.set_route(conn, turn.name, new, now=turn.now, by=f"alert {alert.name}", reason=verdict.reason)
 
 
+def _with_worst(turn: Turn, alert: Alert, verdict: Verdict, known: OpenAlert | None) -> Verdict:
+    """Add where the metric is worst: searched for as the alert opens, over a day, and kept while it stands."""
+    needs = alert.needs()
+    if needs is None or not needs.metrics or not turn.world.explains:
+        return verdict
+    told = _worst(turn, alert, needs) if known is None else known.verdict.numbers.get("worst")
+    if not told:
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}; worst: {told}", numbers={**verdict.numbers, "worst": told})
+
+
+def _worst(turn: Turn, alert: Alert, needs: OutcomeNeeds) -> str:
+    """Return the worst slice of what the alert watches, "" where chance explains what there is."""
+    project, until = turn.world.project, turn.known_until - horizon(turn.world.project)
+    window = Window(after=until - _DAY, until=until)
+    frame = matured_frame(turn.world.log, project, window, trust=needs.trust, inputs=True).tail(2 * MOST_ROWS)
+    if alert.about != EVERYONE:
+        frame = frame.filter(pl.Series(cohort_masks(project, frame)[alert.about], dtype=pl.Boolean))
+    found = worst(project, frame, project.metric(needs.metrics[0]), turn.world.rng("worst", alert.name))
+    first = next((one for one in found if one.cohort != alert.about), None)
+    return str(first) if first is not None and first.p <= _EXPLAINED else ""
+
+
 # --- facts
 
 
@@ -77,7 +113,8 @@ def _facts(turn: Turn, state: Json, route: Route) -> tuple[AlertFacts, Json]:
     """Return what is new since the last look, and what to remember of having read it."""
     world, after = turn.world, time_of(state.get("until"))
     until = turn.known_until - horizon(world.project)
-    until = until if after is None else max(until, after)
+    after = until - _LOOKS_BACK if after is None else after
+    until = max(until, after)
     found, values = _matured(turn, Window(after=after, until=until))
     bounds = {metric.name: metric.bounds for metric in world.project.metrics}
     last_label = _last_label(turn, time_of(state.get("labels_until")), time_of(state.get("last_label_at")))
@@ -103,6 +140,16 @@ def _facts(turn: Turn, state: Json, route: Route) -> tuple[AlertFacts, Json]:
     return facts, read if len(found) or state.get("last_label_at") != read["last_label_at"] or not state else {
         **read, "until": state["until"], "labels_until": state["labels_until"],
     }  # fmt: skip
+
+
+def _past(turn: Turn, state: Json, facts: AlertFacts) -> AlertFacts | None:
+    """Return what was seen before this look, for an alert that was declared since; None where there is none."""
+    until, known = time_of(state.get("until")), state.get("memories", {})
+    is_new = any(alert.digest() not in known and alert.needs() is not None for alert in turn.world.project.alerts)
+    if until is None or not is_new:
+        return None
+    found, values = _matured(turn, Window(after=until - _LOOKS_BACK, until=until))
+    return replace(facts, outcomes=found, values=values, drift={})
 
 
 def _needs(turn: Turn) -> OutcomeNeeds:

@@ -55,8 +55,13 @@ def _budget(turn: Turn, elapsed: timedelta, spent: int) -> tuple[int, int]:
 
 def _readable_until(turn: Turn) -> datetime:
     """Return how far to read: only matured requests when picking depends on feedback, else up to the newest."""
-    waits_for_feedback = turn.strategy.label.queue is None or turn.strategy.curate.needs().feedback
+    waits_for_feedback = not _can_ask(turn) or turn.strategy.curate.needs().feedback
     return turn.known_until - horizon(turn.world.project) if waits_for_feedback else turn.known_until
+
+
+def _can_ask(turn: Turn) -> bool:
+    """Tell whether a request without feedback can get a label: from people, or from functions."""
+    return turn.strategy.label.queue is not None or turn.strategy.label.functions is not None
 
 
 def pick(turn: Turn, window: Window, budget: int) -> Sequence[Example]:
@@ -73,7 +78,7 @@ def pick(turn: Turn, window: Window, budget: int) -> Sequence[Example]:
 def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
     kept = pl.all_horizontal(pl.col(n).is_not_null() for n in turn.world.project.inputs)
     frame = frame.filter(pl.col("decision").is_not_null() & kept)
-    if turn.strategy.label.queue is None:
+    if not _can_ask(turn):
         # Nobody could be asked for the others, so what is picked stands for the requests that get feedback.
         return frame.filter(pl.col("label").is_not_null())
     return frame

@@ -40,6 +40,8 @@ def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | N
         ModelError: an artefact does not load.
     """
     assert dataset is not None, "a candidate has a dataset"
+    if not world.explains and not world.project.strategy.offline:
+        return Report(candidate=candidate, live=live, dataset=dataset, cells=())  # nobody reads it
     rows = _Rows.of(world, dataset)
     policy = world.catalog.policy_in_force(world.name).policy
     mine, latency = _predict(world, candidate, rows, policy, timed=True)

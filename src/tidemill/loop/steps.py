@@ -14,9 +14,11 @@ from tidemill.loop.batch import batch
 from tidemill.loop.commands import commands
 from tidemill.loop.curate import curate
 from tidemill.loop.form import form
+from tidemill.loop.functions import functions
 from tidemill.loop.label import label
 from tidemill.loop.release import release
 from tidemill.loop.retain import retain
+from tidemill.loop.suspects import recheck
 from tidemill.loop.tell import tell
 from tidemill.loop.test import test
 from tidemill.loop.train import train
@@ -28,6 +30,8 @@ STANDING: Mapping[str, Callable[[Turn], bool]] = {
     "commands": commands,
     "curate": curate,
     "label": label,
+    "functions": functions,
+    "recheck": recheck,
     "watch": watch,
     "alerts": alerts,
     "tell": tell,

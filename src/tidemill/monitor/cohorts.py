@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -38,28 +39,37 @@ def _unknown_row(project: Project) -> pl.DataFrame:
 
 def columns_needed(project: Project) -> list[str]:
     """Return the inputs that must be read to tell the cohorts of a row."""
-    if project.projections:
+    if _projections_of_cohorts(project):
         return list(project.inputs)  # a projection sees the whole example
-    conditions = " ".join(project.cohorts.values())
-    return [n for n in project.inputs if n in project.schema.tags or re.search(rf"\b{n}\b", conditions)]
+    return [n for n in project.inputs if n in project.schema.tags or _is_named(n, project)]
+
+
+def _projections_of_cohorts(project: Project) -> list[str]:
+    """Return the projections that cohorts are told by: a function of yours runs once for each row."""
+    return [name for name in project.projections if _is_named(name, project)]
+
+
+def _is_named(name: str, project: Project) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", " ".join(project.cohorts.values())) is not None
 
 
 def cohort_masks(project: Project, frame: pl.DataFrame) -> dict[str, Array]:
     """Return a bool array (N,) per cohort; a row whose inputs were dropped is in no cohort that needs them."""
     if not project.cohorts or not len(frame):
         return {name: np.zeros(len(frame), dtype=bool) for name in project.cohorts}
-    return evaluate(project.cohorts, with_projections(project, frame))
+    return evaluate(project.cohorts, with_projections(project, frame, _projections_of_cohorts(project)))
 
 
-def with_projections(project: Project, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame with a column per projection, null where the inputs were dropped."""
-    if not project.projections:
+def with_projections(project: Project, frame: pl.DataFrame, names: Sequence[str] | None = None) -> pl.DataFrame:
+    """Return the frame with a column per projection, of `names` or all, null where the inputs were dropped."""
+    wanted = {name: project.projections[name] for name in (project.projections if names is None else names)}
+    if not wanted:
         return frame
     known = frame.select(pl.all_horizontal(pl.col(n).is_not_null() for n in project.inputs)).to_series()
     rows = np.flatnonzero(known.to_numpy())
     some = frame.select(list(project.inputs))[rows]
     columns = {n: t.column(some[n].to_list()) for n, t in project.schema.inputs.items()}
-    values = project_columns(project.projections, columns, len(rows))
+    values = project_columns(wanted, columns, len(rows))
     return frame.with_columns(_spread(name, value, rows, len(frame)) for name, value in values.items())
 
 

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from tidemill.errors import ProjectError
 from tidemill.monitor.cohorts import cohort_masks, columns_needed
+from tidemill.monitor.profiled import profiled_look
 from tidemill.monitor.views import check_columns, view_names, views
 from tidemill.project import Project
 from tidemill.schema import Array
@@ -20,6 +22,7 @@ from tidemill.stats.drift_report import ColumnDrift, DriftReport
 from tidemill.stats.separation import separation
 from tidemill.stores.log import Log
 from tidemill.strategy.drift_needs import EVERYONE, DriftNeeds
+from tidemill.strategy.log import Profile
 
 BLOCKS_A_WINDOW = 20
 MOST_ROWS = 20_000
@@ -41,13 +44,25 @@ def check_drift(project: Project) -> None:
     asking = [(str(alert), alert.needs()) for alert in project.alerts]
     for by, needs in [(str(project.strategy.trigger), project.strategy.trigger.needs()), *asking]:
         for one in () if needs is None else needs.drift:
-            check_columns(project, one.columns, traffic=one.past is not None, by=by)
+            if isinstance(project.strategy.log, Profile):
+                _check_profiled(one, by)
+            else:
+                check_columns(project, one.columns, traffic=one.past is not None, by=by)
+
+
+def _check_profiled(needs: DriftNeeds, by: str) -> None:
+    """Profiles have the columns that devices gave them, and know of no cohorts."""
+    if needs.cohort != EVERYONE:
+        raise ProjectError(f"{by} watches a cohort, and log.Profile keeps no rows.", "leave the cohort out")
 
 
 def look(
     project: Project, log: Log, training: Training, needs: DriftNeeds, until: datetime, rng: np.random.Generator
 ) -> DriftReport:
     """Compare the window that ends at `until` with its reference."""
+    if isinstance(project.strategy.log, Profile):
+        rows = _thinned(training(), "probability", rng) if needs.past is None else None
+        return profiled_look(project, log, rows, needs, until, rng)
     after = until - needs.window
     now = _traffic(project, log, needs, after, until, MOST_ROWS, rng)
     if len(now) < needs.min_rows:

@@ -13,6 +13,7 @@ from tidemill.monitor.outcomes import Window, judge, matured_frame
 from tidemill.project import Project
 from tidemill.records import Json, Trust
 from tidemill.stats.intervals import wilson
+from tidemill.stats.metrics import weighted_mean
 from tidemill.stores.log import Log
 
 
@@ -48,7 +49,9 @@ def quality_of(project: Project, frame: pl.DataFrame) -> list[Quality]:
         rows = metric.rows(judged)
         for name, mask in masks.items():
             num = int((mask & judged.known).sum()) if rows is None else int((mask & ~np.isnan(rows)).sum())
-            value = metric.value(judged.take(mask)) if num else math.nan
+            value = math.nan
+            if num:  # a mean over rows needs no copy of all that is known of them
+                value = metric.value(judged.take(mask)) if rows is None else weighted_mean(rows[mask])
             is_share = rows is not None and metric.bounds == (0.0, 1.0) and num > 0
             span = wilson(value * num, num) if is_share else None
             found.append(

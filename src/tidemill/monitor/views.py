@@ -49,10 +49,10 @@ def check_columns(project: Project, columns: Sequence[str] | None, *, traffic: b
 def views(project: Project, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, View]:
     """Return the columns `names` of a frame of requests or training rows, null where a value is missing."""
     projected = set(project.projections) & set(names)
-    frame = with_projections(project, frame) if projected else frame
+    frame = with_projections(project, frame, sorted(projected))
     found: dict[str, View] = {name: _plain(frame[name]) for name in projected}
     for name in project.schema.inputs:
-        found |= {n: view for n, view in _of_input(project, name, frame, names).items() if n in names}
+        found |= _of_input(project, name, frame, names)
     outputs = _of_outputs(project, frame, names) if set(_output_names(project)) & set(names) else {}
     others = {name: _plain(frame[name]) for name in ("decision", "abstained") if name in names}
     if "outlier" in names:
@@ -62,15 +62,13 @@ def views(project: Project, frame: pl.DataFrame, names: Sequence[str]) -> dict[s
 
 
 def _of_input(project: Project, name: str, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, View]:
-    kind = project.schema.inputs[name]
-    if isinstance(kind, Text):
-        length = frame[name].str.len_chars().cast(pl.Float64)
-        return {
-            name: _vectors(kind, frame[name], project.output) if name in names else length,
-            f"{name}.length": length,
-        }
-    if isinstance(kind, Image | Tensor):
-        return {name: _vectors(kind, frame[name], project.output)} if name in names else {}
+    kind, found = project.schema.inputs[name], {}
+    if isinstance(kind, Text) and f"{name}.length" in names:
+        found[f"{name}.length"] = frame[name].str.len_chars().cast(pl.Float64)
+    if name not in names:
+        return found
+    if isinstance(kind, Text | Image | Tensor):
+        return {**found, name: _vectors(kind, frame[name], project.output)}
     return {name: frame[name].cast(pl.Float64 if isinstance(kind, Number) else pl.String)}
 
 
@@ -96,17 +94,13 @@ def _vectors(kind: Input, column: pl.Series, output: Output) -> View:
     """Return vectors of evenly spread rows, null elsewhere."""
     known = np.flatnonzero(column.is_not_null().to_numpy())
     some = known[np.unique(np.linspace(0, len(known) - 1, MOST_VECTORS).astype(np.int64))] if len(known) else known
-    width = 1
-    rows: list[Array | None] = [None] * len(column)
-    if len(some):
-        made = _embedded(kind, column[some].to_list(), output)
-        width = made.shape[1]
-        for at, vector in zip(some.tolist(), made, strict=True):
-            rows[at] = vector
-    return pl.Series(rows, dtype=pl.Array(pl.Float32, width))
+    made = _embedded(kind, column[some].to_list(), output).astype(np.float32)
+    place = np.full(len(column), -1)
+    place[some] = np.arange(len(some))
+    return pl.Series(made).gather(pl.Series(place).replace(-1, None))
 
 
 def _embedded(kind: Input, values: list[object], output: Output) -> Array:
     """Return values float (n, D), by the embedding that declared inputs have of themselves."""
-    schema = Schema({"": replace(kind, tag=False) if isinstance(kind, Text) else kind}, output)
-    return Embedding(schema, shift={"": 0.0}, scale={"": 1.0}).of([{"": value} for value in values])
+    schema = Schema({"value": replace(kind, tag=False) if isinstance(kind, Text) else kind}, output)
+    return Embedding(schema, shift={"value": 0.0}, scale={"value": 1.0}).of([{"value": value} for value in values])

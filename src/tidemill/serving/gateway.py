@@ -14,12 +14,14 @@ from tidemill.records import Feedback
 from tidemill.serving.deployment import Deployment
 from tidemill.serving.feedback import judge
 from tidemill.serving.metrics import Metrics
-from tidemill.serving.protocol import MAX_NAME_CHARS, Answer, FeedbackItem, PredictRequest
+from tidemill.serving.profiles import judge_profile
+from tidemill.serving.protocol import MAX_NAME_CHARS, Answer, FeedbackItem, PredictRequest, ProfileItem
 from tidemill.serving.recorder import Recorder
 from tidemill.serving.rows import Done, Moment
 from tidemill.serving.table import Plan
 from tidemill.serving.tokens import ANYBODY, Caller
 from tidemill.stores.segments import Batch
+from tidemill.stores.tokens import Scope
 
 TICK_S = 0.125
 
@@ -157,6 +159,26 @@ class Gateway:
             done(None)
         for project, batch in rows.items():
             self._recorder.add(Batch(project=project, feedback=batch), release)
+
+    async def profile(self, item: ProfileItem, caller: Caller = ANYBODY) -> None:
+        """Write what a device says of the rows it saw.
+
+        Raises:
+            InvalidRequest: there is no such project, or it takes no such profile.
+            Unavailable: it could not be written.
+        """
+        deployment = self.deployment(caller.enter(item.model, Scope.FEEDBACK))
+        row = judge_profile(item, deployment.table.manifest, self.now())
+        told: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+        def done(problem: str | None) -> None:
+            if not told.done():  # the caller may have gone
+                told.set_result(problem)
+
+        self._recorder.add(Batch(project=deployment.name, profiles=[row]), done)
+        problem = await told
+        if problem is not None:
+            raise Unavailable(f"{problem}.", "nothing was taken; send it again later")
 
     def _given(self, rows: Mapping[str, Sequence[Feedback]], problems: Sequence[str]) -> Unavailable | None:
         if problems:

@@ -12,7 +12,7 @@ from tidemill.serving.infer import problem_v2
 from tidemill.serving.inference import LENGTH_HEADER, Inference, Target, model_metadata, server_metadata, target
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.openapi import document
-from tidemill.serving.protocol import InternalError, encode, encode_answer, problem, read_feedback
+from tidemill.serving.protocol import InternalError, encode, encode_answer, problem, read_feedback, read_profile
 from tidemill.serving.targets import careful_request
 from tidemill.serving.tokens import CHALLENGE, Caller, TokenTable
 from tidemill.serving.trace import Span, child
@@ -63,7 +63,7 @@ class Http:
     ) -> None:
         self._gateway, self._metrics, self._tokens = gateway, metrics, tokens
         self._start, self._stop = start, stop
-        self._posts = {"/v1/predict": self._predict, "/v1/feedback": self._feedback}
+        self._posts = {"/v1/predict": self._predict, "/v1/feedback": self._feedback, "/v1/profile": self._profile}
         self.inference = Inference(gateway)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
@@ -135,6 +135,10 @@ class Http:
         caller.enter(None, Scope.FEEDBACK)
         items, listed = read_feedback(body)
         return 202, encode({"accepted": await self._gateway.feedback(items, listed=listed, caller=caller)})
+
+    async def _profile(self, body: bytes, caller: Caller) -> Reply:
+        await self._gateway.profile(read_profile(body), caller)
+        return 202, encode({"accepted": 1})
 
     # ---- GET
 

@@ -65,6 +65,7 @@ def _paths(manifests: Sequence[Manifest]) -> Json:
     return {
         "/v1/predict": {"post": _post("Predict one row of named inputs.", "Predict", 200, "Answer", 404, 422)},
         "/v1/feedback": {"post": _post("Say what became known of requests.", "Feedback", 202, "Accepted", 404, 422)},
+        "/v1/profile": {"post": _post("Say what a device saw, as sketches.", "Profile", 202, "Accepted", 404, 422)},
         "/v1/models": {"get": _get("The routes, and the state of their versions.", "Models")},
         "/v2": {"get": _get("The server.", "ServerMetadata")},
         "/v2/health/live": {"get": _get("Whether the process lives.", "Live")},
@@ -136,6 +137,14 @@ def _schemas(manifests: Sequence[Manifest]) -> Json:
             _ref("FeedbackItem"),
             {"type": "array", "items": _ref("FeedbackItem"), "maxItems": MAX_FEEDBACK_ITEMS},
         ]),
+        "Profile": _object(
+            {
+                "device": {"type": "string", "minLength": 1, "maxLength": 100},
+                "after": {"type": "string", "format": "date-time"}, "until": {"type": "string", "format": "date-time"},
+                "profile": {"type": "string", "contentEncoding": "base64"},
+            },
+            {"model": _NAME},
+        ),
         "Accepted": _object({"accepted": {"type": "integer", "minimum": 0}}),
         "Problem": _object(
             {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT, "hint": _TEXT},

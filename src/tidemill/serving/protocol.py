@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -42,6 +43,16 @@ class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
     thumbs: Any = UNSET
     event: str | UnsetType = UNSET
     value: Any = UNSET
+
+
+class ProfileItem(Struct, forbid_unknown_fields=True, gc=False):
+    """The body of `POST /v1/profile`: what a device saw in (after, until], as sketches (base64 of their bytes)."""
+
+    device: str
+    after: datetime
+    until: datetime
+    profile: bytes
+    model: str | None = None
 
 
 class Answer(Struct, gc=False):
@@ -119,6 +130,7 @@ encode = msgspec.json.Encoder().encode
 _peek = msgspec.json.Decoder(_Peeked).decode
 _predict = msgspec.json.Decoder(PredictRequest)
 _feedback = msgspec.json.Decoder(FeedbackItem | list[FeedbackItem])
+_profile = msgspec.json.Decoder(ProfileItem)
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -210,6 +222,18 @@ def read_feedback(body: bytes) -> tuple[list[FeedbackItem], bool]:
     if len(items) > MAX_FEEDBACK_ITEMS:
         raise InvalidInput(f"{len(items)} items of feedback in one body.", f"send at most {MAX_FEEDBACK_ITEMS}")
     return items, True
+
+
+def read_profile(body: bytes) -> ProfileItem:
+    """Read the body of a profile.
+
+    Raises:
+        Malformed: it is not JSON, or not the envelope.
+    """
+    try:
+        return _profile.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _malformed(error, 'send {"device": ..., "after": ..., "until": ..., "profile": base64}') from None
 
 
 def _malformed(error: Exception, hint: str) -> InvalidRequest:

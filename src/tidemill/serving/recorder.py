@@ -96,7 +96,9 @@ class Recorder:
         self.commit()  # what waits was received before this tick
         if self._hand.busy_s > self._patience_s:
             self._give_up()
-        self._seal_at = min([low_at, *(row.received_at for batch, _ in self._waiting for row in batch.feedback)])
+        came = (row.received_at for batch, _ in self._waiting for row in batch.feedback)
+        posted = (one.received_at for batch, _ in self._waiting for one in batch.profiles)
+        self._seal_at = min([low_at, *came, *posted])
         self.commit()
         if self.failure is not None and time.monotonic() - self._probed >= _PROBE_EVERY_S:
             self._probe()

@@ -30,8 +30,8 @@ def nearest_squares(vectors: Vectors, targets: Array) -> Array:
 def best_cosines(vectors: Vectors, targets: Array) -> Array:
     """Return the cosine of each vector with the likest of `targets` (T, D): float32 (N,), -1 for none, 0 for zeros."""
     found = np.full(len(vectors), -1.0, dtype=np.float32)
-    directions = np.asarray(targets, dtype=np.float32)
-    directions = directions / np.sqrt(np.maximum(_squares(directions), _TINY))[:, None]
+    wanted = np.asarray(targets, dtype=np.float32)
+    directions: Array = wanted / np.sqrt(np.maximum(_squares(wanted), _TINY))[:, None]
     for first, block in vectors.blocks():
         lengths, best = np.sqrt(np.maximum(_squares(block), _TINY)), found[first : first + len(block)]
         for at in range(0, len(directions), _MANY):
@@ -68,13 +68,13 @@ def _farthest(vectors: Vectors, squares: Array, num: int) -> Array:
     size = min(_ACTIVE, len(squares))
     active = np.sort(np.argpartition(-squares, size - 1)[:size])
     others = np.delete(squares, active).max(initial=-1.0)
-    rows, left, picked = vectors.rows(active), squares[active], []
-    lengths = _squares(rows)
+    rows, left = vectors.rows(active), squares[active]
+    lengths, picked = _squares(rows), list[int]()
     while len(picked) < num:
         at = int(left.argmax())
         if left[at] < 0 or (picked and left[at] <= others):
             break
-        picked.append(active[at])
+        picked.append(int(active[at]))
         np.minimum(left, np.maximum(lengths + lengths[at] - 2.0 * (rows @ rows[at]), 0.0), out=left)
         left[[np.searchsorted(active, one) for one in picked]] = -1.0
     return np.array(picked, dtype=np.int64)

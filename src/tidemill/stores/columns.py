@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from tidemill.records import Feedback, Prediction
+from tidemill.records import DeviceProfile, Feedback, Prediction
 
 PREDICTION_FIELDS: dict[str, pa.DataType] = {
     "request_id": pa.string(),
@@ -48,6 +48,13 @@ FEEDBACK_FIELDS: dict[str, pa.DataType] = {
     "source": pa.string(),
     "trust": pa.string(),
 }
+PROFILE_FIELDS: dict[str, pa.DataType] = {
+    "device": pa.string(),
+    "received_at": pa.int64(),
+    "after": pa.int64(),
+    "until": pa.int64(),
+    "body": pa.binary(),
+}
 _TYPES = {str: pa.string(), float: pa.float64(), int: pa.float64(), bool: pa.float64(), bytes: pa.binary()}
 
 _Values = dict[str, Any]
@@ -56,7 +63,9 @@ _Values = dict[str, Any]
 @cache
 def own_types(kind: str) -> Mapping[str, pl.DataType]:
     """Return the columns that rows of a kind have always, with their types where no file says otherwise."""
-    fields = {**PREDICTION_FIELDS, "decision": pa.string()} if kind == "predictions" else FEEDBACK_FIELDS
+    fields = {"feedback": FEEDBACK_FIELDS, "profiles": PROFILE_FIELDS}.get(
+        kind, {**PREDICTION_FIELDS, "decision": pa.string()}
+    )
     return dict(pl.DataFrame(pa.schema(fields).empty_table()).schema)
 
 
@@ -80,6 +89,11 @@ def feedback_table(rows: Sequence[Feedback]) -> pa.Table:
     own = {name: _column(rows, name, FEEDBACK_FIELDS) for name in FEEDBACK_FIELDS if name not in ("text", "number")}
     columns = {**own, "text": pa.array(texts, pa.string()), "number": pa.array(numbers, pa.float64())}
     return pa.table({name: columns[name] for name in FEEDBACK_FIELDS})
+
+
+def profile_table(rows: Sequence[DeviceProfile]) -> pa.Table:
+    """Return the profiles as one table."""
+    return pa.table({name: _column(rows, name, PROFILE_FIELDS) for name in PROFILE_FIELDS})
 
 
 def value_array(values: Iterable[Any]) -> pa.Array:

@@ -20,8 +20,8 @@ from sqlalchemy import Connection, delete, insert, select
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import Conflict, Fenced
-from tidemill.records import Feedback, Prediction
-from tidemill.stores.columns import feedback_table, prediction_tables
+from tidemill.records import DeviceProfile, Feedback, Prediction
+from tidemill.stores.columns import feedback_table, prediction_tables, profile_table
 from tidemill.stores.database import Database
 from tidemill.stores.journal import Journal, Lease
 from tidemill.stores.logfiles import LogFile, LogFiles, add_files, drop_files
@@ -195,6 +195,7 @@ class _Rows:
 
     predictions: dict[tuple[str, int], list[Prediction]] = field(default_factory=lambda: defaultdict(list))
     feedback: dict[tuple[str, int], list[Feedback]] = field(default_factory=lambda: defaultdict(list))
+    profiles: dict[tuple[str, int], list[DeviceProfile]] = field(default_factory=lambda: defaultdict(list))
     num_predictions: int = 0
     num_feedback: int = 0
     num_torn: int = 0
@@ -212,6 +213,8 @@ class _Rows:
                 self.predictions[batch.project, row.received_at // _DAY].append(row)
             for fact in batch.feedback:
                 self.feedback[batch.project, fact.received_at // _DAY].append(fact)
+            for profile in batch.profiles:
+                self.profiles[batch.project, profile.received_at // _DAY].append(profile)
             self.num_predictions += len(batch.predictions)
             self.num_feedback += len(batch.feedback)
         self.num_torn += frames.num_torn
@@ -228,6 +231,9 @@ class _Rows:
             facts.sort(key=lambda fact: (fact.received_at, fact.request_id))
             place = {"project": project, "kind": "feedback", "day": _name(day)}
             written.append(files.write([feedback_table(facts)], **place, fence=fence))
+        for (project, day), profiles in self.profiles.items():
+            place = {"project": project, "kind": "profiles", "day": _name(day)}
+            written.append(files.write([profile_table(profiles)], **place, fence=fence))
         return written
 
 

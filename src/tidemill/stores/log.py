@@ -18,9 +18,9 @@ from sqlalchemy import select
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import Corrupt
-from tidemill.records import CONFIRM, LABEL_KINDS, Trust
+from tidemill.records import CONFIRM, LABEL_KINDS, DeviceProfile, Trust
 from tidemill.schema import Schema
-from tidemill.stores.columns import FEEDBACK_FIELDS, own_types
+from tidemill.stores.columns import FEEDBACK_FIELDS, PROFILE_FIELDS, own_types
 from tidemill.stores.database import Database
 from tidemill.stores.declared import declared_types, of_declared_size
 from tidemill.stores.hindsight import confirmed, value_of, with_outcomes
@@ -32,6 +32,7 @@ from tidemill.stores.tables import consumed
 _TRIES = 5
 _KEY = ("received_at", "request_id", "role", "answered_version")
 _FIRST = -(2**63)
+_LAST = 2**63 - 1
 _NEVER = (0, -1)
 _SEED = 20_260_101
 
@@ -130,6 +131,15 @@ class Log:
         kind = None if schema is None else declared_types(schema).get("decision")
         found = with_outcomes(rows, facts, horizon=horizon, trust=trust, events=events, kind=kind)
         return found if columns is None or "decision" in columns else found.drop("decision")
+
+    def profiles(self, project: str, *, after: datetime, until: datetime) -> list[DeviceProfile]:
+        """Return what devices posted of windows that end in a span, in order of the ends; posted twice it counts once."""
+        first, last = _span(after, until)
+        where = pl.col("until").is_between(first, last)
+        rows = self._read(project, "profiles", (first, _LAST), where, list(PROFILE_FIELDS))
+        rows = rows.sort("until", "device", "received_at")
+        once = rows.unique(["device", "after"], keep="first", maintain_order=True)
+        return [DeviceProfile(**row) for row in once.iter_rows(named=True)]
 
     def last_at(self, project: str) -> datetime | None:
         """Return when the newest prediction in the log was received."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select, update
 
-from tidemill.clock import micros
+from tidemill.clock import from_micros, micros
 from tidemill.stores.database import Database
-from tidemill.stores.rows import insert_once
+from tidemill.stores.rows import insert_once, put
 from tidemill.stores.tables import queue
 
 
@@ -25,6 +25,18 @@ class Queue:
         for id_ in ids:
             values = {"asked_at": micros(now), "priority": priority}
             insert_once(conn, queue, {"project": project, "example": id_}, values)
+
+    def ask_again(self, conn: Connection, project: str, ids: Iterable[str], *, priority: float, now: datetime) -> None:
+        """Put examples into the queue, whether they waited, were answered or never were in it."""
+        for id_ in ids:
+            values = {"asked_at": micros(now), "priority": priority, "answered_at": None, "answered_by": None}
+            put(conn, queue, {"project": project, "example": id_}, values)
+
+    def asked(self, project: str) -> dict[str, datetime]:
+        """Return when each example was asked for last."""
+        query = select(queue.c.example, queue.c.asked_at).where(queue.c.project == project)
+        with self._db.read() as conn:
+            return {id_: from_micros(at) for id_, at in conn.execute(query)}
 
     def skip(self, conn: Connection, project: str, id: str, *, by: str, now: datetime) -> None:
         """Take an example off the queue."""

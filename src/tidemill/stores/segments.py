@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from tidemill.errors import Corrupt, NewerStore, ProjectError
-from tidemill.records import Feedback, Prediction
+from tidemill.records import DeviceProfile, Feedback, Prediction
 from tidemill.stores.folders import sync_folder
 
 Durability = Literal["process", "power"]
@@ -46,11 +46,12 @@ _sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 class Batch(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
-    """The payload of a frame: rows of one project, predictions and feedback alike."""
+    """The payload of a frame: rows of one project, predictions and feedback alike, and profiles of devices."""
 
     project: str
     predictions: list[Prediction] = []
     feedback: list[Feedback] = []
+    profiles: list[DeviceProfile] = []
 
 
 _decoder = msgspec.msgpack.Decoder(Batch)

@@ -248,6 +248,27 @@ queue = Table(
     Index("queue_waiting", "project", "answered_at", "priority"),
 )
 
+labellings = Table(  # what each labeller was given of the queue, and said
+    "labellings",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("example", String(80), primary_key=True),
+    Column("labeller", String(200), primary_key=True),
+    Column("asked_at", BigInteger, primary_key=True),  # of the queue's row; 0 for a golden example
+    Column("leased_until", BigInteger, nullable=False),
+    Column("answered_at", BigInteger),
+    Column("label", Text),
+    Index("labellings_by_labeller", "project", "labeller", "answered_at"),
+)
+
+golden = Table(  # examples whose label is known, to measure labellers by
+    "golden",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("example", String(80), primary_key=True),
+    Column("label", Text, nullable=False),
+)
+
 datasets = Table(
     "datasets",
     metadata,

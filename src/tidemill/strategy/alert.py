@@ -99,6 +99,10 @@ class Alert(Member):
         """Say FIRE, QUIET or UNKNOWN, with the reason and the numbers."""
         raise NotImplementedError
 
+    def has_eased(self, verdict: Verdict) -> bool:
+        """Tell whether what was seen of late is good again: no evidence since it was told is no end by itself."""
+        return True
+
     def _require_common(self) -> None:
         self.require(self.acts in (None, "rollback"), f"then is {self.acts!r}", "give 'rollback', or leave it out")
 
@@ -158,6 +162,10 @@ class Falls(Alert):
         verdict = self._test.decide(state, now)
         where = "" if self.cohort == EVERYONE else f"in cohort {self.cohort}: "
         return replace(verdict, by=str(self), reason=f"{where}{verdict.reason}")
+
+    def has_eased(self, verdict: Verdict) -> bool:
+        """Tell whether the recent loss is no longer above the bar."""
+        return _number(verdict, "recent_loss") <= _number(verdict, "bar")
 
 
 @dataclass(frozen=True)
@@ -231,6 +239,11 @@ class _Level(Alert):
             f"{against(log_evidence, wanted)} after {counted(test.num, 'outcome')}"
         )
         return self._say(Outcome.FIRE if log_evidence >= np.log(wanted) else Outcome.QUIET, told, numbers)
+
+
+    def has_eased(self, verdict: Verdict) -> bool:
+        """Tell whether the recent values lie on the right side of the level."""
+        return self.side * _number(verdict, "recent") <= self.side * self.level
 
 
 @dataclass(frozen=True)
@@ -352,6 +365,11 @@ class Silent(Alert):
         return self._say(
             Outcome.QUIET if age < self.after else Outcome.FIRE, told, {"seconds": round(age.total_seconds())}
         )
+
+
+def _number(verdict: Verdict, name: str) -> float:
+    value = verdict.numbers.get(name)
+    return float(value) if isinstance(value, int | float) else np.inf
 
 
 def _in_cohort(rows: Outcomes, cohort: str) -> Array:

@@ -11,7 +11,7 @@ from tidemill.stats.alarm import NUM_SETS
 from tidemill.stats.drift_report import ColumnDrift, DriftReport
 from tidemill.strategy.drift_needs import EVERYONE, TRAINING, DriftNeeds
 from tidemill.strategy.member import Member
-from tidemill.strategy.wording import counted
+from tidemill.strategy.wording import counted, span
 
 Said = tuple[Outcome, str, dict[str, Scalar]]
 
@@ -83,7 +83,7 @@ def _is_alarming(report: DriftReport, needs: DriftNeeds) -> bool:
 
 
 def _reference(needs: DriftNeeds) -> str:
-    return "the training data" if needs.past is None else f"the {needs.past.total_seconds() / 86400:.3g} days before"
+    return "the training data" if needs.past is None else f"the {span(needs.past.total_seconds())} before"
 
 
 def _shown(column: ColumnDrift) -> str:

@@ -40,6 +40,7 @@ class Request:
 
 
 WHOLE = Keep(1.0)
+NONE = Keep(0.0, inputs=False)
 
 
 class Log(Member):
@@ -98,7 +99,21 @@ class Sample(Log):
         return keeps.get(request.tags.get(self.by), other)
 
 
-MEMBERS: Mapping[str, type[Log]] = {kind.__name__: kind for kind in (Everything, Sample)}
+@dataclass(frozen=True)
+class Profile(Log):
+    """Keep no inputs: devices post sketches of what they saw, and drift is looked at in those.
+
+    For models that run on devices, or whose inputs may not leave them. A device adds rows to a `stats.profile.Profile`
+    and posts it to `/v1/profile` once a window; profiles of any number of devices and windows add up. Of what the
+    gateway answers the thin row is kept.
+    """
+
+    def keep(self, request: Request) -> Keep:
+        """Return that the inputs are never written."""
+        return NONE
+
+
+MEMBERS: Mapping[str, type[Log]] = {kind.__name__: kind for kind in (Everything, Sample, Profile)}
 
 
 def log_from_json(data: Json) -> Log:

@@ -128,7 +128,8 @@ def check_label(member: Label) -> None:
     given = [_pure(member, member.allowance, timedelta(hours=h)) for h in range(0, 80, 5)]
     _require(given == sorted(given) and given[0] >= 0, member, "has an allowance that never falls")
     _require(isinstance(member.horizon, timedelta), member, "has a horizon")
-    _require(member.queue is not None or member.feedback is not None, member, "has a source of labels")
+    sources = (member.queue, member.feedback, member.functions)
+    _require(any(source is not None for source in sources), member, "has a source of labels")
 
 
 def check_trigger(member: Trigger) -> None:

@@ -120,14 +120,15 @@ def known_answers(rng: np.random.Generator, num: int) -> Known:
 
 def drift_report(rng: np.random.Generator, since: datetime) -> DriftReport:
     """Return a look at the hour from `since`: too few rows, nothing unusual, or a column x that has moved."""
-    window = {"after": since, "until": since + timedelta(hours=1)}
+    until = since + timedelta(hours=1)
     if rng.random() < 0.3:
-        return DriftReport(**window, num_rows=20, num_reference=0, problem="20 of 500 rows in the window")
+        return DriftReport(after=since, until=until, num_rows=20, num_reference=0, problem="20 of 500 rows")
     rank = float(rng.choice([0.001, 0.4]))
     moved = ColumnDrift(name="x", statistic="ks", unusual=6.0, moved=rank < 0.01, effects={"ks": 0.2, "psi": 0.1})
     return DriftReport(
-        **window, num_rows=900, num_reference=9_000, rank=rank, columns=(moved,), examples=("r1", "r2") if moved.moved else ()
-    )
+        after=since, until=until, num_rows=900, num_reference=9_000, rank=rank, columns=(moved,),
+        examples=("r1", "r2") if moved.moved else (),
+    )  # fmt: skip
 
 
 def watch_facts(

@@ -28,8 +28,11 @@ _CHUNK = 8_192  # rows made sparse at a time: padded n-grams take far more room 
 _ESTIMATOR, _ABOUT = "estimator.skops", "sklearn.json"
 
 
-def fit(estimator: Any, pipeline: Pipeline, data: TrainingData, *, seed: int, progress: Report) -> SklearnModel:
-    """Train a seeded clone of `estimator` on the features of `data`.
+def fit(
+    estimator: Any, pipeline: Pipeline, data: TrainingData, *, seed: int, progress: Report,
+    rows: TrainingData | None = None,
+) -> SklearnModel:  # fmt: skip
+    """Train a seeded clone of `estimator` on the features of `rows`; the transforms learn from `data`, as it came.
 
     Raises:
         ProjectError: a classifier for values, or a regressor for classes.
@@ -37,14 +40,15 @@ def fit(estimator: Any, pipeline: Pipeline, data: TrainingData, *, seed: int, pr
     """
     _check_kind(estimator, data)
     fitted = Fitted.fit(pipeline, data.columns)
-    matrix = matrix_of(fitted, data.columns)
-    progress(Progress(fraction=0.1, message=f"{len(data)} rows of {matrix.shape[1]} features"))
+    rows = data if rows is None else rows
+    matrix = matrix_of(fitted, rows.columns)
+    progress(Progress(fraction=0.1, message=f"{len(rows)} rows of {matrix.shape[1]} features"))
     trained = _seeded(estimator, seed)
-    arguments, notes = _weights(trained, data.weights)
+    arguments, notes = _weights(trained, rows.weights)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            trained.fit(matrix, data.targets, **arguments)
+            trained.fit(matrix, rows.targets, **arguments)
         except Exception as error:
             what = type(estimator).__name__
             raise TrainingError(

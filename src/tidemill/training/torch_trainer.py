@@ -24,6 +24,7 @@ from tidemill.errors import ModelError, NotExportable, ProjectError, TrainingErr
 from tidemill.model import Progress, Report, TrainingData
 from tidemill.schema import Array, Columns
 from tidemill.training import torch_pt2
+from tidemill.training.augment import Augment, augmented
 from tidemill.training.fitted import Fitted
 from tidemill.training.torch_onnx import convert
 from tidemill.transforms import Pipeline
@@ -43,6 +44,7 @@ class How:
     weight_decay: float
     clip: float | None
     device: str
+    augment: tuple[Augment, ...] = ()
 
 
 def fit(
@@ -178,6 +180,7 @@ class _Run:
         self._how, self._model, self._data, self._progress = how, model, data, progress
         cuda = how.device == "cuda" or (how.device == "auto" and torch.cuda.is_available())
         self._device = torch.device("cuda" if cuda else "cpu")
+        self._seed = seed
         self._order = torch.Generator().manual_seed(seed)
         model.module.to(self._device)
         parameters = [p for p in model.module.parameters() if p.requires_grad]
@@ -211,7 +214,10 @@ class _Run:
         return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 < self._how.batch_size else parts
 
     def _learn(self, rows: Array, epoch: int) -> float:
-        columns = {name: column[rows] for name, column in self._data.columns.items()}
+        columns: Columns = {name: column[rows] for name, column in self._data.columns.items()}
+        if self._how.augment:
+            drawn = np.random.default_rng([self._seed, 1 + self._step])
+            columns = augmented(self._how.augment, self._data.schema, columns, drawn)
         out = self._model.logits(columns, self._device)
         weights = torch.from_numpy(self._data.weights[rows]).to(self._device, torch.float32)
         loss = (self._losses(out, self._data.targets[rows]) * weights).mean()

@@ -23,9 +23,11 @@ from tidemill.model import Model, Report, TrainingData
 from tidemill.records import Json
 from tidemill.schema import Schema
 from tidemill.strategy.member import plain
+from tidemill.training.augment import Augment, checked, with_copies
 from tidemill.transforms import Pipeline, Transform, default_transforms
 
 _SMOKE_STEPS = 60
+_OF_DATA = ("module", "transforms", "augment")
 _TORCH = ("torch", "safetensors", "onnxscript")
 
 
@@ -33,6 +35,7 @@ class _WithTransforms:
     """Shared by the trainers: the transforms in front of the model, the schema's usual ones unless given."""
 
     transforms: Sequence[Transform] | None
+    augment: Sequence[Augment]
 
     def pipeline(self, schema: Schema) -> Pipeline:
         """Return the transforms for `schema`, not fitted.
@@ -47,6 +50,10 @@ class _WithTransforms:
     def _transforms_json(self) -> Json:
         return None if self.transforms is None else Pipeline(tuple(self.transforms)).to_json()
 
+    def _augment_json(self) -> dict[str, Json]:
+        """Return nothing where nothing is augmented: equal declarations stay equal to those of before there was it."""
+        return {"augment": [one.to_json() for one in self.augment]} if self.augment else {}
+
 
 @dataclass(frozen=True, eq=False)
 class Sklearn(_WithTransforms):
@@ -55,7 +62,8 @@ class Sklearn(_WithTransforms):
     The estimator is cloned, and every `random_state` in it set to the run's seed. Text stays sparse: `HashedNgrams`
     becomes a CSR matrix in training. Sample weights are passed where `fit` takes them. The model is served as ONNX
     where that reproduces its scores, else by scikit-learn itself in a worker process. A class that no training row
-    has gets probability 0. It always trains afresh: a version to start from is ignored.
+    has gets probability 0. It always trains afresh: a version to start from is ignored. With `augment`
+    (`tm.augment`), it learns from `copies` changed copies of each row too.
 
     >>> from sklearn.linear_model import LogisticRegression
     >>> Sklearn(LogisticRegression(C=2.0)).to_json()["estimator"]["params"]["C"]
@@ -67,8 +75,13 @@ class Sklearn(_WithTransforms):
 
     estimator: Any
     transforms: Sequence[Transform] | None = None
+    augment: Sequence[Augment] = ()
+    copies: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "augment", checked(self.augment))
+        if type(self.copies) is not int or self.copies < 1:
+            raise ProjectError(f"Sklearn(copies={self.copies!r}) makes no sense.", "give a number of copies, 1 or more")
         if inspect.isclass(self.estimator) or not all(hasattr(self.estimator, verb) for verb in ("fit", "get_params")):
             raise ProjectError(
                 f"Sklearn({self.estimator!r}) is not given an estimator.",
@@ -81,7 +94,8 @@ class Sklearn(_WithTransforms):
         """Train a clone of the estimator."""
         from tidemill.training.sklearn_trainer import fit  # noqa: PLC0415 - heavy: see the top
 
-        return fit(self.estimator, self.pipeline(data.schema), data, seed=seed, progress=progress)
+        rows = with_copies(data, self.augment, copies=self.copies, seed=seed)
+        return fit(self.estimator, self.pipeline(data.schema), data, rows=rows, seed=seed, progress=progress)
 
     def to_json(self) -> Json:
         """Return class and parameters of the estimator, and the transforms."""
@@ -89,6 +103,7 @@ class Sklearn(_WithTransforms):
             "trainer": "Sklearn",
             "estimator": _estimator_json(self.estimator, "Sklearn.estimator"),
             "transforms": self._transforms_json(),
+            **({**self._augment_json(), "copies": self.copies} if self.augment else {}),
         }
 
 
@@ -99,7 +114,7 @@ class Torch(_WithTransforms):
     `module` is a class, or a function, that takes no arguments and gives an `nn.Module`; it is defined in a file, so
     that it is found again by name. Its `forward` takes the features by name (such as `x`, or `text_ids` and
     `text_weights`) and returns logits (N, K), or values (N,) or (N, 1). `clip` bounds the norm of the gradient.
-    `device` is "auto" (CUDA where there is one), "cpu" or "cuda".
+    `device` is "auto" (CUDA where there is one), "cpu" or "cuda". `augment` (`tm.augment`) changes every batch anew.
 
     The same seed gives the same weights on the same machine. With a version to start from, training goes on from its
     weights and keeps what its transforms learnt. The model is served as ONNX where that reproduces its scores, else by
@@ -117,8 +132,10 @@ class Torch(_WithTransforms):
     weight_decay: float = 0.0
     clip: float | None = None
     device: str = "auto"
+    augment: Sequence[Augment] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "augment", checked(self.augment))
         named = inspect.isclass(self.module) or inspect.isfunction(self.module)
         if not named or "<" in self.module.__qualname__:  # <lambda>, <locals>
             raise ProjectError(
@@ -147,16 +164,16 @@ class Torch(_WithTransforms):
             raise MissingExtra("tm.trainers.Torch", "torch")
         from tidemill.training.torch_trainer import How, fit  # noqa: PLC0415 - an optional extra
 
-        pipeline, how = self.pipeline(data.schema), How(**self._how())
+        pipeline, how = self.pipeline(data.schema), How(**self._how(), augment=tuple(self.augment))
         return fit(self.module, pipeline, data, how=how, start_from=start_from, seed=seed, progress=progress)
 
     def _how(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("module", "transforms")}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_DATA}
 
     def for_smoke(self, num_rows: int) -> Self:
         """Return a copy that takes enough steps to memorise `num_rows` rows."""
         steps = math.ceil(num_rows / self.batch_size)
-        return replace(self, epochs=math.ceil(_SMOKE_STEPS / steps), weight_decay=0.0)
+        return replace(self, epochs=math.ceil(_SMOKE_STEPS / steps), weight_decay=0.0, augment=())
 
     def to_json(self) -> Json:
         """Return the parameters, and the module by name and source."""
@@ -165,6 +182,7 @@ class Torch(_WithTransforms):
             "module": callable_json(self.module, "Torch.module"),
             "transforms": self._transforms_json(),
             **self._how(),
+            **self._augment_json(),
         }
 
 

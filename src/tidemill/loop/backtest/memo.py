@@ -85,7 +85,7 @@ class _Scores:
 
 @dataclass
 class Memo:
-    """The models and predictions of one stream and project in this process; `enabled=False` forgets between runs."""
+    """The models and predictions of one stream and project in this process; `enabled=False` keeps no features, and forgets between runs."""
 
     stream: Stream
     project: Project
@@ -109,6 +109,8 @@ class Memo:
 
     def of(self, pipeline: Pipeline, rows: Array) -> Any:
         """Return the features of rows; those of the whole stream are computed at the first call."""
+        if not self.enabled:
+            return matrix_of(Fitted(pipeline, {}), {name: column[rows] for name, column in self.inputs.items()})
         key = json.dumps(pipeline.to_json(), sort_keys=True)
         if key not in self._matrices:
             begun = time.process_time()

@@ -175,7 +175,8 @@ class MemoryReservoir(Reservoir):
         """Give each row its label unless a better one is there, of higher trust or newer; return which counts."""
         before, when = self.rank[rows], self.labelled_at[rows]
         counts: Array = (ranks > before) | ((ranks == before) & (at > when))
-        for i in np.flatnonzero((ranks == before) & (at == when)):  # as in SQL: by name, then by value
+        same = (self._source[rows] == self._number_of(source)) & (self.label_codes[rows] == codes)
+        for i in np.flatnonzero((ranks == before) & (at == when) & ~same):  # as in SQL: by name, then by value
             counts[i] = self._is_later(int(rows[i]), source, codes[i])
         some = rows[counts]
         self.label_codes[some], self.rank[some], self.labelled_at[some] = codes[counts], ranks[counts], at[counts]
@@ -197,6 +198,17 @@ class MemoryReservoir(Reservoir):
         rows = rows_of(list(ids))
         rows = rows[self._asked_at[rows] == _NEVER]
         self._asked_at[rows], self._priority[rows] = micros(now), priority
+
+    def ask_again(self, conn: Connection, project: str, ids: Iterable[str], *, priority: float, now: datetime) -> None:
+        """Put examples into the queue, whether they waited, were answered or never were in it."""
+        rows = rows_of(list(ids))
+        self._asked_at[rows], self._priority[rows], self._answered[rows] = micros(now), priority, False
+
+    def asked(self, project: str) -> dict[str, datetime]:
+        """Return when each example was asked for last."""
+        rows = np.flatnonzero(self._asked_at != _NEVER)
+        ids = self._stream.frame["request_id"][rows]
+        return {id_: from_micros(int(at)) for id_, at in zip(ids, self._asked_at[rows], strict=True)}
 
     def skip(self, conn: Connection, project: str, id: str, *, by: str, now: datetime) -> None:
         """Take an example off the queue."""
