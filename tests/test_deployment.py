@@ -72,6 +72,7 @@ def paused(database_url: str) -> bool:
 def test_a_flag_or_a_variable_says_where_the_catalog_is(
     run: Run, folder: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert run("status", "--database", postgres_url)[0] == 0  # makes the home, and publishes the project
     assert run("pause", "--database", postgres_url)[0] == 0
     assert paused(postgres_url)
     monkeypatch.setenv("TIDEMILL_DATABASE", postgres_url)
@@ -81,12 +82,13 @@ def test_a_flag_or_a_variable_says_where_the_catalog_is(
 
 
 def test_without_either_it_is_in_the_home(run: Run, folder: Path) -> None:
+    assert run("status")[0] == 0
     assert run("pause")[0] == 0
     assert paused(Home(folder / ".tidemill").db_url)
 
 
 def test_to_forget_where_it_is_is_an_error_with_the_next_move(run: Run, postgres_url: str) -> None:
-    run("pause", "--database", postgres_url)
+    run("status", "--database", postgres_url)
     code, said = run("status")
     assert code == 1
     assert "error: the catalog of" in said
@@ -101,7 +103,7 @@ def test_every_command_of_an_older_program_refuses_what_a_newer_one_upgraded(
     if where == "postgresql":
         url = request.getfixturevalue("postgres_url")
         monkeypatch.setenv("TIDEMILL_DATABASE", url)
-    run("pause")
+    run("status")
     with Database.open(url) as database, database.begin() as conn:
         conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     for command in (["status"], ["serve", "--port", "0"], ["loop"], ["up"], ["rollback"]):

@@ -225,7 +225,7 @@ DECLARED = (
     ("project = tm.Project(", f"{FUNCTION}project = tm.Project("),
     ("cohorts={", 'projections={"has_emoji": has_emoji},\n    cohorts={"emoji": "has_emoji", '),
     ("alerts=[", 'alerts=[tm.alert.Below("accuracy", 0.85, cohort="emoji", quiet_for="5s"), '),
-    ("    alerts=[", '    suites=[tm.suites.Cases("emoji", "suites/emoji.jsonl")],\n    alerts=['),
+    ("    alerts=[", '    suites=[tm.suites.Cases("emoji", "suites/emoji.jsonl", at_least=0.8)],\n    alerts=['),
     ("offline=[", "offline=[tm.offline.Suites(), "),
 )
 
@@ -279,6 +279,7 @@ def retrain(product: Product) -> None:
     emoji = cells["accuracy", "emoji", ""]
     assert emoji["gain"] > 0.1
     (suite,) = report["suites"]
-    assert (suite["name"], suite["num_failed"], suite["num_failed_live"]) == ("emoji", 0, suite["num_cases"])
+    assert (suite["name"], suite["num_cases"], suite["num_failed_live"]) == ("emoji", 6, 6)
+    assert suite["num_failed"] <= 1
     shown = product.run("report", "2")
     assert "The suite emoji passes." in shown and " emoji " in shown

@@ -16,7 +16,10 @@ project = tm.Project(
     },
     output=tm.Classes(["ok", "toxic"]),
     unit="user",
-    trainer=tm.trainers.Sklearn(LogisticRegression(C=30.0), transforms=[tm.transforms.HashedNgrams("text", bits=14, words=(1, 1))]),
+    trainer=tm.trainers.Sklearn(
+        LogisticRegression(C=30.0),
+        transforms=[tm.transforms.HashedNgrams("text", bits=14, words=(1, 1), weights="binary")],
+    ),
     metrics=[tm.metrics.Accuracy(), tm.metrics.F1("toxic")],
     cohorts={"new_users": "account_age_days < 30"},
     alerts=[tm.alert.Falls("accuracy", drop=0.05, reference=200, quiet_for="30s")],

@@ -208,4 +208,5 @@ def test_vectors_are_made_of_evenly_spread_rows_and_are_null_elsewhere() -> None
     known = np.flatnonzero(found.is_not_null().to_numpy())
     assert len(found) == 5_002 and len(known) == 2_000
     assert (known[0], known[-1]) == (1, 5_000) and np.diff(known).max() <= 3
-    assert not views(mail(), pl.DataFrame({"text": [None]}, schema={"text": pl.String}), ["text"])["text"].is_not_null().any()
+    none = pl.DataFrame({"text": [None]}, schema={"text": pl.String})
+    assert views(mail(), none, ["text"])["text"].null_count() == 1

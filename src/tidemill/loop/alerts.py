@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -34,33 +35,39 @@ def alerts(turn: Turn) -> bool:
     if route is None or not (world.project.alerts or standing):
         return False
     facts, read = _facts(turn, state, route)
-    past = _past(turn, state, facts)
-    memories, changed = {}, [one for name, one in standing.items() if name not in _names(turn)]
+    memories, verdicts = _asked(turn, state, facts, standing)
+    ended = [one for name, one in standing.items() if name not in verdicts]  # their declarations are gone
+    body = {**read, "memories": memories}
     with turn.write() as conn:
-        for one in changed:  # its declaration is gone
-            world.alerts.close(conn, one.id, turn.now)
         for alert in world.project.alerts:
-            memory = state.get("memories", {}).get(alert.digest())
-            if memory is None:
-                memory = alert.start() if past is None else alert.update(alert.start(), past)
-            memory = alert.update(memory, facts)
-            verdict = alert.decide(memory, turn.now)
-            known = standing.get(alert.name)
+            verdict, known = verdicts[alert.name], standing.get(alert.name)
             if verdict.outcome is Outcome.FIRE:
-                _fire(turn, conn, route, alert, verdict, known)
-                memory = alert.told(memory)
+                _fire(turn, conn, route, alert, verdict, is_new=known is None)
             elif known is not None and _is_over(alert, verdict, known, turn.now):
-                world.alerts.close(conn, known.id, turn.now)
-            memories[alert.digest()] = memory
-        now_standing = {one.name for one in standing.values()}
-        body = {**read, "memories": memories}
+                ended.append(known)
+        for one in ended:
+            world.alerts.close(conn, one.id, turn.now)
         if body != state:
             world.journal.put_state(conn, turn.name, _STEP, body, turn.now)
-    return {one.name for one in world.alerts.standing(turn.name)} != now_standing
+    return {one.name for one in world.alerts.standing(turn.name)} != set(standing)
 
 
-def _names(turn: Turn) -> set[str]:
-    return {alert.name for alert in turn.world.project.alerts}
+def _asked(
+    turn: Turn, state: Json, facts: AlertFacts, standing: Mapping[str, OpenAlert]
+) -> tuple[Json, dict[str, Verdict]]:
+    """Return what each alert remembers, by digest, and what it says, by name."""
+    past, known = _past(turn, state, facts), state.get("memories", {})
+    memories, verdicts = {}, {}
+    for alert in turn.world.project.alerts:
+        memory = known.get(alert.digest())
+        if memory is None:
+            memory = alert.start() if past is None else alert.update(alert.start(), past)
+        memory = alert.update(memory, facts)
+        verdict = alert.decide(memory, turn.now)
+        if verdict.outcome is Outcome.FIRE:
+            memory, verdict = alert.told(memory), _with_worst(turn, alert, verdict, standing.get(alert.name))
+        memories[alert.digest()], verdicts[alert.name] = memory, verdict
+    return memories, verdicts
 
 
 def _is_over(alert: Alert, verdict: Verdict, known: OpenAlert, now: datetime) -> bool:
@@ -69,11 +76,10 @@ def _is_over(alert: Alert, verdict: Verdict, known: OpenAlert, now: datetime) ->
     return is_quiet and now - known.fired_at >= alert.closes_after
 
 
-def _fire(turn: Turn, conn: Connection, route: Route, alert: Alert, verdict: Verdict, known: OpenAlert | None) -> None:
+def _fire(turn: Turn, conn: Connection, route: Route, alert: Alert, verdict: Verdict, *, is_new: bool) -> None:
     world = turn.world
-    verdict = _with_worst(turn, alert, verdict, known)
     world.alerts.open(conn, turn.name, alert.name, cohort=alert.about, verdict=verdict, now=turn.now)
-    if known is not None:
+    if not is_new:
         return
     world.journal.add_verdict(conn, turn.name, verdict, cycle=None, step=_STEP, now=turn.now)
     if alert.acts == "rollback" and route.fallback is not None and route.rollout is None:

@@ -143,13 +143,21 @@ class Compactor:
     def _move(self, group: Sequence[Segment], lease: Lease, now: datetime) -> Compacted:
         rows = _Rows()
         counts = [{"segment": s.name, "num_rows": rows.add(s), "committed_at": micros(now)} for s in group]
-        with self._naming(rows.write(self._files, lease.token), lease, now) as conn:
+        with self._naming(self._written(rows, lease, now), lease, now) as conn:
             conn.execute(delete(consumed))  # those files are gone by now: only a later crash makes names needed again
             conn.execute(insert(consumed), counts)
         self._segments.remove(s.name for s in group)
         return Compacted(
             rows=rows.num_predictions, feedback=rows.num_feedback, segments=len(group), num_torn=rows.num_torn
         )
+
+    def _written(self, rows: _Rows, lease: Lease, now: datetime) -> list[LogFile]:
+        """Write files; where an heir swept one that was half written, the lease is lost, and that is what is told."""
+        try:
+            return rows.write(self._files, lease.token)
+        except FileNotFoundError:
+            with self._journal.write(lease, now=now):  # raises Fenced when somebody took over
+                raise
 
     def _alike(self, group: Sequence[LogFile]) -> list[tuple[pa.Schema, list[LogFile]]]:
         """Part files whose columns have different types: those stay apart, so that each keeps what was logged."""

@@ -133,7 +133,7 @@ class Log:
         return found if columns is None or "decision" in columns else found.drop("decision")
 
     def profiles(self, project: str, *, after: datetime, until: datetime) -> list[DeviceProfile]:
-        """Return what devices posted of windows that end in a span, in order of the ends; posted twice it counts once."""
+        """Return what devices posted of windows that end in a span, in order of the ends; a second post is left out."""
         first, last = _span(after, until)
         where = pl.col("until").is_between(first, last)
         rows = self._read(project, "profiles", (first, _LAST), where, list(PROFILE_FIELDS))

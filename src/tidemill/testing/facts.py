@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from tidemill.clock import micros
-from tidemill.stats.vectors import Vectors
 from tidemill.stats.drift_report import ColumnDrift, DriftReport
+from tidemill.stats.vectors import Vectors
 from tidemill.strategy.adapt import Known
 from tidemill.strategy.alert import AlertFacts
 from tidemill.strategy.curate import Candidates, CurateContext, CurateNeeds, Judgements

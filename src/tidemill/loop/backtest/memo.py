@@ -85,7 +85,10 @@ class _Scores:
 
 @dataclass
 class Memo:
-    """The models and predictions of one stream and project in this process; `enabled=False` keeps no features, and forgets between runs."""
+    """The models and predictions of one stream and project in this process.
+
+    With `enabled=False` it keeps no features, and forgets the rest between runs.
+    """
 
     stream: Stream
     project: Project

@@ -42,7 +42,8 @@ def test_the_index_of_numbers_is_that_of_the_first_sides_deciles():
     edges = np.array([before[int(0.1 * i * 999)] for i in range(1, 10)])
     p, q = (np.histogram(side, [-np.inf, *(edges + 0.5), np.inf])[0] for side in (before, after))
     smooth = [(side + 0.5) / (1000 + 5) for side in (p, q)]
-    assert number_effect(before, after).psi == pytest.approx(sum((a - b) * np.log(a / b) for a, b in zip(*smooth, strict=True)))
+    index = sum((a - b) * np.log(a / b) for a, b in zip(*smooth, strict=True))
+    assert number_effect(before, after).psi == pytest.approx(index)
 
 
 def test_missing_values_are_counted_apart_and_a_column_without_values_has_no_other_effect():
