@@ -314,7 +314,8 @@ def test_the_queue_is_empty_without_traffic_and_answers_in_lines_that_are_not_fi
 def test_a_changed_strategy_is_a_new_version_that_can_be_compared(shell: Shell, mine: Path) -> None:
     file = mine / "project.py"
     file.write_text(file.read_text().replace("drop=0.05", "drop=0.04"))
-    assert len(json.loads(shell("strategy", "log", "--json").out)["strategies"]) == 1, "looking changes nothing that runs"
+    versions = json.loads(shell("strategy", "log", "--json").out)["strategies"]
+    assert len(versions) == 1, "looking changes nothing that runs"
     shell("import", "few.parquet")
     assert len(json.loads(shell("strategy", "log", "--json").out)["strategies"]) == 2
     assert "drop: 0.05 -> 0.04" in shell("strategy", "diff").out

@@ -14,8 +14,8 @@ import tidemill as tm
 from tidemill.strategy.member import Member
 
 NAMES = [
-    "App", "BacktestResult", "Category", "Classes", "Image", "Limits", "Model", "Number", "Outcome", "Policy", "Progress", "Project",
-    "Sensitive", "Strategy", "Tensor", "Text", "TidemillError", "Trainer", "TrainingData", "Value", "Verdict",
+    "App", "BacktestResult", "Category", "Classes", "Image", "Limits", "Model", "Number", "Outcome", "Policy",
+    "Progress", "Project", "Sensitive", "Strategy", "Tensor", "Text", "TidemillError", "Trainer", "TrainingData", "Value", "Verdict",
     "backtest", "batch",
 ]  # fmt: skip
 

@@ -240,7 +240,6 @@ class _Level(Alert):
         )
         return self._say(Outcome.FIRE if log_evidence >= np.log(wanted) else Outcome.QUIET, told, numbers)
 
-
     def has_eased(self, verdict: Verdict) -> bool:
         """Tell whether the recent values lie on the right side of the level."""
         return self.side * _number(verdict, "recent") <= self.side * self.level
