@@ -15,7 +15,8 @@ from tidemill.strategy.member import Member
 
 NAMES = [
     "App", "BacktestResult", "Category", "Classes", "Image", "Limits", "Model", "Number", "Outcome", "Policy",
-    "Progress", "Project", "Sensitive", "Strategy", "Tensor", "Text", "TidemillError", "Trainer", "TrainingData", "Value", "Verdict",
+    "Progress", "Project", "Sensitive", "Strategy", "Tensor", "Text", "TidemillError", "Trainer", "TrainingData",
+    "Value", "Verdict",
     "backtest", "batch",
 ]  # fmt: skip
 
