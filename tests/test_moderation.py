@@ -60,7 +60,7 @@ class Users(threading.Thread):
 
     gateway: str
     emoji: bool = False
-    pause_s: float = 0.012
+    pause_s: float = 0.005
     asked: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -167,7 +167,7 @@ def test_from_a_complaint_to_the_better_model_without_a_restart(product: Product
     users = Users(product.gateway)
     users.start()
 
-    until(lambda: users.asked > 450)  # they are served well
+    until(lambda: users.asked > 350)  # they are served well
     users.emoji = True
     hear_the_alert(product)
     users.pause_s = 0.03
@@ -177,7 +177,7 @@ def test_from_a_complaint_to_the_better_model_without_a_restart(product: Product
     make_a_suite(product, ids)
     retrain(product)
 
-    users.pause_s = 0.01
+    users.pause_s = 0.005
     until(lambda: [one for one in product.receiver.got if one["cohort"] == "emoji"][-1]["event"] == "closed")
     users.stopped.set()
     users.join()

@@ -102,3 +102,14 @@ def test_a_declaration_that_is_gone_takes_its_alert_along(harness: Make) -> None
     changed.turn()
     assert opened(changed) == ["Silent('1m')"]
     changed.app.close()
+
+
+def test_an_alert_stands_while_what_is_seen_is_still_bad_however_quiet_the_test(harness: Make) -> None:
+    h = alerting(harness, FALLS.replace('quiet_for="20s"', 'quiet_for="1s"') + ")")
+    h.new_share, h.accuracy = 0.6, {}
+    h.seconds(25)
+    h.accuracy = {(1, "v2"): 0.4}
+    h.seconds(40)
+    (one,) = h.app.world.alerts.history(h.name)
+    assert one.is_open and one.fired_at > one.opened_at
+    assert one.verdict.numbers.get("worst") is None, "the cohort is the worst there is"

@@ -65,9 +65,9 @@ def test_sketches_of_many_rows_tell_nearly_the_same_in_a_few_kilobytes(shift):
     exact = number_effect(before, after)
     sides = [NumberSketch().add(side) for side in (before, after)]
     told = sketched_effect(*sides)
-    assert abs(told.ks - exact.ks) <= 0.003
+    assert abs(told.ks - exact.ks) <= 0.005
     assert abs(told.psi - exact.psi) <= 0.001 + 0.02 * exact.psi
-    assert told.wasserstein == pytest.approx(exact.wasserstein, abs=0.01)
+    assert told.wasserstein == pytest.approx(exact.wasserstein, rel=0.1, abs=0.02)
     assert all(len(Profile_of(side)) < 30_000 for side in sides)
 
 
@@ -100,7 +100,7 @@ def test_merged_profiles_of_large_parts_tell_what_all_rows_would():
     for part in np.split(rows, 40):
         merged.merge(Profile().add({"x": part}))
     told = sketched_effect(merged.columns["x"], NumberSketch().add(rows))
-    assert told.ks < 0.004
+    assert told.ks < 0.006
     assert merged.columns["x"].num == 200_000
 
 

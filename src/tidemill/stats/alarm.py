@@ -2,10 +2,11 @@
 
 Time is cut into blocks. The last blocks are the window, the others its reference. If nothing has changed, blocks may be
 exchanged, and the window is one among all sets of as many blocks: so each statistic of each column is computed for the
-window and for 999 sets drawn at random, each against all blocks outside it; is put in units of its own spread; and the
-largest over columns and statistics is compared. The window's **rank** among all 1,000 is at most alpha with a chance of
-at most alpha, whatever the columns and their number of values: a permutation test with max-T (Westfall and Young 1993;
-Phipson and Smyth 2010 for the rank). A column with a thousand rare values is as noisy in every set as in the window.
+window and for 999 sets drawn at random, each against all blocks outside it; is put in one unit, how rare it is among
+them; and the largest over columns and statistics is compared. The window's **rank** among all 1,000 is at most alpha
+with a chance of at most alpha, whatever the columns and their number of values: a permutation test with max-T (Westfall
+and Young 1993; Phipson and Smyth 2010 for the rank). A column with a thousand rare values is as noisy in every set as
+in the window.
 
 Which columns moved is read from the same draws, step by step down: the chance to name any that did not is alpha too.
 Blocks keep the dependence of neighbouring rows inside them; a change from one day to the next that is usual in the
@@ -19,10 +20,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.special import gammaincc
 
 from tidemill.schema import Array
 
 NUM_SETS = 999
+_LEAST = 1e-9  # of a spread; below it values differ by rounding
+_RAREST = 1e-300
 
 
 class Compared(Protocol):
@@ -40,7 +44,7 @@ class Compared(Protocol):
 
 @dataclass(frozen=True)
 class Raised:
-    """`rank` of the window, and by column how far out its most unusual statistic lies, in standard deviations.
+    """`rank` of the window, and by column its most unusual statistic and, as minus a logarithm to base 10, how rare.
 
     `moved` names the columns that moved, the most unusual first; `sizes` are the window's statistics themselves.
     """
@@ -84,9 +88,18 @@ def _sets(num_blocks: int, num_now: int, num: int, rng: np.random.Generator) -> 
 
 
 def _units(values: Mapping[str, Array]) -> dict[str, Array]:
-    """Put each statistic in units of its own spread; one that never differs says nothing."""
-    spreads = {name: (float(one.mean()), float(one.std())) for name, one in values.items()}
-    return {n: (values[n] - mean) / spread for n, (mean, spread) in spreads.items() if spread > 1e-9}
+    """Put each statistic in one unit: minus the logarithm of how rare it is; one that never differs says nothing.
+
+    How rare is told by the gamma distribution of the same mean and spread: in standard deviations, skewed statistics
+    would set the bar for all others. It need not be right, since only ranks count.
+    """
+    found = {}
+    for name, one in values.items():
+        mean, spread = float(one.mean()), float(one.std())
+        if mean > 0 and spread > _LEAST * max(mean, 1.0):
+            rare = gammaincc((mean / spread) ** 2, one * mean / spread**2)
+            found[name] = (one - mean) / spread * _LEAST - np.log10(np.maximum(rare, _RAREST))
+    return found
 
 
 def _most(values: Mapping[str, Array]) -> tuple[str, float]:

@@ -119,12 +119,14 @@ def _apart(first: Array, second: Array) -> tuple[float, float]:
     n, m = len(first), len(second)
     values = np.concatenate([first, second])
     order = np.argsort(values, kind="stable")
-    gap = np.cumsum(np.where(order < n, m, -n))[:-1]
-    steps = np.diff(values[order])
-    del values, order
-    np.abs(gap, out=gap)
-    largest = int(gap[steps > 0].max(initial=0))
-    return largest / (n * m), float(gap @ steps) / (n * m)
+    values = values[order]  # each array is as long as both samples: none is kept for longer than it is needed
+    steps = np.diff(values)
+    del values
+    gap = np.where(order < n, m, -n)
+    del order
+    np.abs(np.cumsum(gap, out=gap), out=gap)
+    largest = int(gap[:-1].max(initial=0, where=steps > 0))
+    return largest / (n * m), float(gap[:-1] @ steps) / (n * m)
 
 
 def _in_units(area: float, scale: float) -> float:

@@ -14,7 +14,7 @@ _MOST_KEPT = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnDrift:
-    """How far a column has moved. `unusual` is in standard deviations of `statistic` among sets of blocks.
+    """How far a column has moved. `unusual` is minus the decimal logarithm of how rare its `statistic` is by chance.
 
     `effects` are those of `stats.drift` that are defined for it, `auc` for vectors.
     """

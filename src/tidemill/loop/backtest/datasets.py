@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from sqlalchemy import Connection
 
 from tidemill.errors import StoreError
@@ -127,11 +127,11 @@ class MemoryDatasets(Datasets):
         version = self._version(project, digest)
         return Shards(form=version.form, train=[version.train.digest()], test=[version.test.digest()])
 
-    def tables(self, project: str, digest: str, split: Split) -> Iterator[pa.Table]:
+    def tables(self, project: str, digest: str, split: Split) -> Iterator[Any]:
         """Yield the ids of a version, in one table."""
         version = self._version(project, digest)
         part = version.train if split == "train" else version.test
-        yield pa.table({"id": self._stream.frame["request_id"].gather(part.rows).to_arrow()})
+        yield self._stream.frame["request_id"].gather(part.rows).alias("id").to_frame().to_arrow()
 
     def _version(self, project: str, digest: str) -> _Version:
         if digest not in self._versions:

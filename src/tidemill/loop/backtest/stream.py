@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from tidemill.clock import micros
 from tidemill.errors import InvalidInput, ProjectError
@@ -30,7 +29,17 @@ from tidemill.stores.examples import split_of
 from tidemill.stores.memory import MemoryDatabase
 from tidemill.stores.tabular import parse_label, read_table
 
-Source: TypeAlias = "pl.DataFrame | pa.Table | Path | str | World"
+
+@runtime_checkable
+class ArrowTable(Protocol):
+    """A table of Arrow's, whoever made it."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Hand the columns over."""
+        ...
+
+
+Source: TypeAlias = "pl.DataFrame | ArrowTable | Path | str | World"
 """What a stream is read from: a table, a file, or the log of a project."""
 
 TICK = 4
@@ -137,10 +146,10 @@ def _recorded(world: World) -> pl.DataFrame:
     return rows.select("received_at", "unit", *project.inputs, "label")
 
 
-def _table(source: pl.DataFrame | pa.Table | Path | str, project: Project, label: str) -> pl.DataFrame:
+def _table(source: pl.DataFrame | ArrowTable | Path | str, project: Project, label: str) -> pl.DataFrame:
     if isinstance(source, pl.DataFrame):
         return source
-    if isinstance(source, pa.Table):
+    if isinstance(source, ArrowTable):
         return pl.DataFrame(source)
     return read_table(Path(source), project.schema, label=label)
 
