@@ -235,16 +235,17 @@ def _column(look: _Look, found: Raised) -> ColumnDrift:
     unusual = {part.name: found.unusual[part.name] for part in look.parts if part.name in found.unusual}
     name = max(unusual, key=lambda part: unusual[part][1], default=None)
     statistic, value = unusual[name] if name is not None else ("", 0.0)
+    statistic = {"chi2": "js"}.get(statistic, statistic)  # they measure the same, and people know shares of 0 to 1
     if name is not None and name != look.name:
         statistic = "missing"
     effects = {} if look.effect is None else _defined(look.effect)
-    effects |= {s: v for part in look.parts for s, v in found.sizes.get(part.name, {}).items() if s in ("auc", "share")}
+    effects |= {s: v for part in look.parts for s, v in found.sizes.get(part.name, {}).items() if s == "auc"}
     moved = any(part.name in found.moved for part in look.parts)
     return ColumnDrift(name=look.name, statistic=statistic, unusual=value, moved=moved, effects=effects)
 
 
 def _defined(effect: Effect) -> dict[str, float]:
-    known = {name: getattr(effect, name) for name in ("ks", "wasserstein", "psi", "js")}
+    known = {name: getattr(effect, name) for name in ("ks", "wasserstein", "psi", "js", "share")}
     shown = {name: float(value) for name, value in known.items() if value is not None and np.isfinite(value)}
     return {**shown, **({"missing": effect.missing} if effect.missing else {})}
 

@@ -55,6 +55,7 @@ def profiled_look(
         effect = sketched_effect(_pooled(name, before), _pooled(name, now))
         effects = {k: v for k, v in vars(effect).items() if isinstance(v, float) and math.isfinite(v)}
         statistic, value = found.unusual.get(name, ("", 0.0))
+        statistic = {"chi2": "js"}.get(statistic, statistic)
         columns.append(
             ColumnDrift(name=name, statistic=statistic, unusual=value, moved=name in found.moved, effects=effects)
         )

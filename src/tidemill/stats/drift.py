@@ -7,6 +7,7 @@
 | | `psi` | population stability index over the first sample's deciles: Jeffreys' divergence of the shares |
 | words | `js` | Jensen and Shannon's distance of the shares, 0 to 1 (Lin 1991, base 2) |
 | | `psi` | the same index over the words |
+| | `share` | the largest change of one word's share, -1 to 1 |
 | both | `missing` | by how much the share of missing values has changed, -1 to 1 |
 
 An effect says how far, not whether by chance: see `stats.alarm`. A share of 0 would make the index infinite, so half a
@@ -37,6 +38,7 @@ class Effect:
     ks: float | None = None
     wasserstein: float | None = None
     js: float | None = None
+    share: float | None = None
 
 
 def number_effect(before: Array, after: Array) -> Effect:
@@ -69,7 +71,9 @@ def word_effect(before: Mapping[str, int], after: Mapping[str, int], missing: tu
     gone = _missing(nums, (nums[0] + missing[0], nums[1] + missing[1]))
     if not min(nums):
         return Effect(nums=nums, missing=gone)
-    return Effect(nums=nums, missing=gone, psi=_psi(*counts), js=_js(counts[0] / nums[0], counts[1] / nums[1]))
+    p, q = (side / num for side, num in zip(counts, nums, strict=True))
+    share = float((q - p)[np.abs(q - p).argmax()])
+    return Effect(nums=nums, missing=gone, psi=_psi(*counts), js=_js(p, q), share=share)
 
 
 def sketched_effect(before: NumberSketch | WordSketch, after: NumberSketch | WordSketch) -> Effect:
