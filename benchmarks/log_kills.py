@@ -6,12 +6,15 @@ the log exactly once.
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "stores"))
 from kills import Killing
+
+multiprocessing.set_forkserver_preload(["kills"])
 
 
 def main(durability: str = "process", injected: int = 200, real: int = 20) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -15,6 +16,12 @@ from unittest import mock
 import polars as pl
 import pytest
 from hypothesis import settings
+
+# All suites of a process share one fork server, and the first to use it decides what its children need not import.
+multiprocessing.set_forkserver_preload([
+    "pytest", "sklearn.linear_model", "tidemill.app", "tidemill.training.trainers", "kills", "tables_of_waves",
+    "harness",
+])  # fmt: skip
 
 settings.register_profile("tidemill", deadline=None)  # a busy machine is slow, and not wrong
 settings.load_profile("tidemill")

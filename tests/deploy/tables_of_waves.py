@@ -35,7 +35,6 @@ SCHEMA = Schema(
     Classes(["calm", "storm"]),
 )
 _PROCESS = multiprocessing.get_context("forkserver")
-_PROCESS.set_forkserver_preload(["tables_of_waves"])
 
 WEIGHTS = {1: np.array([[0.02, -0.02], [1, -1], [0.5, 0.1], [0, 1]], dtype=np.float32)}
 WEIGHTS[2] = -WEIGHTS[1]

@@ -29,7 +29,6 @@ from tidemill.training import runner
 LONGEST_S = 120
 KILLED = 77
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tidemill.app", "sklearn.linear_model", "tidemill.training.trainers"])
 
 
 def world_at(second: int, folder: Path) -> Harness:

@@ -40,7 +40,6 @@ CLOCK = SystemClock()
 TTL = timedelta(milliseconds=500)
 _KILLED = 9
 _PROCESS = multiprocessing.get_context("forkserver")
-_PROCESS.set_forkserver_preload(["kills"])
 
 Words = dict[str, Any]
 

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from tidemill.serving.grpc import GrpcServer
 
 BACKLOG = 2048
-_SYNC_INLINE_BELOW_S = 0.001
 _PATIENCE = Patience()
 _OTHER_FILES = 512  # beside connections: the log, the catalog, models, and connections that are being refused
 
@@ -172,12 +171,9 @@ def token_table(database: Database, clock: Clock, *, beyond_loopback: bool) -> T
 def _inline_below_s(durability: Durability, on_log_failure: LogFailure) -> float:
     """Return how long a write may take in the event loop, which stands still meanwhile.
 
-    A synced write to a quick disk is done before a thread would have begun it; where answers must not wait for the
-    disk, a thread writes.
+    Where answers wait for a disk, or must not, a thread writes: one that hangs must not silence health and metrics.
     """
-    if on_log_failure == "answer":
-        return 0.0
-    return _SYNC_INLINE_BELOW_S if durability == "power" else float("inf")
+    return 0.0 if on_log_failure == "answer" or durability == "power" else float("inf")
 
 
 def _nothing() -> None:
