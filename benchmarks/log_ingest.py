@@ -70,8 +70,8 @@ async def _feed(number: int, folder: Path, rate: int, seconds: float, durability
     def open_writer(low_at: int) -> SegmentWriter:
         return SegmentWriter(folder, f"gw{number}", low_at=low_at, durability=durability, max_bytes=32 << 20)  # type: ignore[arg-type]
 
-    inline_below_s = 0.001 if durability == "power" else float("inf")
-    recorder = Recorder(open_writer, Metrics(), now=now, inline_below_s=inline_below_s)
+    wait_below_s = 0.001 if durability == "power" else float("inf")
+    recorder = Recorder(open_writer, Metrics(), now=now, wait_below_s=wait_below_s)
     inputs, latencies, failed = Inputs(number), [], [0]
     gc.collect()
     gc.freeze()

@@ -342,6 +342,16 @@ def test_a_project_file_that_is_broken_or_gone_keeps_nobody_from_its_controls(sh
     assert shell("policy", "set", "--abstain-below", "0.5").code == 0
 
 
+def test_while_the_project_file_is_broken_status_and_report_show_what_the_stores_know(shell: Shell, mine: Path) -> None:
+    (mine / "project.py").write_text("raise RuntimeError('half an edit')\n")
+    shown = shell("status")
+    assert shown.code == 0
+    assert "version 1 answers" in shown.out
+    assert "half an edit" in shown.out
+    assert "half an edit" in json.loads(shell("status", "--json").out)["problem"]
+    assert "accuracy" in shell("report", "1").out
+
+
 def test_without_a_home_controls_say_that_there_is_none(shell: Shell, tmp_path: Path) -> None:
     refused = shell("pause", "--home", str(tmp_path / "nothing"))
     assert refused.code == 1

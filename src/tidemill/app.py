@@ -25,7 +25,7 @@ from tidemill.loop.world import World
 from tidemill.monitor.cohort_status import CohortStatus, cohort_status
 from tidemill.monitor.ledger import EXPECTED
 from tidemill.monitor.outcomes import Window, horizon, matured_frame
-from tidemill.monitor.slices import WorstSlice, slice_metric, worst
+from tidemill.monitor.slices import WorstSlice, judged_frame, slice_metric, worst
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project
 from tidemill.records import Example, Json, Trust
@@ -137,7 +137,8 @@ class App(Controls):
         """
         one = slice_metric(self.project, metric)
         rng = np.random.default_rng(self.world.seed("worst", one.name))
-        return worst(self.project, self._frame(period), one, rng)
+        frame = judged_frame(self.world.log, self.project, self._window(period), one, trust=Trust.CROWD)
+        return worst(self.project, frame, one, rng)
 
     def curate_past(self, condition: str, *, num: int, period: timedelta, wrong: bool = False) -> tuple[int, int]:
         """Put `num` requests of the last `period` that meet a condition into the label queue, first in it.

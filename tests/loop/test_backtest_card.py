@@ -19,6 +19,7 @@ from tidemill.cli import main
 from tidemill.loop.backtest.card import Card
 from tidemill.monitor.ledger import ledger
 from tidemill.stats.paired_blocks import mean_span
+from tidemill.stores.backtests import Backtests
 
 STEP = timedelta(hours=8)
 
@@ -77,6 +78,14 @@ def test_a_card_says_better_with_intervals_and_the_ledger_keeps_it(
         now=app.clock.now(),
     )  # fmt: skip
     app.close()
+    (found,) = Backtests(world.home).all()
+    assert found.card_markdown is not None and found.card_markdown.strip() == said.strip()
+    assert (found.project, found.source, found.names) == ("waves", "stream.parquet", ["waves_new", "waves_main"])
+    assert [(one["a"], one["b"], one["verdict"]) for one in found.comparisons] == [
+        ("waves_main", "waves_new", "better")
+    ]
+    assert found.windows["strategy"].unique(maintain_order=True).to_list() == found.names
+    assert len(found.events) and found.report.read_text().startswith("<!doctype html>")
     assert period.expected is not None
     value, low, high = period.expected["quality"]
     assert low < value < high

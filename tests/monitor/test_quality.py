@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from log_rows import Mill
 from mail import everything, mail, row, tell
 
 import tidemill as tm
+from tidemill.monitor.cohort_status import cohort_status
 from tidemill.monitor.outcomes import matured_frame
 from tidemill.monitor.quality import Quality, quality, quality_of
 from tidemill.project import Project
-from tidemill.records import Trust
+from tidemill.records import Json, Trust
+from tidemill.schema import Array
 from tidemill.stats.intervals import wilson
+from tidemill.stats.metrics import Judged
 
 
 def found(mill: Mill, project: Project | None = None, trust: Trust = Trust.CROWD) -> dict[tuple[str, str], Quality]:
@@ -120,6 +124,65 @@ def test_quality_is_the_mean_over_the_judged_rows_of_each_cohort(mill: Mill) -> 
                 assert 0 <= one.low <= one.value + 1e-9 and one.value - 1e-9 <= one.high <= 1
 
     is_the_mean()
+
+
+@dataclass(frozen=True)
+class Heaviest:
+    """A metric of all rows at once that nobody can add up: the share of the commonest label."""
+
+    name = "heaviest"
+    higher_is_better = True
+    bounds = (0.0, 1.0)
+
+    def rows(self, judged: Judged) -> None:
+        """It has no row form."""
+
+    def value(self, judged: Judged, weights: Array | None = None) -> float:
+        known = judged.labels[judged.known].astype(str)
+        return float(np.unique(known, return_counts=True)[1].max() / len(known))
+
+    def to_json(self) -> Json:
+        return {"metric": "Heaviest", "params": {}}
+
+
+@pytest.mark.parametrize("at_most", [1, 3, 7])
+def test_a_log_that_is_counted_in_parts_has_the_quality_of_the_whole(mill: Mill, at_most: int) -> None:
+    put_ten(mill)
+    mill.put(row(mill, 99, second=10**5), tell(mill, 99, 10**5 + 1, "ham"), project="mail")
+    usual = mail()
+    project = mail(metrics=[*usual.metrics, Heaviest()], cohorts={**usual.cohorts, "few": "num_links = 0"})
+    spans = mill.log.spans("mail", after=None, until=everything(mill).until, at_most=at_most)
+    assert len(spans) > 1
+    whole = quality(mill.log, project, everything(mill))
+    parts = quality(mill.log, project, everything(mill), at_most=at_most)
+    for one, other in zip(parts, whole, strict=True):
+        assert (one.metric, one.cohort, one.num) == (other.metric, other.cohort, other.num)
+        for name in ("value", "low", "high"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-12)
+    (heaviest,) = [one for one in parts if (one.metric, one.cohort) == ("heaviest", "all")]
+    assert (heaviest.num, heaviest.value) == (11, pytest.approx(7 / 11))
+
+
+def test_requests_whose_inputs_were_kept_stand_for_those_whose_were_not(mill: Mill) -> None:
+    """Of the young all links are known, of the others those of one in ten; the young are answered wrong."""
+    young = [row(mill, i, tags={"country": "NL", "age": 20.0}, inputs=_links(3.0)) for i in range(10)]
+    old = [row(mill, i, inputs=_links(3.0) if i % 10 == 0 else None, keep_probability=0.1) for i in range(10, 110)]
+    wrong = [tell(mill, i, 1, "spam" if i < 10 else "ham") for i in range(110)]
+    mill.put(*young, *old, *wrong, project="mail")
+    by = found(mill)
+    everyone, linked = by["accuracy", "all"], by["accuracy", "linked"]
+    assert (everyone.num, everyone.value) == (110, pytest.approx(100 / 110))
+    assert (linked.num, linked.value) == (20, pytest.approx(100 / 110)), "not the half that the rows at hand say"
+    assert linked.low is not None and linked.high is not None and linked.low < 100 / 110 < linked.high
+    assert linked.high - linked.low > everyone.high - everyone.low, "fewer rows say less"  # type: ignore[operator]
+    assert by["accuracy", "dutch"].num == 110, "tags are there of all requests"
+    seen = matured_frame(mill.log, mail(), everything(mill), trust=Trust.CROWD, inputs=True)
+    close = cohort_status(mail(), seen, "linked", everything(mill))
+    assert close.quality[0].value == pytest.approx(100 / 110) and close.elsewhere[0].num == 0
+
+
+def _links(num: float) -> dict[str, object]:
+    return {"text": "hi", "num_links": num, "logo": bytes(4)}
 
 
 def _strings(values: list[str | None]) -> object:

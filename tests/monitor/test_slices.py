@@ -14,7 +14,7 @@ from tidemill.errors import ProjectError
 from tidemill.monitor.cohort_status import cohort_status
 from tidemill.monitor.cohorts import cohort_masks
 from tidemill.monitor.outcomes import matured_frame
-from tidemill.monitor.slices import WorstSlice, slice_metric, worst
+from tidemill.monitor.slices import WorstSlice, judged_frame, slice_metric, worst
 from tidemill.project import Project
 from tidemill.records import Trust
 from tidemill.stores.conditions import evaluate
@@ -88,6 +88,41 @@ def test_every_condition_is_valid_sql_of_a_cohort(mill: Mill) -> None:
 def test_each_unit_counts_once(mill: Mill) -> None:
     put_many(mill, bad=True, units=100)
     assert max(one.num for one in search(mill)) < 100
+
+
+def test_slices_of_inputs_that_were_sampled_speak_of_all_requests(mill: Mill) -> None:
+    """Inputs of the Dutch are kept one time in twenty, of the others always; long texts are answered wrong abroad."""
+    rng, facts = np.random.default_rng(5), []
+    for i in range(3_000):
+        dutch, long = bool(rng.random() < 0.7), bool(rng.random() < 0.5)
+        chance = 0.05 if dutch else 1.0
+        is_wrong = rng.random() < (0.5 if long and not dutch else 0.1)
+        inputs = {"text": "hello " * (9 if long else 1), "num_links": 0.0, "logo": bytes(4)}
+        facts += [
+            row(mill, i, second=i / 10, tags={"country": "NL" if dutch else "BE", "age": 40.0}, keep_probability=chance,
+                inputs=inputs if rng.random() < chance else None),
+            tell(mill, i, i / 10 + 1, "spam" if is_wrong else "ham"),
+        ]  # fmt: skip
+    mill.put(*facts, project="mail")
+    project = mail(cohorts={"long": "length(text) > 10", "dutch": "country = 'NL'"})
+    by = {one.cohort or one.condition: one for one in search(mill, project)}
+    abroad = by["country = 'BE'"]
+    assert abroad.p <= 0.01 and abroad.value == pytest.approx(0.7, abs=0.05), "of a tag all requests are counted"
+    truth = 1 - (0.7 * 0.1 + 0.3 * 0.5)
+    assert by["long"].value == pytest.approx(truth, abs=0.06), "and not the .56 of those whose inputs are at hand"
+    assert by["long"].elsewhere == pytest.approx(0.9, abs=0.05)
+    window = everything(mill)
+    close = cohort_status(project, frame_of(mill, project), "long", window)
+    assert close.quality[0].value == pytest.approx(by["long"].value)
+    assert close.elsewhere[0].value == pytest.approx(by["long"].elsewhere)
+
+
+def test_the_search_reads_no_more_of_the_log_than_it_needs(mill: Mill) -> None:
+    put_many(mill, bad=True)
+    metric = slice_metric(PROJECT, None)
+    frame = judged_frame(mill.log, PROJECT, everything(mill), metric, trust=Trust.CROWD)
+    again = worst(PROJECT, frame, metric, np.random.default_rng(3))
+    assert [(one.condition, one.num, one.p) for one in again] == [(o.condition, o.num, o.p) for o in search(mill)]
 
 
 def test_a_metric_without_rows_cannot_be_searched_by() -> None:

@@ -68,7 +68,7 @@ async def settle(condition: object, seconds: float = 5.0) -> None:
 def test_what_comes_in_while_a_thread_writes_goes_into_the_next_write_together(tmp_path: Path) -> None:
     async def act() -> None:
         gate = Gate(tmp_path)
-        made, _ = recorder(gate, inline_below_s=0.0)
+        made, _ = recorder(gate, wait_below_s=0.0)
         told: list[str | None] = []
         gate.open.clear()
         for number in range(10):
@@ -86,7 +86,7 @@ def test_what_comes_in_while_a_thread_writes_goes_into_the_next_write_together(t
 
 def test_a_segment_is_sealed_while_a_thread_writes_and_holds_no_row_older_than_it_says(tmp_path: Path) -> None:
     async def act() -> None:
-        made, _ = recorder(Gate(tmp_path), inline_below_s=0.0, max_age_s=0.0)
+        made, _ = recorder(Gate(tmp_path), wait_below_s=0.0, max_age_s=0.0)
         told: list[str | None] = []
         for number in range(200):
             made.add(feedback(number, number), told.append)
@@ -105,7 +105,7 @@ def test_a_segment_is_sealed_while_a_thread_writes_and_holds_no_row_older_than_i
 def test_who_waited_too_long_is_told_and_nobody_waits_again_until_that_write_returns(tmp_path: Path) -> None:
     async def act() -> None:
         gate = Gate(tmp_path)
-        made, metrics = recorder(gate, inline_below_s=0.0, patience_s=0.1)
+        made, metrics = recorder(gate, wait_below_s=0.0, patience_s=0.1)
         told: list[str | None] = []
         gate.open.clear()
         made.add(feedback(1, 1), told.append)

@@ -101,7 +101,7 @@ async def _log(folder: Path, acknowledged: str, rate: int, durability: str) -> N
         return SegmentWriter(folder, f"gw-{me}", low_at=low_at, durability=durability, max_bytes=1 << 18)  # type: ignore[arg-type]
 
     quick = 0.001 if durability == "power" else float("inf")
-    recorder = Recorder(open_writer, Metrics(), now=now, inline_below_s=quick, max_age_s=0.2)
+    recorder = Recorder(open_writer, Metrics(), now=now, wait_below_s=quick, max_age_s=0.2)
     under_way: dict[int, int] = {}
     while True:
         at, ids = now(), [f"{me}-{number + i:09d}" for i in range(10)]

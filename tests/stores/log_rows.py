@@ -106,8 +106,8 @@ class Mill:
         return sorted(path for path in (self.folder / "log").rglob("*") if path.is_file())
 
     def ids(self, project: str = "p", **asked: Any) -> list[str]:
-        end = self.now + timedelta(days=400)
-        return self.log.predictions(project, after=None, until=end, **asked)["request_id"].to_list()
+        span = {"after": None, "until": self.now + timedelta(days=400)}
+        return self.log.predictions(project, **{**span, **asked})["request_id"].to_list()
 
 
 def keys(rows: Sequence[Prediction]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,21 @@ def test_rows_come_in_order_of_time_then_id_from_any_number_of_files(mill: Mill)
     for number, at in [(3, 5), (1, 5), (2, 1), (4, 9), (0, 5)]:
         mill.put(prediction(number, mill.at(at)))
     assert [int(id_[-6:]) for id_ in mill.ids()] == [2, 0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("at_most", [1, 4, 30])
+def test_spans_follow_each_other_and_hold_every_row_once(mill: Mill, at_most: int) -> None:
+    for start in (0, 5, 1_000):  # a quiet time in between
+        mill.put(*(prediction(start + i, mill.at(start + i)) for i in range(10)))
+    for after in (None, mill.now, mill.now + timedelta(seconds=3)):
+        until = mill.now + timedelta(seconds=1_005)
+        spans = mill.log.spans("p", after=after, until=until, at_most=at_most)
+        assert spans[0][0] == after and spans[-1][1] == until
+        assert all(end == start for (_, end), (start, _) in pairwise(spans))
+        ids = [mill.log.predictions("p", after=a, until=b)["request_id"].to_list() for a, b in spans]
+        assert [one for part in ids for one in part] == mill.ids(after=after, until=until)
+        assert max(len(part) for part in ids) <= 2 * at_most, "files say when rows came, not how they are spread"
+    assert mill.log.spans("other", after=None, until=mill.now, at_most=1) == [(None, mill.now)]
 
 
 def test_answers_and_shadows_are_asked_for_apart(mill: Mill) -> None:

@@ -18,13 +18,16 @@ from rich.table import Table
 
 from tidemill.app import App
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
-from tidemill.clock import duration
+from tidemill.clock import SystemClock, duration
 from tidemill.errors import ProjectError
+from tidemill.loop.backtest.archive import archive
 from tidemill.loop.backtest.backtest import backtest as replay
 from tidemill.loop.backtest.card import Card
 from tidemill.loop.backtest.result import BacktestResult
 from tidemill.loop.world import World
 from tidemill.project import Project, load_project, load_strategy
+from tidemill.stores.backtests import Backtests
+from tidemill.stores.home import Home
 from tidemill.strategy import presets
 from tidemill.strategy.presets import Oracle
 from tidemill.strategy.strategy import Strategy
@@ -107,8 +110,11 @@ def backtest(
         result.report(report)
     card = None if against is None else Card.of(result, _last(strategies), changed)
     if card is not None:
-        _keep(card, strategies[changed], project, home, database)
-    _show(result, card, as_json=as_json)
+        _expect(card, strategies[changed], project, home, database)
+    kept = _archived(result, card, home, project=declared.name, source=stream)
+    _show(result, card, kept, as_json=as_json)
+    if kept is not None:
+        console.print(f"Kept in {home / 'backtests' / kept}", soft_wrap=True, highlight=False)
 
 
 def _strategies(given: list[str], declared: Project, project: str) -> dict[str, Strategy | Oracle]:
@@ -191,7 +197,15 @@ def _time(seconds: float) -> str:
     return f"{math.ceil(seconds)} s" if seconds < 100 else f"{math.ceil(seconds / 60)} min"
 
 
-def _keep(card: Card, strategy: Strategy | Oracle, project: str, home: Path, database: str | None) -> None:
+def _archived(result: BacktestResult, card: Card | None, home: Path, *, project: str, source: str) -> str | None:
+    """Keep what was found if there is a home folder, and return its id."""
+    if not home.is_dir():
+        return None
+    now = SystemClock().now()
+    return archive(result, Backtests(Home(home)), project=project, source=Path(source).name, card=card, now=now)
+
+
+def _expect(card: Card, strategy: Strategy | Oracle, project: str, home: Path, database: str | None) -> None:
     """Keep what is expected, so that `tidemill strategy log` can put what came true beside it."""
     if isinstance(strategy, Oracle) or not (home.is_dir() or database):
         return
@@ -202,10 +216,10 @@ def _keep(card: Card, strategy: Strategy | Oracle, project: str, home: Path, dat
         opened.close()
 
 
-def _show(result: BacktestResult, card: Card | None, *, as_json: bool) -> None:
+def _show(result: BacktestResult, card: Card | None, kept: str | None, *, as_json: bool) -> None:
     if as_json:
         body = {"summary": result.summary.to_dicts(), "card": None if card is None else card.to_json(),
-                "setting": result.setting, "spent": result.spent}  # fmt: skip
+                "setting": result.setting, "spent": result.spent, "kept": kept}  # fmt: skip
         typer.echo(json.dumps(body, indent=2))
     elif card is not None:
         typer.echo(card.to_markdown())

@@ -102,16 +102,19 @@ def _name(catalog: Catalog, file: str) -> str:
 
 
 def _bar() -> Progress:
+    """Return a bar that is drawn when there is news, and only for a person: a thread of its own would cost the job."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%  {task.fields[rows]}"),
-        TextColumn("{task.fields[left]}"), console=Console(stderr=True), transient=True,
+        TextColumn("{task.fields[left]}"), console=console, transient=True, auto_refresh=False,
+        disable=not console.is_terminal,
     )  # fmt: skip
 
 
 def _show(bar: Progress, task: TaskID, done: Done) -> None:
     rate = (done.num_rows + done.num_refused - done.num_before) / max(done.seconds, 1e-9)
     left = "" if done.left_s is None else f"{_span(done.left_s)} left"
-    bar.update(task, completed=done.fraction, rows=f"{done.num_rows:,} rows, {rate:,.0f}/s", left=left)
+    bar.update(task, completed=done.fraction, rows=f"{done.num_rows:,} rows, {rate:,.0f}/s", left=left, refresh=True)
 
 
 def _span(seconds: float) -> str:

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from tidemill.app import App
 from tidemill.cli.screen import verdict_lines
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.errors import NotFound, ProjectError
+from tidemill.loop.controls import Controls
 from tidemill.records import Json
 from tidemill.review.render.markdown import markdown
 from tidemill.review.render.page import page
@@ -37,7 +37,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Show how a version did on the test examples against the live one and baselines, and the verdicts it got."""
-    opened = App.open(project, home, database=database)
+    opened = Controls.of_home(home, project, database=database)
     stored = _stored(opened, version)
     found = Report.from_json(stored)
     if out is None and form == "terminal" and not as_json:
@@ -56,8 +56,8 @@ def report(
     typer.echo(f"{out}: the report on version {found.candidate}")
 
 
-def _stored(opened: App, version: int | None) -> Json:
-    catalog, versions = opened.world.catalog, [m.version for m in opened.world.catalog.models(opened.name)]
+def _stored(opened: Controls, version: int | None) -> Json:
+    catalog, versions = opened.catalog, [m.version for m in opened.catalog.models(opened.name)]
     wanted = [version] if version is not None else versions[::-1]
     stored = next((body for v in wanted if (body := catalog.report(opened.name, v)) is not None), None)
     if stored is None:
@@ -79,8 +79,8 @@ def _text(found: Report, form: Format, project: str) -> str:
     return captured.get()
 
 
-def _print_verdicts(opened: App, found: Report, console: Console) -> None:
+def _print_verdicts(opened: Controls, found: Report, console: Console) -> None:
     """Print what came later too: the verdicts of its whole way through traffic."""
-    cycles = [c.number for c in opened.world.journal.cycles(opened.name) if c.candidate == found.candidate]
-    for line in (line for c in cycles for line in verdict_lines(opened.world.journal.verdicts(opened.name, cycle=c))):
+    cycles = [c.number for c in opened.journal.cycles(opened.name) if c.candidate == found.candidate]
+    for line in (line for c in cycles for line in verdict_lines(opened.journal.verdicts(opened.name, cycle=c))):
         console.print(line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,8 +16,13 @@ from tidemill.cli.close_up import show_cohort, show_worst
 from tidemill.cli.screen import quality_table, verdict_line, verdict_lines
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.clock import duration, from_micros
-from tidemill.monitor.status import Status
+from tidemill.errors import ProjectError, TidemillError
+from tidemill.loop.controls import Controls
+from tidemill.monitor.status import Status, status_without
 from tidemill.records import Json, Route, Verdict
+from tidemill.stores.alerts import Alerts
+from tidemill.stores.home import Home
+from tidemill.stores.reservoir import Reservoir
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -41,22 +48,46 @@ def status(
     With --cohort: its metrics, their trend, and the requests with the worst outcomes. With --worst: where a metric is
     worse than elsewhere, by cohorts, columns and pairs of columns.
     """
-    opened, long = App.open(project, home, database=database), duration(period, name="--period")
+    long = duration(period, name="--period")
+    if cohort is None and not worst:
+        _stand(project, home, database, long, period, as_json=as_json)
+        return
+    opened = App.open(project, home, database=database)
     if cohort is not None:
         show_cohort(opened.cohort_status(cohort, metric=metric, period=long), period, as_json=as_json)
         return
-    if worst:
-        show_worst(opened.worst(metric=metric, period=long), as_json=as_json)
-        return
-    found = opened.status(period=long)
+    show_worst(opened.worst(metric=metric, period=long), as_json=as_json)
+
+
+def _stand(project: str, home: Path, database: str | None, long: timedelta, period: str, *, as_json: bool) -> None:
+    try:
+        found = App.open(project, home, database=database).status(period=long)
+    except ProjectError as error:
+        found = _by_stores(project, home, database, error)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
         show(Console(), found, period)
 
 
+def _by_stores(project: str, home: Path, database: str | None, error: ProjectError) -> Status:
+    """Return what the stores know while the project file is broken; raise its error where they know nothing of it."""
+    try:
+        opened = Controls.of_home(home, project, database=database)
+    except TidemillError:
+        raise error from None
+    return status_without(
+        opened.name, f"{error}", catalog=opened.catalog, journal=opened.journal,
+        reservoir=Reservoir(opened.db, Home(home).reservoir), alerts=Alerts(opened.db), now=opened.clock.now(),
+    )  # fmt: skip
+
+
 def show(console: Console, found: Status, period: str) -> None:
     """Print a status."""
+    if found.problem:
+        console.print(
+            Text.assemble(("the project file is wrong; this is what the stores know: ", "bold red"), found.problem)
+        )
     console.print(f"[bold]{found.project}[/bold]  {route_text(found.route)}")
     console.print("versions: " + (", ".join(f"{v} {state}" for v, state in found.versions.items()) or "none"))
     if found.paused_at is not None:
@@ -69,7 +100,8 @@ def show(console: Console, found: Status, period: str) -> None:
             console.print(f"{name}: ", verdict_line(Verdict.from_json(verdict)))
     labelled = f"{found.num_labelled} labelled, {found.num_waiting} waiting for a label"
     console.print(f"examples: {found.num_examples}, {labelled}")
-    console.print(quality_table(found.quality, title=f"quality users got, last {period}"))
+    if not found.problem:
+        console.print(quality_table(found.quality, title=f"quality users got, last {period}"))
     for command in found.commands:
         said = f"{command.by} asked to {command.verb}: {command.result or 'not taken up yet'}"
         console.print(Text(f"{command.at:%Y-%m-%d %H:%M:%S}  {said}"))

@@ -1,4 +1,7 @@
-"""The process that makes parts: `python -m tidemill.deploy.hand FD`. It leaves when the job that started it is gone."""
+"""The process that makes parts: `python -m tidemill.deploy.hand FD TRAY_FD`.
+
+It leaves when the job that started it is gone.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import select
 import socket
 import sys
 import threading
-from pathlib import Path
 
 import msgspec
 
@@ -15,7 +17,7 @@ from tidemill.clock import SystemClock
 from tidemill.deploy.hands import Here, said
 from tidemill.deploy.task import Task
 from tidemill.runtime.wire import receive, send
-from tidemill.stores.outputs import PartFiles
+from tidemill.stores.tray import Tray
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +25,7 @@ def main(argv: list[str]) -> int:
     sock = socket.socket(fileno=int(argv[0]))
     threading.Thread(target=_leave_when_alone, args=(sock,), daemon=True).start()
     task = msgspec.convert(receive(sock)["task"], Task)
-    files, hand = PartFiles(Path(task.workdir)), None
+    tray, hand = Tray(os.fdopen(int(argv[1]), "rb", buffering=0)), None
     while True:
         try:
             message = receive(sock)
@@ -31,7 +33,7 @@ def main(argv: list[str]) -> int:
             return 0
         try:
             hand = hand or Here(task, SystemClock())
-            answer = hand.make(files.take(message["number"], message["lost"]))
+            answer = hand.make(tray.take(**message))
         except Exception as error:
             answer = said(error)
         send(sock, answer)

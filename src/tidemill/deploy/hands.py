@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -20,8 +19,8 @@ from tidemill.errors import ModelError, TidemillError
 from tidemill.records import Json
 from tidemill.runtime.load import Loaded
 from tidemill.runtime.wire import receive, send
-from tidemill.stores.outputs import PartFiles
 from tidemill.stores.parts import Part
+from tidemill.stores.tray import Tray, new_file
 
 _TRIES = 3
 
@@ -54,7 +53,7 @@ class Beside:
     """Makes parts in a process of its own; one that dies is replaced, and its part made again, three times in all."""
 
     def __init__(self, task: Task) -> None:
-        self._task, self._files, self._closed = task, PartFiles(Path(task.workdir)), False
+        self._task, self._tray, self._closed = task, Tray(new_file()), False
         self._spawn()
 
     def make(self, part: Part) -> Json:
@@ -64,19 +63,16 @@ class Beside:
             TidemillError: what the process said.
             ModelError: it died again and again.
         """
-        path = self._files.give(part)
-        try:
-            status = 0
-            for _ in range(_TRIES):
-                with contextlib.suppress(OSError, EOFError):
-                    send(self._sock, {"number": part.number, "lost": [list(one) for one in part.lost]})
-                    return _answer(receive(self._sock))
-                if self._closed:
-                    break
-                status = self._end()
-                self._spawn()
-        finally:
-            path.unlink(missing_ok=True)
+        message = {"number": part.number, "size": self._tray.lay(part), "lost": [list(one) for one in part.lost]}
+        status = 0
+        for _ in range(_TRIES):
+            with contextlib.suppress(OSError, EOFError):
+                send(self._sock, message)
+                return _answer(receive(self._sock))
+            if self._closed:
+                break
+            status = self._end()
+            self._spawn()
         cause = f"signal {-status}" if status < 0 else f"exit status {status}"
         raise ModelError(
             f"the process that predicts part {part.number} died {_TRIES} times ({cause}).",
@@ -87,13 +83,15 @@ class Beside:
         """End the process."""
         self._closed = True
         self._end()
+        self._tray.close()
 
     def _spawn(self) -> None:
         self._sock, theirs = socket.socketpair()
         with theirs:
+            given = (theirs.fileno(), self._tray.descriptor)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tidemill.deploy.hand", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
+                [sys.executable, "-m", "tidemill.deploy.hand", *map(str, given)],
+                pass_fds=given,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the job, which ends its hands
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

@@ -14,7 +14,7 @@ from tidemill.loop.drift import looked_at, looks
 from tidemill.loop.world import Turn, time_of
 from tidemill.monitor.cohorts import cohort_masks
 from tidemill.monitor.outcomes import Window, horizon, judge, matured_frame, outcomes
-from tidemill.monitor.slices import MOST_ROWS, worst
+from tidemill.monitor.slices import judged_frame, worst
 from tidemill.records import Json, Outcome, Route, Verdict
 from tidemill.stores.alerts import OpenAlert
 from tidemill.strategy.alert import EVERYONE, Alert, AlertFacts
@@ -103,11 +103,11 @@ def _with_worst(turn: Turn, alert: Alert, verdict: Verdict, known: OpenAlert | N
 def _worst(turn: Turn, alert: Alert, needs: OutcomeNeeds) -> str:
     """Return the worst slice of what the alert watches, "" where chance explains what there is."""
     project, until = turn.world.project, turn.known_until - horizon(turn.world.project)
-    window = Window(after=until - _DAY, until=until)
-    frame = matured_frame(turn.world.log, project, window, trust=needs.trust, inputs=True).tail(2 * MOST_ROWS)
+    window, metric = Window(after=until - _DAY, until=until), project.metric(needs.metrics[0])
+    frame = judged_frame(turn.world.log, project, window, metric, trust=needs.trust)
     if alert.about != EVERYONE:
         frame = frame.filter(pl.Series(cohort_masks(project, frame)[alert.about], dtype=pl.Boolean))
-    found = worst(project, frame, project.metric(needs.metrics[0]), turn.world.rng("worst", alert.name))
+    found = worst(project, frame, metric, turn.world.rng("worst", alert.name))
     first = next((one for one in found if one.cohort != alert.about), None)
     return str(first) if first is not None and first.p <= _EXPLAINED else ""
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from tidemill.clock import Clock, SystemClock
 from tidemill.errors import Conflict, NotFound
 from tidemill.loop.ending import promoted, without_candidate
 from tidemill.manifest import Manifest
 from tidemill.policy import Policy
 from tidemill.records import Route
+from tidemill.stores.audit import Audit
 from tidemill.stores.belonging import open_database
 from tidemill.stores.catalog import Catalog, PolicyVersion
 from tidemill.stores.database import Database
@@ -27,6 +30,7 @@ class Controls:
     catalog: Catalog
     journal: Journal
     clock: Clock
+    via: str = "cli"  # how people reach it, for the audit log
 
     @classmethod
     def of_home(cls, home: str | Path, project: str, *, database: str | None = None) -> Controls:
@@ -57,8 +61,11 @@ class Controls:
     def ask(self, verb: str, *, by: str, version: int | None = None, reason: str = "") -> int:
         """Leave a command (retrain, approve, reject, promote) for the loop; return its number."""
         args = {"reason": reason} if version is None else {"reason": reason, "version": version}
+        thing = "" if version is None else f"version {version}"
         with self.db.begin() as conn:
-            return self.journal.send(conn, self.name, verb, args, by=by, now=self.clock.now())
+            number = self.journal.send(conn, self.name, verb, args, by=by, now=self.clock.now())
+            self._note(conn, verb, thing, by=by, reason=reason, result=f"asked: command {number}")
+        return number
 
     def waiting_candidate(self) -> int:
         """Return the version that waits for a person.
@@ -71,10 +78,11 @@ class Controls:
             raise NotFound("no candidate is under way.", "see `tidemill status`")
         return cycle.candidate
 
-    def pause(self, *, paused: bool) -> None:
+    def pause(self, *, paused: bool, by: str = "", reason: str = "") -> None:
         """Stop opening cycles and moving candidates on, or go on. Guards still roll back while paused."""
         with self.db.begin() as conn:
             self.catalog.pause(conn, self.name, self.clock.now() if paused else None)
+            self._note(conn, "pause" if paused else "resume", by=by, reason=reason, result="done")
 
     def rollback(self, *, by: str, reason: str) -> Route:
         """Take the candidate out of traffic, or return to the version before; needs no loop.
@@ -97,7 +105,7 @@ class Controls:
             raise NotFound(
                 f"version {route.stable} has no version before it.", "promote another with `tidemill promote`"
             )
-        return self._set_route(route, new, by=by, reason=reason, retired="rolled back")
+        return self._set_route(route, new, "roll back", by=by, reason=reason, retired="rolled back")
 
     def _was_just_withdrawn(self, route: Route) -> bool:
         """Tell whether the loop has yet to see that its candidate left traffic: a second call means the same thing."""
@@ -115,7 +123,7 @@ class Controls:
         """
         route = self.route()
         self.catalog.model(self.name, version)
-        return self._set_route(route, promoted(route, version), by=by, reason=reason, retired="retired")
+        return self._set_route(route, promoted(route, version), "promote now", by=by, reason=reason, retired="retired")
 
     def set_policy(self, policy: Policy, *, by: str, reason: str) -> PolicyVersion:
         """Keep a policy as a new version and put it in force; one that is in force already changes nothing.
@@ -135,6 +143,7 @@ class Controls:
                 changed = replace(route, policy_version=new.number)
                 why = f"policy {new.number}: {reason}"
                 self.catalog.set_route(conn, self.name, changed, now=now, by=by, reason=why)
+            self._note(conn, "set policy", f"policy {new.number}", by=by, reason=reason, result="in force")
         return new
 
     def use_policy(self, number: int, *, by: str, reason: str) -> Route:
@@ -147,6 +156,7 @@ class Controls:
         """
         changed = replace(self.route(), policy_version=number)
         with self.db.begin() as conn:
+            self._note(conn, "use policy", f"policy {number}", by=by, reason=reason, result="in force")
             return self.catalog.set_route(
                 conn, self.name, changed, now=self.clock.now(), by=by, reason=f"policy {number}: {reason}"
             )
@@ -162,8 +172,18 @@ class Controls:
             raise NotFound(f"{self.name!r} has no version yet.", "make one with `tidemill train DATA`")
         return route
 
-    def _set_route(self, old: Route, new: Route, *, by: str, reason: str, retired: str) -> Route:
+    def _note(
+        self, conn: Connection, verb: str, thing: str = "", *, by: str, reason: str, result: str
+    ) -> None:
+        """Write into the audit log what this transaction does."""
+        Audit(self.db).add(
+            conn, self.name, by=by or "nobody named", verb=verb, thing=thing, reason=reason, result=result,
+            via=self.via, now=self.clock.now(),
+        )  # fmt: skip
+
+    def _set_route(self, old: Route, new: Route, verb: str, *, by: str, reason: str, retired: str) -> Route:
         with self.db.begin() as conn:
+            self._note(conn, verb, f"version {old.stable}", by=by, reason=reason, result=f"version {new.stable} answers")
             if new.stable != old.stable:
                 self.catalog.set_status(conn, self.name, old.stable, retired)
                 self.catalog.set_status(conn, self.name, new.stable, "live")

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from tidemill.clock import from_micros, micros
 from tidemill.loop.ending import close, end_moved_by_somebody, promoted, without_candidate
+from tidemill.loop.trail import longer
 from tidemill.loop.world import Turn
 from tidemill.monitor.outcomes import Window, answered_frame, failures, horizon, matured_frame, outcomes
 from tidemill.monitor.pairs import pair_outcomes, pair_requests, shadow_pairs, shadowable
@@ -86,7 +87,8 @@ def _carry_out(
     """Write what is remembered, the verdict if it is news, and the route if it changes: one transaction."""
     world = turn.world
     memory = {**memory, "online": action.state, "kind": action.kind, "step": action.step,
-              "verdict": action.verdict.to_json()}  # fmt: skip
+              "verdict": action.verdict.to_json(),
+              "trail": longer(memory.get("trail"), action.verdict, step=action.step, now=turn.now)}  # fmt: skip
     with turn.write() as conn:
         world.journal.put_state(conn, turn.name, _state_name(cycle), memory, turn.now)
         if word is not None:

@@ -12,9 +12,9 @@ import polars as pl
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import ProjectError
-from tidemill.monitor.cohorts import cohort_masks, with_projections
+from tidemill.monitor.cohorts import cohort_masks, inputs_kept, needs_inputs, with_projections
 from tidemill.monitor.outcomes import Window, judge, loss
-from tidemill.monitor.quality import Quality, quality_of
+from tidemill.monitor.quality import ALL, Quality, quality_inside
 from tidemill.monitor.slices import slice_metric
 from tidemill.project import Project
 from tidemill.records import Json
@@ -22,7 +22,6 @@ from tidemill.schema import Array, Number, Text
 from tidemill.stats.metrics import Judged, Metric
 from tidemill.stores.conditions import check_condition, evaluate
 
-ALL = "all"
 _NUM_PARTS, _NUM_EXAMPLES = 6, 10
 
 
@@ -82,16 +81,20 @@ def cohort_status(
     Raises:
         ProjectError: it is no cohort and no condition, or there is no such metric.
     """
+    condition = project.cohorts.get(name, "" if name == ALL else name)
     frame = frame.filter(pl.col("decision").is_not_null())
     inside, one = cohort_mask(project, frame, name), slice_metric(project, metric)
+    sampled = bool(condition) and needs_inputs(project, condition)
+    outside = ~inside & inputs_kept(project, frame) if sampled else ~inside
+    mine = frame.filter(pl.Series(inside, dtype=pl.Boolean))
     return CohortStatus(
         cohort=name,
-        condition=project.cohorts.get(name, "" if name == ALL else name),
+        condition=condition,
         num=int(inside.sum()),
-        quality=_of_all(project, frame.filter(pl.Series(inside))),
-        elsewhere=_of_all(project, frame.filter(pl.Series(~inside))),
-        trend=_trend(project, frame.filter(pl.Series(inside)), window, one),
-        worst=_worst(project, frame.filter(pl.Series(inside)), one),
+        quality=quality_inside(project, mine, sampled=sampled),
+        elsewhere=quality_inside(project, frame.filter(pl.Series(outside, dtype=pl.Boolean)), sampled=sampled),
+        trend=_trend(project, mine, window, one, sampled=sampled),
+        worst=_worst(project, mine, one),
     )
 
 
@@ -115,11 +118,7 @@ def cohort_mask(project: Project, frame: pl.DataFrame, name: str) -> Array:
     return evaluate({name: name}, with_projections(project, frame))[name]
 
 
-def _of_all(project: Project, frame: pl.DataFrame) -> list[Quality]:
-    return [one for one in quality_of(project, frame) if one.cohort == ALL]
-
-
-def _trend(project: Project, frame: pl.DataFrame, window: Window, metric: Metric) -> list[TrendPoint]:
+def _trend(project: Project, frame: pl.DataFrame, window: Window, metric: Metric, *, sampled: bool) -> list[TrendPoint]:
     """Return the metric over six equal parts of the window, or of what there is where it has no beginning."""
     times, until = frame["received_at"].to_numpy(), micros(window.until)
     after = micros(window.after) if window.after is not None else int(times.min(initial=until)) - 1
@@ -127,7 +126,7 @@ def _trend(project: Project, frame: pl.DataFrame, window: Window, metric: Metric
     points = []
     for low, high in pairwise(edges):
         part = frame.filter(pl.Series((times > low) & (times <= high)))
-        (found,) = [one for one in _of_all(project, part) if one.metric == metric.name]
+        (found,) = [one for one in quality_inside(project, part, sampled=sampled) if one.metric == metric.name]
         points.append(TrendPoint(until=from_micros(int(high)), quality=found))
     return points
 

@@ -60,6 +60,26 @@ def cohort_masks(project: Project, frame: pl.DataFrame) -> dict[str, Array]:
     return evaluate(project.cohorts, with_projections(project, frame, _projections_of_cohorts(project)))
 
 
+def needs_inputs(project: Project, condition: str) -> bool:
+    """Tell whether a condition reads more than tags: what the log stage may have dropped."""
+    read = condition_columns(condition, [*project.inputs, *project.projections])
+    return not set(read) <= set(project.schema.tags)
+
+
+def inputs_kept(project: Project, frame: pl.DataFrame) -> Array:
+    """Return which rows of a frame with all inputs have them, bool (N,); the tags are always there."""
+    kept = [name for name in project.inputs if name not in project.schema.tags]
+    whole = pl.col("keep_probability").fill_null(0.0) >= 1.0  # inputs may be missing in the request itself
+    there = frame.select(pl.any_horizontal(whole, *(pl.col(name).is_not_null() for name in kept)))
+    return np.asarray(there.to_series().to_numpy(), dtype=bool)
+
+
+def keep_weights(frame: pl.DataFrame) -> Array:
+    """Return how many requests each row stands for whose inputs were kept, float64 (N,): 0 where none ever are."""
+    chances = frame["keep_probability"].fill_null(0.0).to_numpy().astype(np.float64)
+    return np.divide(1.0, chances, out=np.zeros(len(chances)), where=chances > 0)
+
+
 def with_projections(project: Project, frame: pl.DataFrame, names: Sequence[str] | None = None) -> pl.DataFrame:
     """Return the frame with a column per projection, of `names` or all, null where the inputs were dropped."""
     wanted = {name: project.projections[name] for name in (project.projections if names is None else names)}

@@ -19,7 +19,7 @@ from tidemill.stats.metrics import Judged, Metric, events_of
 from tidemill.stores.log import Log
 from tidemill.strategy.outcomes import Outcomes
 
-_FACTS = [
+FACTS = [
     "request_id", "received_at", "unit", "rollout", "share", "assigned_version", "answered_version",
     "error", "fallback_reason", "latency_ms", "cached", "decision", "scores", "keep_probability", "abstained",
 ]  # fmt: skip
@@ -33,10 +33,12 @@ class Window:
     until: datetime
 
 
-def matured_frame(log: Log, project: Project, window: Window, *, trust: Trust, inputs: bool = False) -> pl.DataFrame:
+def matured_frame(
+    log: Log, project: Project, window: Window, *, trust: Trust, inputs: bool = False, facts: Sequence[str] = FACTS
+) -> pl.DataFrame:
     """Return the answered requests of a window with label (of at least `trust`) and events inside the horizon.
 
-    With `inputs`, all declared inputs are among the columns, else those that cohorts need.
+    With `inputs`, all declared inputs are among the columns, else those that cohorts need; `facts` are the others.
 
     The caller asks only for windows whose rows have matured: `until` ≤ now - horizon.
     """
@@ -47,7 +49,7 @@ def matured_frame(log: Log, project: Project, window: Window, *, trust: Trust, i
         horizon=horizon(project),
         trust=trust,
         events=events_of(project.metrics),
-        columns=[*_FACTS, *(project.inputs if inputs else columns_needed(project))],
+        columns=[*facts, *(project.inputs if inputs else columns_needed(project))],
         schema=project.schema,
     )
 
@@ -55,7 +57,7 @@ def matured_frame(log: Log, project: Project, window: Window, *, trust: Trust, i
 def answered_frame(log: Log, project: Project, window: Window) -> pl.DataFrame:
     """Return the answered requests of a window, matured or not."""
     return log.predictions(
-        project.name, after=window.after, until=window.until, columns=[*_FACTS, *columns_needed(project)],
+        project.name, after=window.after, until=window.until, columns=[*FACTS, *columns_needed(project)],
         schema=project.schema,
     )  # fmt: skip
 
@@ -109,13 +111,24 @@ def scores_of(project: Project, frame: pl.DataFrame) -> Array:
 
 def judge(project: Project, frame: pl.DataFrame) -> Judged:
     """Return decisions beside labels for a matured frame."""
-    return judged(
-        project.output,
-        scores=scores_of(project, frame),
-        labels=frame["label"].to_list(),
-        decisions=frame["decision"].to_list(),
-        events={c.removeprefix("event_"): frame[c].to_numpy() for c in frame.columns if c.startswith("event_")},
-    )
+    output, scores = project.output, scores_of(project, frame)
+    events = {c.removeprefix("event_"): frame[c].to_numpy() for c in frame.columns if c.startswith("event_")}
+    decisions, labels = frame["decision"], frame["label"]
+    if not (isinstance(output, Classes) and decisions.dtype == labels.dtype == pl.String):
+        return judged(output, scores=scores, labels=labels.to_list(), decisions=decisions.to_list(), events=events)
+    (words, named), (told, codes) = _coded(decisions), _coded(labels)
+    of_words = judged(output, scores=np.zeros((len(told), output.num_scores)), labels=told, decisions=told)
+    return Judged(
+        decisions=_column(words, is_class=True)[named], labels=of_words.labels[codes], scores=scores,
+        targets=of_words.targets[codes], classes=of_words.classes, events=events,
+    )  # fmt: skip
+
+
+def _coded(words: pl.Series) -> tuple[list[str | None], Array]:
+    """Return the different words of a column, and where each row's is among them: an object a word, not a row."""
+    known = words.unique()
+    places = words.replace_strict(known, pl.Series(range(len(known)), dtype=pl.Int64))
+    return known.to_list(), places.to_numpy().astype(np.int64)
 
 
 def judged(

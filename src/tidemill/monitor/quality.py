@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 
-from tidemill.monitor.cohorts import cohort_masks
+from tidemill.monitor.cohorts import cohort_masks, keep_weights, needs_inputs
 from tidemill.monitor.outcomes import Window, judge, matured_frame
+from tidemill.monitor.tally import Tally
 from tidemill.project import Project
 from tidemill.records import Json, Trust
-from tidemill.stats.intervals import wilson
-from tidemill.stats.metrics import weighted_mean
 from tidemill.stores.log import Log
+
+ALL = "all"
+MOST_ROWS = 500_000
+_FACTS = ["scores", "keep_probability", "decision"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,38 +40,64 @@ class Quality:
                 "low": self.low, "high": self.high}  # fmt: skip
 
 
-def quality(log: Log, project: Project, window: Window, *, trust: Trust = Trust.CROWD) -> list[Quality]:
-    """Return every metric for all requests and for each cohort, over labels of at least `trust`."""
-    frame = matured_frame(log, project, window, trust=trust)
-    return quality_of(project, frame.filter(pl.col("decision").is_not_null()))
+def quality(
+    log: Log, project: Project, window: Window, *, trust: Trust = Trust.CROWD, at_most: int = MOST_ROWS
+) -> list[Quality]:
+    """Return every metric for all requests and for each cohort, over labels of at least `trust`.
+
+    The log is read in parts of about `at_most` rows, the next one while one is counted: a day of any size takes the
+    memory of two.
+    """
+    spans = log.spans(project.name, after=window.after, until=window.until, at_most=at_most)
+    windows = [Window(after=after, until=until) for after, until in spans]
+    tally = Tally(project.metrics)
+    with ThreadPoolExecutor(1) as pool:
+        read = partial(matured_frame, log, project, trust=trust, facts=_FACTS)
+        waiting = pool.submit(read, windows[0])
+        for following in [*windows[1:], None]:
+            frame = waiting.result()
+            if following is not None:
+                waiting = pool.submit(read, following)
+            _count(tally, project, frame.filter(pl.col("decision").is_not_null()))
+    return _told(tally, project, [ALL, *project.cohorts])
 
 
 def quality_of(project: Project, frame: pl.DataFrame) -> list[Quality]:
-    """Return the quality of a matured frame."""
-    masks = {"all": np.ones(len(frame), dtype=bool), **cohort_masks(project, frame)}
-    judged = judge(project, frame)
+    """Return the quality of a matured frame, for all its rows and for each cohort."""
+    tally = Tally(project.metrics)
+    _count(tally, project, frame)
+    return _told(tally, project, [ALL, *project.cohorts])
+
+
+def quality_inside(project: Project, frame: pl.DataFrame, *, sampled: bool) -> list[Quality]:
+    """Return the quality of all rows of a matured frame; `sampled` says that they are there by their kept inputs."""
+    tally = Tally(project.metrics)
+    everyone = {ALL: np.ones(len(frame), dtype=bool)}
+    tally.add(judge(project, frame), everyone, {ALL: keep_weights(frame)} if sampled else {})
+    return _told(tally, project, [ALL])
+
+
+def _count(tally: Tally, project: Project, frame: pl.DataFrame) -> None:
+    """Count a part: in cohorts that read inputs, a row stands for those whose inputs the log stage dropped."""
+    masks = {ALL: np.ones(len(frame), dtype=bool), **cohort_masks(project, frame)}
+    chances = keep_weights(frame)
+    weights = {name: chances for name, condition in project.cohorts.items() if needs_inputs(project, condition)}
+    tally.add(judge(project, frame), masks, weights)
+
+
+def _told(tally: Tally, project: Project, cohorts: Sequence[str]) -> list[Quality]:
     found = []
-    for metric in project.metrics:
-        rows = metric.rows(judged)
-        for name, mask in masks.items():
-            num = int((mask & judged.known).sum()) if rows is None else int((mask & ~np.isnan(rows)).sum())
-            value = math.nan
-            if num:  # a mean over rows needs no copy of all that is known of them
-                value = metric.value(judged.take(mask)) if rows is None else weighted_mean(rows[mask])
-            is_share = rows is not None and metric.bounds == (0.0, 1.0) and num > 0
-            span = wilson(value * num, num) if is_share else None
+    for at, metric in enumerate(project.metrics):
+        for cohort in cohorts:
+            num, value, span = tally.cell(at, cohort)
             found.append(
                 Quality(
                     metric=metric.name,
-                    cohort=name,
+                    cohort=cohort,
                     num=num,
-                    value=_known(value),
+                    value=None if math.isnan(value) else value,
                     low=span.low if span else None,
                     high=span.high if span else None,
                 )
             )
     return found
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
 from tidemill.errors import ProjectError
-from tidemill.monitor.cohorts import cohort_masks, with_projections
-from tidemill.monitor.outcomes import judge, judged, loss
+from tidemill.monitor.cohorts import cohort_masks, inputs_kept, keep_weights, needs_inputs, with_projections
+from tidemill.monitor.outcomes import Window, judge, judged, loss, matured_frame
 from tidemill.project import Project
-from tidemill.records import Json
+from tidemill.records import Json, Trust
 from tidemill.schema import Array, Category, Number, Text
 from tidemill.stats.metrics import Metric
 from tidemill.stats.worst import Column, worst_slices
+from tidemill.stores.log import Log
 
 MOST_ROWS = 20_000
+_PART_ROWS = 200_000
 _NUM_BINS, _MOST_VALUES, _LEAST, _LEAST_SHARE = 5, 20, 30, 0.01
 
 
@@ -65,12 +67,29 @@ def slice_metric(project: Project, name: str | None) -> Metric:
     return metric
 
 
+def judged_frame(log: Log, project: Project, window: Window, metric: Metric, *, trust: Trust) -> pl.DataFrame:
+    """Return the newest matured requests of a window in which the metric is known, with all inputs: enough for `worst`.
+
+    The log is read part by part, the newest first, until there are twice as many as count.
+    """
+    frames, num = [], 0
+    spans = log.spans(project.name, after=window.after, until=window.until, at_most=_PART_ROWS)
+    for after, until in reversed(spans):
+        frame = matured_frame(log, project, Window(after=after, until=until), trust=trust, inputs=True)
+        known = ~np.isnan(loss(metric, judge(project, frame))) & frame["decision"].is_not_null().to_numpy()
+        frames.append(frame.filter(pl.Series(known, dtype=pl.Boolean)))
+        num += len(frames[-1])
+        if num >= 2 * MOST_ROWS:
+            break
+    return pl.concat(frames[::-1], how="vertical_relaxed")
+
+
 def worst(project: Project, frame: pl.DataFrame, metric: Metric, rng: np.random.Generator) -> list[WorstSlice]:
     """Return the slices of a matured frame in which the metric is worst, the worst first.
 
     Looked at are declared cohorts, and single columns and pairs of them over tags, inputs and projections, numbers in
     quintiles, texts by length, with at least 30 requests and 1 % of all. One request of each unit counts, the newest;
-    of more than 20,000 the newest are taken.
+    of more than 20,000 the newest are taken. Where the log stage dropped inputs, those kept stand for the others.
     """
     frame = frame.filter(pl.col("decision").is_not_null())
     known = judge(project, frame)
@@ -78,24 +97,23 @@ def worst(project: Project, frame: pl.DataFrame, metric: Metric, rng: np.random.
     rows = _newest_of_units(frame, np.flatnonzero(~np.isnan(losses)))
     if len(rows) < 2 * _LEAST:
         return []
-    least = max(_LEAST, int(np.ceil(_LEAST_SHARE * len(rows))))
     seen = with_projections(project, frame[rows])
     columns = [*_cohorts(project, seen), *_columns(project, seen)]
     values = metric.rows(known)
     assert values is not None, "`slice_metric` gives such a metric"
-    values, found = values[rows], []
-    for one in worst_slices(losses[rows], columns, rng, least=least):
-        outside = np.delete(np.arange(len(rows)), one.rows)
+    found = []
+    for one in worst_slices(losses[rows], columns, rng, least=_LEAST, least_share=_LEAST_SHARE):
         named = one.parts[0][1] if one.parts[0][0] == "" else None
         condition = project.cohorts[named] if named is not None else " AND ".join(part for _, part in one.parts)
+        value, elsewhere = one.means(values[rows])
         found.append(
             WorstSlice(
                 metric=metric.name,
                 condition=condition,
                 cohort=named,
                 num=len(one),
-                value=float(values[one.rows].mean()),
-                elsewhere=float(values[outside].mean()),
+                value=value,
+                elsewhere=elsewhere,
                 p=one.p,
             )
         )
@@ -112,8 +130,11 @@ def _newest_of_units(frame: pl.DataFrame, rows: Array) -> Array:
 
 
 def _cohorts(project: Project, frame: pl.DataFrame) -> list[Column]:
-    masks = cohort_masks(project, frame)
-    return [Column(name="", cells=(name,), codes=np.where(mask, 0, -1), alone=True) for name, mask in masks.items()]
+    kept, found = _weights(project, frame), []
+    for name, mask in cohort_masks(project, frame).items():
+        weights = kept if needs_inputs(project, project.cohorts[name]) else None
+        found.append(Column(name="", cells=(name,), codes=np.where(mask, 0, -1), alone=True, weights=weights))
+    return found
 
 
 def _columns(project: Project, frame: pl.DataFrame) -> list[Column]:
@@ -126,7 +147,15 @@ def _columns(project: Project, frame: pl.DataFrame) -> list[Column]:
         elif isinstance(kind, Text):
             found.append(_numbers(name, f"length({name})", frame[name].str.len_chars()))
     found += [_projected(name, frame[name]) for name in project.projections]
-    return [column for column in found if column is not None and len(column.cells) > 1]
+    kept, tags = _weights(project, frame), project.schema.tags
+    columns = [column for column in found if column is not None and len(column.cells) > 1]
+    return [column if column.name in tags else replace(column, weights=kept) for column in columns]
+
+
+def _weights(project: Project, frame: pl.DataFrame) -> Array | None:
+    """Return how many requests each row stands for by its inputs, 0 where they were dropped; None where each by one."""
+    weights = np.where(inputs_kept(project, frame), keep_weights(frame), 0.0)
+    return None if (weights == 1.0).all() or not weights.any() else weights
 
 
 def _projected(name: str, values: pl.Series) -> Column | None:

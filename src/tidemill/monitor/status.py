@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from tidemill.monitor.outcomes import Window, horizon
@@ -22,6 +22,7 @@ class Status:
 
     `trouble` holds, by step, what it raised last and since when it is tried again; `batches`, by name, how each
     scheduled batch prediction stands (see `tidemill.loop.batch`). `untold` are alerts that the webhook does not take.
+    `problem` says why what needs the project file (`quality`, `batches`) is missing.
     """
 
     project: str
@@ -42,12 +43,14 @@ class Status:
     batches: Json
     alerts: list[OpenAlert]
     untold: list[OpenAlert]
+    problem: str = ""
 
     def to_json(self) -> Json:
         """Return the status as JSON, times in ISO 8601."""
         cycle = None if self.cycle is None else {**asdict(self.cycle), "trigger": self.cycle.trigger.to_json()}
         return {
             "project": self.project,
+            "problem": self.problem,
             "now": self.now.isoformat(),
             "route": None if self.route is None else _iso(asdict(self.route)),
             "paused_at": None if self.paused_at is None else self.paused_at.isoformat(),
@@ -83,8 +86,19 @@ def status(
     now: datetime, period: timedelta,
 ) -> Status:  # fmt: skip
     """Return how a project stands, with its quality over the requests that matured in the last `period`."""
-    name, cycle = project.name, journal.cycle(project.name)
     until = now - horizon(project)
+    return replace(
+        status_without(project.name, "", catalog=catalog, journal=journal, reservoir=reservoir, alerts=alerts, now=now),
+        quality=quality(log, project, Window(after=until - period, until=until)),
+        batches={one.name: journal.state(project.name, f"batch.{one.name}") or {} for one in project.batches},
+    )
+
+
+def status_without(
+    name: str, problem: str, *, catalog: Catalog, journal: Journal, reservoir: Reservoir, alerts: Alerts, now: datetime
+) -> Status:
+    """Return how a project stands by its stores alone, because of the `problem` of its project file."""
+    cycle = journal.cycle(name)
     watching = journal.state(name, "watch") or {}
     rollout = journal.state(name, f"release.{cycle.number}") if cycle is not None else None
     index = reservoir.index(name)
@@ -99,12 +113,13 @@ def status(
         rollout=None if rollout is None else rollout.get("verdict"),
         verdicts=journal.verdicts(name, limit=8),
         commands=journal.commands(name, 3)[::-1],
-        quality=quality(log, project, Window(after=until - period, until=until)),
+        quality=[],
         num_examples=len(index),
         num_labelled=int(index["label"].is_not_null().sum()),
         num_waiting=reservoir.num_waiting(name),
         trouble=journal.state(name, "trouble") or {},
         alerts=alerts.standing(name),
         untold=alerts.untold(name),
-        batches={one.name: journal.state(name, f"batch.{one.name}") or {} for one in project.batches},
+        batches={},
+        problem=problem,
     )

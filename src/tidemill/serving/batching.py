@@ -17,6 +17,7 @@ from msgspec import Struct
 from tidemill.errors import ModelHung
 from tidemill.runtime.load import Loaded
 from tidemill.schema import Array
+from tidemill.serving.turn import Turn
 
 INLINE_BELOW_S = 0.0005
 """A version whose full warm batch takes less runs in the event loop: a thread would cost more than it frees."""
@@ -126,8 +127,10 @@ class Batcher:
     Shadow rows run only when no other row waits, and at most `max_shadows` are kept.
     """
 
-    def __init__(self, loaded: Loaded, *, done: Done, shadowed: Done, max_batch: int, inline: bool) -> None:
-        self._loaded = loaded
+    def __init__(
+        self, loaded: Loaded, *, done: Done, shadowed: Done, max_batch: int, inline: bool, turn: Turn | None = None
+    ) -> None:
+        self._loaded, self._turn = loaded, turn or Turn()
         self._done, self._shadowed = done, shadowed
         self._loop = asyncio.get_running_loop()
         self._rows: deque[Row] = deque()
@@ -182,7 +185,7 @@ class Batcher:
         for row in rows[:room]:
             row.waits_in = self
         self._shadows.extend(rows[:room])
-        self._wake()
+        self._go_on()
         return rows[room:]
 
     def purge(self) -> None:
@@ -199,7 +202,7 @@ class Batcher:
     def _wake(self) -> None:
         if self._num_free and not self._woken:
             self._woken = True
-            self._loop.call_soon(self._next)  # after all that came in this turn of the loop
+            self._turn.soon(self._next)
 
     def _next(self) -> None:
         self._woken = False
@@ -219,8 +222,9 @@ class Batcher:
         self._go_on()  # another copy may be free for what is left
 
     def _go_on(self) -> None:
-        if self._rows or self._shadows:
-            self._wake()
+        if (self._rows or self._shadows) and self._num_free and not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._next)  # not in this turn: others may have come in, and replies go first
 
     def _take(self, waiting: deque[Row]) -> list[Row]:
         now = time.monotonic()

@@ -53,7 +53,7 @@ class Deployment:
         self.ids = IdMaker(plan.secret)
         self._rows: set[InFlight] = set()
         self._cache = ScoreCache(plan.manifest.cache_bytes)
-        self.fleet = Fleet(plan, done=self._done, shadowed=self._shadowed)
+        self.fleet = Fleet(plan, done=self._done, shadowed=self._shadowed, turn=recorder.turn)
 
     @property
     def table(self) -> Table:

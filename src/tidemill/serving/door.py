@@ -17,6 +17,8 @@ from tidemill.serving.tokens import Caller, TokenTable
 _MAX_KNOWN = 1024
 _MAX_HEAD_BYTES = 2048
 _MAX_TARGETS = 256
+_ENOUGH = 256  # calls for one turn
+_MAX_PASSES = 8
 
 _logger = logging.getLogger(__name__)
 
@@ -37,11 +39,13 @@ class Door:
 
     def __init__(self, gateway: Gateway, inference: Inference, tokens: TokenTable) -> None:
         self._gateway, self._inference, self.tokens = gateway, inference, tokens
+        self._turn = gateway.turn
         self._targets: dict[bytes, Target] = {
             b"/v1/predict": PredictTarget(gateway),
             b"/v1/feedback": FeedbackTarget(gateway),
         }
         self._arrived: list[Call] = []
+        self._num_seen = self._num_passes = 0  # while they are gathered
         self._callers: dict[bytes, tuple[int, Caller]] = {}
         self.known: dict[bytes, Known] = {}
 
@@ -101,10 +105,20 @@ class Door:
     # ---- calls
 
     def add(self, call: Call) -> None:
-        """Take a call with all others that come in this turn of the loop."""
+        """Take a call with all others that are about to come in."""
         if not self._arrived:
-            asyncio.get_running_loop().call_soon(self._take)
+            asyncio.get_running_loop().call_soon(self._gather)
         self._arrived.append(call)
+
+    def _gather(self) -> None:
+        """Look once more at the sockets while that brings calls: who has just had a reply often asks at once."""
+        num = len(self._arrived)
+        if self._num_seen < num < _ENOUGH and self._num_passes < _MAX_PASSES:
+            self._num_seen, self._num_passes = num, self._num_passes + 1
+            asyncio.get_running_loop().call_soon(self._gather)
+            return
+        self._num_seen = self._num_passes = 0
+        self._turn.taking(self._take)
 
     def _take(self) -> None:
         calls, self._arrived = self._arrived, []

@@ -9,6 +9,7 @@ from typing import Any
 
 from tidemill.serving.batching import INLINE_BELOW_S, Batcher, Scored
 from tidemill.serving.table import Plan, Table, Unloaded, Version, Warm
+from tidemill.serving.turn import Turn
 
 VersionDone = Callable[[Version, "Sequence[Any]", Scored], None]
 
@@ -20,8 +21,8 @@ class Fleet:
     `Batcher`).
     """
 
-    def __init__(self, plan: Plan, *, done: VersionDone, shadowed: VersionDone) -> None:
-        self._done, self._shadowed = done, shadowed
+    def __init__(self, plan: Plan, *, done: VersionDone, shadowed: VersionDone, turn: Turn) -> None:
+        self._done, self._shadowed, self._turn = done, shadowed, turn
         self._open: set[Version] = set()
         self._retired: list[Table] = []
         self.table = self._made(plan)
@@ -73,5 +74,6 @@ class Fleet:
                 shadowed=partial(self._shadowed, version),
                 max_batch=max_batch,
                 inline=state.batch_s < INLINE_BELOW_S,
+                turn=self._turn,
             )
         return version

@@ -63,6 +63,7 @@ class Gateway:
         self.routes_problem = ""
         self._recorder, self._metrics, self._clock, self._refuse = recorder, metrics, clock, refuse_unlogged
         self._latest = 0
+        self.turn = recorder.turn
 
     async def predict(self, request: PredictRequest, *, num_bytes: int = 0) -> Answer:
         """Answer one request, which came in a body of `num_bytes`.

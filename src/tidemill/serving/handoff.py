@@ -1,4 +1,4 @@
-"""One call at a time for the event loop: made in it, or in a thread where it may take long."""
+"""One call at a time for the event loop: made in it, or in a thread that it waits for only where that is short."""
 
 from __future__ import annotations
 
@@ -9,12 +9,44 @@ import time
 from collections.abc import Callable
 
 _SLOW_S = 0.02  # the loop may stand still this long
+_LONGEST_S = 0.002  # and this long for a thread, whatever becomes of the call
 _WEIGHT = 0.2  # of the last call in the average
 
 Call = Callable[[], None]
 Done = Callable[[Exception | None, float], None]
 """Called in the event loop with what the call raised and the seconds it took."""
-_Work = tuple[Call, Done, asyncio.AbstractEventLoop, bool]
+
+
+class _Work:
+    """A call that a thread makes, and who tells of its end: the loop while it waits for it, else the thread."""
+
+    def __init__(self, call: Call, done: Done, *, counts: bool) -> None:
+        self.call, self.done, self.counts = call, done, counts
+        self.loop = asyncio.get_running_loop()
+        self.error: Exception | None = None
+        self.took_s = 0.0
+        self._over = threading.Lock()
+        self._over.acquire()
+        self._guard = threading.Lock()
+        self._is_over = self._is_left = False
+
+    def make(self) -> bool:
+        """Make the call, in the thread; say whether nobody waits for its end any more."""
+        begun = time.monotonic()
+        self.error = _attempt(self.call)
+        self.took_s = time.monotonic() - begun
+        with self._guard:
+            self._is_over = True
+        self._over.release()
+        return self._is_left
+
+    def is_over_within(self, seconds: float) -> bool:
+        """Wait for its end, in the loop; where it does not come the thread tells of it."""
+        if seconds > 0.0 and self._over.acquire(timeout=seconds):
+            return True
+        with self._guard:
+            self._is_left = not self._is_over
+        return self._is_over
 
 
 class Handoff:
@@ -24,13 +56,15 @@ class Handoff:
     makes the next, and the loop goes on meanwhile.
 
     Args:
-        inline_below_s: a thread makes the calls, too, while they take longer than this on average. The first call is
-            made in the thread, unless this is infinite; with 0 all are.
+        wait_below_s: with a finite number a thread makes all calls, so that one that hangs does not stop the loop. The
+            loop waits for the thread, two milliseconds at most, while calls take less than this on average, which is
+            cheaper than to go on and be called back; with 0 never. The first call is not waited for.
     """
 
-    def __init__(self, *, inline_below_s: float = float("inf")) -> None:
-        self._inline_below_s = inline_below_s
-        self._average_s = inline_below_s if inline_below_s < float("inf") else 0.0
+    def __init__(self, *, wait_below_s: float = float("inf")) -> None:
+        self._wait_below_s = wait_below_s
+        self._is_inline = wait_below_s == float("inf")
+        self._average_s = wait_below_s
         self._was_slow = False
         self._since: float | None = None
         self._work: queue.SimpleQueue[_Work | None] | None = None
@@ -48,40 +82,45 @@ class Handoff:
     def run(self, call: Call, done: Done, *, rare: bool = False) -> None:
         """Make a call, then call `done`. None may be under way.
 
-        One that is `rare` takes longer than the others and is no measure of them: where they are measured, a thread
-        makes it.
+        One that is `rare` takes longer than the others: it is no measure of them, and is not waited for.
         """
         assert self._since is None, "calls must not overlap"
         self._since = time.monotonic()
-        is_measured = self._inline_below_s < float("inf")
-        if self._average_s < self._inline_below_s and not self._was_slow and not (rare and is_measured):
-            self._end(_attempt(call), time.monotonic() - self._since, done, is_measured)
+        if self._is_inline and not self._was_slow:
+            error = _attempt(call)
+            self._end(error, time.monotonic() - self._since, done)
             return
         if self._work is None:
             self._work = queue.SimpleQueue()
-            threading.Thread(target=self._run, args=(self._work,), name="log-writer", daemon=True).start()
-        self._work.put((call, done, asyncio.get_running_loop(), is_measured and not rare))
+            threading.Thread(target=_run, args=(self._work, self._told), name="log-writer", daemon=True).start()
+        work = _Work(call, done, counts=not self._is_inline and not rare)
+        self._work.put(work)
+        waits = work.counts and self._average_s < self._wait_below_s
+        if work.is_over_within(_LONGEST_S if waits else 0.0):
+            self._told(work)
 
     def close(self) -> None:
         """Let the thread go once it is idle."""
         if self._work is not None:
             self._work.put(None)
 
-    def _run(self, work: queue.SimpleQueue[_Work | None]) -> None:
-        while (item := work.get()) is not None:
-            call, done, loop, counts = item
-            begun = time.monotonic()
-            error = _attempt(call)
+    def _told(self, work: _Work) -> None:
+        if work.counts:
+            self._average_s += _WEIGHT * (work.took_s - self._average_s)
+        self._end(work.error, work.took_s, work.done)
+
+    def _end(self, error: Exception | None, took_s: float, done: Done) -> None:
+        self._since, self._was_slow = None, took_s > _SLOW_S
+        done(error, took_s)
+
+
+def _run(queued: queue.SimpleQueue[_Work | None], told: Callable[[_Work], None]) -> None:
+    while (work := queued.get()) is not None:
+        if work.make():
             try:
-                loop.call_soon_threadsafe(self._end, error, time.monotonic() - begun, done, counts)
+                work.loop.call_soon_threadsafe(told, work)
             except RuntimeError:
                 return  # the loop has ended: a call that hung until then has nobody to tell
-
-    def _end(self, error: Exception | None, took_s: float, done: Done, counts: bool) -> None:
-        self._since, self._was_slow = None, took_s > _SLOW_S
-        if counts:
-            self._average_s += _WEIGHT * (took_s - self._average_s)
-        done(error, took_s)
 
 
 def _attempt(call: Call) -> Exception | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from tidemill.serving.handoff import Handoff
 from tidemill.serving.metrics import Metrics
+from tidemill.serving.turn import Turn
 from tidemill.stores.segments import Batch, SegmentWriter
 
 _logger = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class Recorder:
         open_writer: makes the writer of a segment, given its `low_at`.
         metrics: counts failures, and times writes.
         now: gives the time in microseconds.
-        inline_below_s: write in the event loop only while a write takes less on average; with 0 never (see `Handoff`).
+        wait_below_s: where it is finite a thread writes, and the event loop waits for it, two milliseconds at most,
+            while a write takes less than this on average; with 0 never (see `Handoff`).
         max_age_s: the age at which a segment is sealed.
         patience_s: how long a write may take.
     """
@@ -48,14 +50,15 @@ class Recorder:
         metrics: Metrics,
         *,
         now: Callable[[], int],
-        inline_below_s: float = float("inf"),
+        wait_below_s: float = float("inf"),
         max_age_s: float = 0.5,
         patience_s: float = 1.0,
     ) -> None:
         self._open_writer, self._metrics, self._now = open_writer, metrics, now
         self._max_age_s, self._patience_s = max_age_s, patience_s
+        self.turn = Turn()
         self._encode = msgspec.msgpack.Encoder().encode
-        self._hand = Handoff(inline_below_s=inline_below_s)
+        self._hand = Handoff(wait_below_s=wait_below_s)
         self._writer: SegmentWriter | None = None
         self._waiting: list[tuple[Batch, Release]] = []
         self._writing: list[tuple[Batch, Release]] = []
@@ -77,7 +80,7 @@ class Recorder:
             release(problem)
             return
         if not self._waiting and not self._hand.is_busy:
-            asyncio.get_running_loop().call_soon(self.commit)
+            self.turn.soon(self.commit)
         self._waiting.append((batch, release))
 
     def commit(self) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 _PATIENCE = Patience()
+_SYNC_S = 0.001
 _OTHER_FILES = 512  # beside connections: the log, the catalog, models, and connections that are being refused
 
 LogFailure = Literal["refuse", "answer"]
@@ -92,7 +93,7 @@ class Service:
             open_writer,
             self.metrics,
             now=lambda: micros(clock.now()),
-            inline_below_s=_inline_below_s(durability, on_log_failure),
+            wait_below_s=_wait_below_s(durability, on_log_failure),
             max_age_s=segment_age_s,
             patience_s=log_patience_s,
         )
@@ -168,12 +169,12 @@ def token_table(database: Database, clock: Clock, *, beyond_loopback: bool) -> T
     return table
 
 
-def _inline_below_s(durability: Durability, on_log_failure: LogFailure) -> float:
-    """Return how long a write may take in the event loop, which stands still meanwhile.
+def _wait_below_s(durability: Durability, on_log_failure: LogFailure) -> float:
+    """Return how long a write of a thread may take so that the event loop waits for it; infinite where it writes itself.
 
     Where answers wait for a disk, or must not, a thread writes: one that hangs must not silence health and metrics.
     """
-    return 0.0 if on_log_failure == "answer" or durability == "power" else float("inf")
+    return _SYNC_S if on_log_failure == "answer" or durability == "power" else float("inf")
 
 
 def _nothing() -> None:

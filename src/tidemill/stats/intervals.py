@@ -95,12 +95,17 @@ def weighted_share(values: Array, weights: Array | None = None, *, alpha: float 
     Biopharm. Res. 2, 2010). To these comes what the groups' own sizes vary by chance. Equal weights give Wilson's.
     """
     values, weights = _known(values, weights)
-    if not len(values):
+    return weighted_share_of_sums(weights, np.ones(len(values)), values, alpha=alpha)
+
+
+def weighted_share_of_sums(weights: Array, nums: Array, ones: Array, *, alpha: float = 0.05) -> Interval:
+    """Return the interval of `weighted_share` where `nums` rows of each weight, above 0, hold values that sum up."""
+    if not nums.sum():
         return Interval(math.nan, 0.0, 1.0, 0)
     group = np.floor(np.log2(weights / weights.min()) + 1e-9).astype(np.int64)
-    total, squares = np.bincount(group, weights), np.bincount(group, weights**2)
+    total, squares = np.bincount(group, weights * nums), np.bincount(group, weights**2 * nums)
     there = total > 0
-    total, squares, ones = total[there], squares[there], np.bincount(group, weights * values)[there]
+    total, squares, ones = total[there], squares[there], np.bincount(group, weights * ones)[there]
     estimate, parts = float(ones.sum() / total.sum()), total / total.sum()
     between = _normal(alpha / 2) ** 2 * float(squares @ (ones / total - estimate) ** 2) / float(total.sum()) ** 2
     ends = [
@@ -109,7 +114,7 @@ def weighted_share(values: Array, weights: Array | None = None, *, alpha: float 
     below = sum((part * (end.estimate - end.low)) ** 2 for part, end in zip(parts, ends, strict=True))
     above = sum((part * (end.high - end.estimate)) ** 2 for part, end in zip(parts, ends, strict=True))
     low, high = estimate - math.sqrt(below + between), estimate + math.sqrt(above + between)
-    return Interval(estimate, max(0.0, low), min(1.0, high), len(values))
+    return Interval(estimate, max(0.0, low), min(1.0, high), int(nums.sum()))
 
 
 def paired_mean(

@@ -7,7 +7,7 @@ file, a table, a setting or the environment is on it; the connection that runs i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,7 +70,22 @@ def evaluate(conditions: Mapping[str, str], frame: pl.DataFrame) -> dict[str, Ar
     Raises:
         ProjectError: a condition is not allowed, or cannot be computed on these rows; the message names it.
     """
-    return {name: _Condition(sql, name).evaluate(frame) for name, sql in conditions.items()}
+    asked = [_Condition(sql, name) for name, sql in conditions.items()]
+    columns = sorted({column for one in asked for column in one.read(frame.columns)})
+    if len({name.lower() for name in columns}) < len(columns):
+        return {one.name: _answers([one], frame, one.read(frame.columns))[0] for one in asked}
+    return dict(zip(conditions, _answers(asked, frame, columns), strict=True))
+
+
+def _answers(asked: Sequence[_Condition], frame: pl.DataFrame, columns: Sequence[str]) -> list[Array]:
+    """Return the answer to each condition; the columns, which SQL can tell apart, are handed over once."""
+    connection = locked()
+    rows = frame.select(columns).fill_nan(None) if columns else pl.DataFrame({"": np.zeros(frame.height)})
+    connection.register("rows", rows.to_arrow())
+    try:
+        return [one.evaluate(connection) for one in asked]
+    finally:
+        connection.unregister("rows")
 
 
 @lru_cache(maxsize=1 << 10)
@@ -113,18 +128,14 @@ class _Condition:
             raise self.refusal(f"reads {', '.join(sorted(found))}, which SQL cannot tell apart", "rename one of them")
         return sorted(found)
 
-    def evaluate(self, frame: pl.DataFrame) -> Array:
-        columns, connection = self.read(frame.columns), locked()
-        rows = frame.select(columns).fill_nan(None) if columns else pl.DataFrame({"": np.zeros(frame.height)})
-        connection.register("rows", rows.to_arrow())
+    def evaluate(self, connection: duckdb.DuckDBPyConnection) -> Array:
+        """Answer it for the table `rows` of a connection."""
         try:
             result = connection.execute(f"{self.query} FROM rows")
             kind = str(result.description[0][1])
             (values,) = result.fetchnumpy().values()
         except duckdb.Error as error:
             raise self.refusal(f"fails: {first_line(error)}", "compare values of one type") from error
-        finally:
-            connection.unregister("rows")
         if not kind.startswith(_TRUE_OR_FALSE):
             raise self.refusal(f"gives {kind}, not true or false", "compare it with a value")
         filled: Array = np.ma.filled(np.ma.asarray(values), 0).astype(bool)

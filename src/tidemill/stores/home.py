@@ -25,6 +25,7 @@ class Home:
     | `reservoir/` | Arrow chunks of curated inputs |
     | `datasets/` | Arrow shards of dataset versions |
     | `runs/` | work folders of trainings, with their logs |
+    | `backtests/` | what backtests found; there is none before the first |
     """
 
     folder: Path
@@ -66,6 +67,11 @@ class Home:
     def runs(self) -> Path:
         """Work folders of trainings."""
         return self.folder / "runs"
+
+    @property
+    def backtests(self) -> Path:
+        """What backtests found."""
+        return self.folder / "backtests"
 
     @property
     def is_used(self) -> bool:

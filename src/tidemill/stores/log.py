@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -35,6 +36,7 @@ _FIRST = -(2**63)
 _LAST = 2**63 - 1
 _NEVER = (0, -1)
 _SEED = 20_260_101
+_ANY = pl.lit(value=True)
 
 _Span = tuple[int, int]
 
@@ -89,10 +91,28 @@ class Log:
             where = where & (pl.col("request_id").hash(_SEED) < int(share * 2**64))
         return self._predictions(project, span, where, columns, schema)
 
+    def spans(
+        self, project: str, *, after: datetime | None, until: datetime, at_most: int
+    ) -> list[tuple[datetime | None, datetime]]:
+        """Return `(after, until]` cut into spans that follow each other, of about `at_most` predictions or fewer.
+
+        They are cut where time is halved, again and again, so a span of a busy hour is shorter than one of the night.
+        """
+        first, last = _span(after, until)
+        cover = self._cover(project, first, last)
+        low, high = min((a for _, (a, _) in cover), default=last), max((b for _, (_, b) in cover), default=last)
+        cuts = _halved(cover, (max(first, low), min(last, high)), at_most)
+        edges = [after, *(from_micros(cut) for cut in cuts), until]
+        return [(a, b) for a, b in pairwise(edges) if b is not None]
+
     def _num_rows(self, project: str, first: int, last: int) -> int:
         """Return about how many predictions were received in a span."""
+        return _rows_in(self._cover(project, first, last), (first, last))
+
+    def _cover(self, project: str, first: int, last: int) -> list[tuple[int, _Span]]:
+        """Return how many predictions there are in which spans, of all that reach into one."""
         files = self._files.find(project, "predictions", first=first, last=last)
-        return sum(_part(file.num_rows, (file.first_at, file.last_at), (first, last)) for file in files)
+        return [(file.num_rows, (file.first_at, file.last_at)) for file in files]
 
     def feedback(
         self, project: str, *, after: datetime | None, until: datetime, kinds: Sequence[str] | None = None
@@ -123,14 +143,20 @@ class Log:
         """
         wanted = None if columns is None else list(dict.fromkeys([*columns, "request_id", "received_at", "decision"]))
         rows = self.predictions(project, after=after, until=until, role=role, columns=wanted, schema=schema)
-        span = _NEVER
-        if len(rows):
-            times = rows["received_at"]
-            span = (int(times[0]), int(times[-1]) + horizon // timedelta(microseconds=1))
-        facts = self._feedback(project, span, [*LABEL_KINDS, *events])
+        facts = self._about(project, rows, horizon, [*LABEL_KINDS, *events])
         kind = None if schema is None else declared_types(schema).get("decision")
         found = with_outcomes(rows, facts, horizon=horizon, trust=trust, events=events, kind=kind)
         return found if columns is None or "decision" in columns else found.drop("decision")
+
+    def _about(self, project: str, rows: pl.DataFrame, horizon: timedelta, kinds: Sequence[str]) -> pl.DataFrame:
+        """Return the feedback that may be about rows, which are in order of time."""
+        if not len(rows):
+            return self._feedback(project, _NEVER, kinds)
+        times, ids = rows["received_at"], rows["request_id"]
+        span = (int(times[0]), int(times[-1]) + horizon // timedelta(microseconds=1))
+        # Ids lie in order of time: a long horizon does not bring in what is about later requests.
+        near = pl.col("request_id").is_between(pl.lit(ids.min()), pl.lit(ids.max()))
+        return self._feedback(project, span, kinds, near)
 
     def profiles(self, project: str, *, after: datetime, until: datetime) -> list[DeviceProfile]:
         """Return what devices posted of windows that end in a span, in order of the ends; a second post is left out."""
@@ -191,8 +217,8 @@ class Log:
         rows = _in_order(rows, _KEY)
         return rows if columns is None else rows.select(columns)
 
-    def _feedback(self, project: str, span: _Span, kinds: Sequence[str] | None) -> pl.DataFrame:
-        where = pl.lit(value=True) if kinds is None else pl.col("kind").is_in(list(kinds))
+    def _feedback(self, project: str, span: _Span, kinds: Sequence[str] | None, about: pl.Expr = _ANY) -> pl.DataFrame:
+        where = about if kinds is None else about & pl.col("kind").is_in(list(kinds))
         facts = self._read(project, "feedback", span, where, list(FEEDBACK_FIELDS))
         return _in_order(facts, ("received_at", "request_id", "kind", "source", "text", "number", "trust"))
 
@@ -232,6 +258,19 @@ def _in_order(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
 def _span(after: datetime | None, until: datetime) -> _Span:
     """Return the first and the last microsecond of `(after, until]`."""
     return (_FIRST if after is None else micros(after) + 1, micros(until))
+
+
+def _rows_in(cover: Sequence[tuple[int, _Span]], asked: _Span) -> int:
+    return sum(_part(num, covered, asked) for num, covered in cover)
+
+
+def _halved(cover: Sequence[tuple[int, _Span]], asked: _Span, at_most: int) -> list[int]:
+    """Return where to cut a span, so that at most so many rows lie between cuts; a cut belongs to what is before it."""
+    first, last = asked
+    if first >= last or _rows_in(cover, asked) <= at_most:
+        return []
+    middle = (first + last) // 2
+    return [*_halved(cover, (first, middle), at_most), middle, *_halved(cover, (middle + 1, last), at_most)]
 
 
 def _part(num: int, covered: _Span, asked: _Span) -> int:

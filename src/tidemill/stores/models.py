@@ -119,6 +119,12 @@ class Models:
             rows = conn.execute(wanted).all()
         return [_run(row) for row in rows]
 
+    def run(self, project: str, run: str) -> Run | None:
+        """Return one run, None where there is none of that name."""
+        with self._db.read() as conn:
+            row = conn.execute(select(runs).where(runs.c.project == project, runs.c.run == run)).first()
+        return None if row is None else _run(row)
+
     def add_report(self, conn: Connection, project: str, version: int, body: Json, now: datetime) -> None:
         """Keep the report about a version; a newer one replaces it."""
         put(
@@ -134,6 +140,13 @@ class Models:
             of_version = (reports.c.project == project, reports.c.version == version)
             body = conn.execute(select(reports.c.body).where(*of_version)).scalar()
         return None if body is None else loads(body)
+
+    def reported(self, project: str) -> dict[int, datetime]:
+        """Return when the report about each version was made, by version; versions without one are left out."""
+        wanted = select(reports.c.version, reports.c.created_at).where(reports.c.project == project)
+        with self._db.read() as conn:
+            rows = conn.execute(wanted.order_by(reports.c.version)).all()
+        return {row.version: from_micros(row.created_at) for row in rows}
 
 
 def no_version(project: str, version: int) -> StoreError:

@@ -14,13 +14,12 @@ import pyarrow.compute as pc
 
 from tidemill.schema import Array, Classes, Output
 from tidemill.stores.folders import whole_file
-from tidemill.stores.parts import Fields, Lost, Part, Table
+from tidemill.stores.parts import Fields, Part, Table
 
 MADE = ("decision", "abstained", "scores", "version", "predicted_at", "policy_version")
 """The columns that a prediction adds; `top_k` comes with a policy that tells more than one class."""
 
 _TIME = pa.timestamp("us", tz="UTC")
-_NUMBER = "\0row"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,29 +112,10 @@ class PartFiles:
         times = [pc.min_max(table.column("predicted_at")).as_py() for table in self.made() if len(table)]
         return (min(t["min"] for t in times), max(t["max"] for t in times)) if times else None
 
-    # ---- rows for another process
-
-    def give(self, part: Part) -> Path:
-        """Write a part where another process maps it into its memory; it need not survive anything."""
-        path = self._folder / f"given-{part.number:08}.arrow"
-        table = part.table.append_column(_NUMBER, pa.array(part.rows))
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        return path
-
-    def take(self, number: int, lost: Sequence[Sequence[Any]]) -> Part:
-        """Read what `give` wrote."""
-        table = _read(self._folder / f"given-{number:08}.arrow")
-        rows = table.column(_NUMBER).to_numpy()
-        return Part(
-            number=number, table=table.drop_columns([_NUMBER]), rows=rows, lost=[Lost(at, why) for at, why in lost]
-        )
-
     def sweep(self) -> None:
         """Delete what a killed process left half done."""
-        for pattern in ("*.part", "given-*.arrow"):
-            for left in self._folder.glob(pattern):
-                left.unlink()
+        for left in self._folder.glob("*.part"):
+            left.unlink()
 
     def _made(self, number: int) -> Path:
         return self._folder / f"part-{number:08}.arrow"

@@ -337,3 +337,18 @@ alerts = Table(
     Column("problem", Text, nullable=False),  # why it could not be told, empty when it was
     Index("alerts_by_project", "project", "name", "closed_at"),
 )
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", String(100)),  # null: every project
+    Column("at", BigInteger, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("verb", String(60), nullable=False),
+    Column("thing", String(300), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("result", Text, nullable=False),  # in words, or `refused: why`
+    Column("via", String(20), nullable=False),  # cli or page
+    Index("audit_by_project", "project", "id"),
+)

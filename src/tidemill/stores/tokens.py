@@ -28,11 +28,13 @@ _TAIL_CHARS = 4
 
 
 class Scope(StrEnum):
-    """What a token lets its holder do."""
+    """What a token lets its holder do: call the gateway, or open the page, where `operate` includes label and view."""
 
     PREDICT = "predict"
     FEEDBACK = "feedback"
     OPERATE = "operate"
+    VIEW = "view"
+    LABEL = "label"
 
 
 @dataclass(frozen=True, kw_only=True)

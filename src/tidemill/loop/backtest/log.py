@@ -36,9 +36,9 @@ class MemoryLog(Log):
         lasts = [last for _, last, _ in self._frames["predictions"]]
         return from_micros(max(lasts)) if lasts else None
 
-    def _num_rows(self, project: str, first: int, last: int) -> int:
-        """Return about how many predictions were received in a span."""
-        return sum(len(frame) for a, b, frame in self._frames["predictions"] if a <= last and b >= first)
+    def _cover(self, project: str, first: int, last: int) -> list[tuple[int, _Span]]:
+        """Return how many predictions there are in which spans."""
+        return [(len(frame), (a, b)) for a, b, frame in self._frames["predictions"] if a <= last and b >= first]
 
     def _read(
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,

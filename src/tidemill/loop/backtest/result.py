@@ -143,12 +143,16 @@ class BacktestResult:
     def report(self, path: str | Path) -> Path:
         """Write one HTML file: curves, Pareto fronts, the summary and what happened when."""
         path = Path(path)
+        path.write_text(self.html(), encoding="utf-8")
+        return path
+
+    def html(self) -> str:
+        """Return what `report` writes."""
         found = Findings(
             metric=self.metric, higher_is_better=self.higher_is_better, coverage=self.coverage, summary=self.summary,
             windows=self.windows, events=self.events,
         )  # fmt: skip
-        path.write_text(page(found), encoding="utf-8")
-        return path
+        return page(found)
 
     def _worst(self, values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]

@@ -1,0 +1,138 @@
+"""What changes, told to open pages: one look at the stores a second, however many pages there are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from tidemill.app import App
+from tidemill.dashboard.measured import Measured
+from tidemill.dashboard.view import File
+from tidemill.errors import StoreError
+from tidemill.stores.revisions import Revisions
+
+EVERY_S = 1.0
+_BEAT_S = 15.0
+_MOST_KEPT = 500
+_logger = logging.getLogger(__name__)
+
+
+class Live:
+    """Looks at the stores in a thread of its own, tells open pages which topics changed, keeps what was drawn of them.
+
+    Topics: `route`, `cycle` (with steps and verdicts), `commands`, `alerts`, `queue`, `log`, `models`, `audit`,
+    and `measured`.
+    """
+
+    def __init__(self, app: App, measured: Measured, *, every_s: float = EVERY_S) -> None:
+        self._app, self._measured, self._every_s = app, measured, every_s
+        self._revisions = Revisions(app.db)
+        self._seen: Mapping[str, Hashable] = {}
+        self._counts: Mapping[str, int] = {}
+        self._open: dict[asyncio.Queue[str], asyncio.AbstractEventLoop] = {}
+        self._kept: OrderedDict[Hashable, tuple[Hashable, File]] = OrderedDict()
+        self._lock, self._wake, self._stopping = threading.Lock(), threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="tidemill-live", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking, and end the streams."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._tell("")
+
+    def look(self) -> None:
+        """Look now: something was just done."""
+        self._wake.set()
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many alerts are open (`alerts`) and how many examples wait (`queue`), as of the last look."""
+        return self._counts
+
+    def kept(self, key: Hashable, topics: tuple[str, ...], draw: Callable[[], File]) -> File:
+        """Return what was drawn for a key since its topics changed, else draw it."""
+        revision = tuple(self._now(topic) for topic in topics)
+        with self._lock:
+            found = self._kept.get(key)
+        if found is not None and found[0] == revision:
+            return found[1]
+        drawn = draw()
+        with self._lock:
+            self._kept[key] = (revision, drawn)
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        return drawn
+
+    def stream(self, request: Request) -> Response:
+        """Return an answer that lasts: an event for each change, and a sign of life when there is none."""
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._events(request), media_type="text/event-stream", headers=headers)
+
+    async def _events(self, request: Request) -> AsyncIterator[str]:
+        queue: asyncio.Queue[str] = asyncio.Queue(maxsize=100)
+        with self._lock:
+            self._open[queue] = asyncio.get_running_loop()
+        try:
+            yield f"retry: 2000\nevent: hello\ndata: {json.dumps(dict(self._counts))}\n\n"
+            while not self._stopping:
+                try:
+                    data = await asyncio.wait_for(queue.get(), _BEAT_S)
+                except TimeoutError:
+                    yield ": still here\n\n"
+                    continue
+                if not data or await request.is_disconnected():
+                    return
+                yield f"event: changed\ndata: {data}\n\n"
+        finally:
+            with self._lock:
+                self._open.pop(queue, None)
+
+    def _now(self, topic: str) -> Hashable:
+        return self._measured.revision if topic == "measured" else self._seen.get(topic)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._every_s)
+            self._wake.clear()
+            if not self._stopping:
+                self._look()
+
+    def _look(self) -> None:
+        try:
+            found = self._revisions.read(self._app.name)
+        except StoreError as error:
+            _logger.warning("changes are not told: %s", error)
+            return
+        seen: dict[str, Hashable] = {**found.topics, "measured": self._measured.revision}
+        changed = [topic for topic, revision in seen.items() if self._seen.get(topic) != revision]
+        is_first, self._seen, self._counts = not self._seen, seen, found.counts
+        if changed and not is_first:
+            self._tell(json.dumps({"topics": changed, "counts": dict(found.counts)}))
+
+    def _tell(self, data: str) -> None:
+        with self._lock:
+            waiting = list(self._open.items())
+        for queue, loop in waiting:
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                loop.call_soon_threadsafe(_put, queue, data)
+
+
+def _put(queue: asyncio.Queue[str], data: Any) -> None:
+    with contextlib.suppress(asyncio.QueueFull):  # a page that does not read is told nothing more
+        queue.put_nowait(data)

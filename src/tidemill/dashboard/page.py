@@ -1,0 +1,328 @@
+"""The page as an ASGI application: routes from the list of views, sessions, errors as pages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from tidemill.app import App
+from tidemill.dashboard.actions import Answer, act
+from tidemill.dashboard.guard import Guard
+from tidemill.dashboard.live import Live
+from tidemill.dashboard.measured import Measured
+from tidemill.dashboard.rendered import Rendered
+from tidemill.dashboard.session import LASTS, Session, Sessions, Settings
+from tidemill.dashboard.static_files import StaticFiles
+from tidemill.dashboard.table import Table, to_csv
+from tidemill.dashboard.view import (
+    CSV_LIMIT,
+    Action,
+    Asked,
+    File,
+    Fragment,
+    Page,
+    Posted,
+    Role,
+    Shown,
+    View,
+    Who,
+    check_role,
+    problem_of,
+)
+from tidemill.dashboard.views import VIEWS
+from tidemill.errors import NotFound, TidemillError, TooLarge
+
+MOST_BYTES = 8 << 20
+_logger = logging.getLogger(__name__)
+_Show = Callable[[Asked], Shown]
+
+
+def page(app: App, settings: Settings | None = None) -> Starlette:
+    """Return the page of a project; it measures and listens while it runs (ASGI lifespan)."""
+    return Site(app, settings or Settings()).starlette()
+
+
+class Site:
+    """One project's page."""
+
+    def __init__(self, app: App, settings: Settings, views: tuple[View, ...] = VIEWS) -> None:
+        self.app, self.settings, self.views = app, settings, views
+        self.sessions, self.static = Sessions(app, settings), StaticFiles()
+        self.measured = Measured(app.clock)
+        self.live = Live(app, self.measured)
+        self.rendered = Rendered(app.name, views, self.static, Path(__file__).parent / "templates")
+
+    def starlette(self) -> Starlette:
+        """Return the application."""
+        routes = [
+            Route("/static/{tag}/{name:path}", self.static.serve),
+            Route("/sign-in", self._sign_in, methods=["GET", "POST"]),
+            Route("/sign-out", self._sign_out, methods=["POST"]),
+            Route("/-/live", self._live),
+            *(route for view in self.views for route in self._routes(view)),
+        ]
+        middleware = [Middleware(Guard, settings=self.settings), Middleware(GZipMiddleware, minimum_size=800)]
+        handlers: Any = {HTTPException: self._missing, TidemillError: self._failed}
+        return Starlette(routes=routes, middleware=middleware, lifespan=self._lifespan, exception_handlers=handlers)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self.measured.start()
+        self.live.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(self.live.stop)
+            await run_in_threadpool(self.measured.stop)
+
+    # --- routes
+
+    def _routes(self, view: View) -> list[Route]:
+        base = view.path.rstrip("/")
+        made = [Route(f"{base}/-/{name}", self._fragment(view, part)) for name, part in view.fragments.items()]
+        made += [
+            Route(f"{base}/-/{name}", self._action(action), methods=["POST"]) for name, action in view.actions.items()
+        ]
+        made += [Route(f"{base}/{name}.csv", self._csv(view, table, name)) for name, table in view.tables.items()]
+        made.append(Route(view.path, self._page(view, view.show)))
+        made += [Route(f"{base}{rest}", self._page(view, show)) for rest, show in view.pages.items()]
+        return made
+
+    def _page(self, view: View, show: _Show) -> Callable[[Request], Any]:
+        return self._answer(partial(self._shown, view=view, show=show))
+
+    def _answer(self, reply: Callable[[Request], Response]) -> Callable[[Request], Any]:
+        """Return a handler that answers in a thread, and with a page where that fails."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await run_in_threadpool(reply, request)
+            except TidemillError:
+                raise
+            except Exception as error:  # whatever a view raises: the page says so, the log says what
+                return await self._failed(request, error)
+
+        return answer
+
+    def _shown(self, request: Request, view: View, show: _Show) -> Response:
+        session, who = self._who(request)
+        if who is None:
+            return RedirectResponse(self._to_sign_in(request), status_code=303)
+        check_role(who, view.role)
+        asked = self._asked(request, who)
+        shown = show(asked)
+        if isinstance(shown, File):
+            return _file(shown)
+        session = session or self.sessions.anybody()
+        body = self.rendered.page(asked, view, shown, self.sessions.proof(session), self.live.counts())
+        return self._with_cookie(request, Response(body, media_type="text/html"), session)
+
+    def _fragment(self, view: View, part: Fragment) -> Callable[[Request], Any]:
+        role = max(view.role, part.role)
+
+        def show(request: Request) -> Response:
+            _, who = self._who(request)
+            if who is None:
+                return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
+            check_role(who, role)
+            asked = self._asked(request, who)
+
+            def draw() -> File:
+                return self._part(asked, view, part.show(asked))
+
+            key = (request.url.path, request.url.query, who.role)
+            return _file(self.live.kept(key, part.topics, draw) if part.topics else draw())
+
+        return self._answer(show)
+
+    def _part(self, asked: Asked, view: View, shown: Shown) -> File:
+        if isinstance(shown, File):
+            return shown
+        return File(body=self.rendered.fragment(asked, view, shown).encode(), media="text/html")
+
+    def _csv(self, view: View, table: Callable[[Asked], Table], name: str) -> Callable[[Request], Any]:
+        def rows(asked: Asked) -> File:
+            body = to_csv(table(asked)).encode()
+            return File(body=body, media="text/csv; charset=utf-8", name=f"{self.app.name}-{name}.csv")
+
+        def written(request: Request) -> Response:
+            _, who = self._who(request)
+            if who is None:
+                return RedirectResponse(self._to_sign_in(request), status_code=303)
+            check_role(who, view.role)
+            return _file(rows(self._asked(request, who, limit=CSV_LIMIT)))
+
+        return self._answer(written)
+
+    def _action(self, action: Action) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            form = parse_qs((await _body(request)).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=5000)
+            return await run_in_threadpool(self._pressed, request, action, form)
+
+        return answer
+
+    def _pressed(self, request: Request, action: Action, form: dict[str, list[str]]) -> Response:
+        session, who = self._who(request)
+        if who is None:
+            return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
+        proof = request.headers.get("x-csrf-token") or form.get("csrf", [""])[-1]
+        self.sessions.check_proof(session, proof)
+        asked = self._asked(request, who)
+        posted = Posted(**vars(asked), form=form, reason=form.get("reason", [""])[-1].strip())
+        answer = act(action, posted)
+        if answer.done is not None:
+            self.live.look()
+        return self._toast(answer)
+
+    def _toast(self, answer: Answer) -> Response:
+        done, headers = answer.done, {}
+        if done is not None and done.goto:
+            headers["HX-Redirect"] = done.goto
+        elif done is not None and not done.stay:
+            headers["HX-Trigger"] = "tidemill-acted"
+        body = self.rendered.toast(answer)
+        return Response(body, status_code=answer.status, media_type="text/html", headers=headers)
+
+    # --- sessions
+
+    def _who(self, request: Request) -> tuple[Session | None, Who | None]:
+        session = self.sessions.read(request.cookies.get(self.sessions.cookie))
+        header = request.headers.get("authorization", "")
+        if header[:7].lower() == "bearer " and request.method == "GET":
+            return None, self.sessions.bearer(header[7:])
+        return session, self.sessions.who(session)
+
+    async def _sign_in(self, request: Request) -> Response:
+        if request.method == "POST":
+            form = parse_qs((await _body(request)).decode("utf-8", "replace"))
+            return await run_in_threadpool(self._signed_in, request, form)
+        return await run_in_threadpool(self._sign_in_page, request, "")
+
+    def _sign_in_page(self, request: Request, problem: str, status: int = 200) -> Response:
+        session, who = self._who(request)
+        goto = _inside(request.query_params.get("next", "/"))
+        if who is not None and self.sessions.is_open:
+            return RedirectResponse("/", status_code=303)
+        session = session or self.sessions.anybody()
+        body = self.rendered.sign_in(self.sessions.proof(session), goto, problem)
+        return self._with_cookie(request, Response(body, status_code=status, media_type="text/html"), session)
+
+    def _signed_in(self, request: Request, form: dict[str, list[str]]) -> Response:
+        session = self.sessions.read(request.cookies.get(self.sessions.cookie))
+        try:
+            self.sessions.check_proof(session, form.get("csrf", [""])[-1])
+            signed = self.sessions.sign_in(form.get("token", [""])[-1])
+        except TidemillError as error:
+            return self._sign_in_page(request, str(error), getattr(error, "status", 400))
+        goto = _inside(form.get("next", ["/"])[-1])
+        return self._with_cookie(request, RedirectResponse(goto, status_code=303), signed)
+
+    async def _sign_out(self, request: Request) -> Response:
+        form = parse_qs((await _body(request)).decode("utf-8", "replace"))
+        session = self.sessions.read(request.cookies.get(self.sessions.cookie))
+        self.sessions.check_proof(session, form.get("csrf", [""])[-1])
+        response = RedirectResponse("/sign-in", status_code=303)
+        response.delete_cookie(self.sessions.cookie, path="/")
+        return response
+
+    def _with_cookie(self, request: Request, response: Response, session: Session) -> Response:
+        written = self.sessions.write(session)
+        if request.cookies.get(self.sessions.cookie) != written:
+            response.set_cookie(
+                self.sessions.cookie, written, max_age=int(LASTS.total_seconds()), httponly=True, samesite="strict",
+                secure=request.url.scheme == "https", path="/",
+            )  # fmt: skip
+        return response
+
+    def _to_sign_in(self, request: Request) -> str:
+        asked = Asked(
+            app=self.app, who=_NOBODY, now=self.app.clock.now(), path="/sign-in", query={}, place={},
+            measured=self.measured,
+        )  # fmt: skip
+        query = f"?{request.url.query}" if request.url.query else ""
+        return asked.link("/sign-in", next=f"{request.url.path}{query}")
+
+    def _asked(self, request: Request, who: Who, **more: Any) -> Asked:
+        return Asked(
+            app=self.app, who=who, now=self.app.clock.now(), path=request.url.path, query=dict(request.query_params),
+            place=request.path_params, measured=self.measured, **more,
+        )  # fmt: skip
+
+    # --- events and errors
+
+    async def _live(self, request: Request) -> Response:
+        _, who = await run_in_threadpool(self._who, request)
+        if who is None:
+            return Response(status_code=401)
+        return self.live.stream(request)
+
+    async def _missing(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        problem = NotFound(f"there is no page {request.url.path[:120]!r}.", "go to the overview")
+        return await run_in_threadpool(self._problem, request, problem, status)
+
+    async def _failed(self, request: Request, error: Exception) -> Response:
+        status, *_ = problem_of(error)
+        if status == 500:
+            _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return await run_in_threadpool(self._problem, request, error, status)
+
+    def _problem(self, request: Request, error: Exception, status: int) -> Response:
+        _, message, hint = problem_of(error)
+        if request.method == "POST":
+            return self._toast(Answer(done=None, status=status, problem=message, hint=hint))
+        if "hx-request" in request.headers:
+            return Response(self.rendered.problem(message, hint), status_code=status, media_type="text/html")
+        session, who = self._who_if_known(request)
+        session = session or self.sessions.anybody()
+        asked = self._asked(request, who or _NOBODY)
+        body = self.rendered.error(asked, self.sessions.proof(session), status, message, hint, is_known=who is not None)
+        return self._with_cookie(request, Response(body, status_code=status, media_type="text/html"), session)
+
+    def _who_if_known(self, request: Request) -> tuple[Session | None, Who | None]:
+        try:
+            return self._who(request)
+        except TidemillError:
+            return None, None
+
+
+_NOBODY = Who(name="", role=Role.VIEWER)
+
+
+def _file(shown: File) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{shown.name}"'} if shown.name else {}
+    return Response(shown.body, media_type=shown.media, headers=headers)
+
+
+def _inside(goto: str) -> str:
+    """Return an address of this page, whatever was asked for."""
+    is_inside = goto.startswith("/") and not goto.startswith(("//", "/\\")) and goto.isprintable()
+    return goto if is_inside else "/"
+
+
+async def _body(request: Request) -> bytes:
+    """Return what was sent.
+
+    Raises:
+        TooLarge: it is more than a form has.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise TooLarge(f"more than {MOST_BYTES >> 20} MB were sent.", "send less")
+    return bytes(body)
