@@ -31,7 +31,7 @@ RATE = 40
 HOSTILE = [
     "<script>window.hacked = 1</script>",
     "<img src=x onerror='window.hacked = 1'>",
-    "\"><svg onload=window.hacked=1>",
+    '"><svg onload=window.hacked=1>',
     "{{ 7 * 7 }} ${7*7} javascript:window.hacked=1",
     "=cmd|' /C calc'!A0",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +16,13 @@ SECRET = "sixteen letters or more"
 
 @dataclass
 class Receiver:
-    """`answers` are given one by one, the last for ever; None hangs until the receiver closes."""
+    """`answers` are given one by one, the last for ever; None hangs until the receiver closes. `tls` makes it HTTPS."""
 
     answers: list[int | None] = field(default_factory=lambda: [204])
     got: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Receiver:
         closing, receiver = threading.Event(), self
@@ -44,6 +46,8 @@ class Receiver:
 
         self._server, self._closing = ThreadingHTTPServer(("127.0.0.1", 0), Handler), closing
         self._server.daemon_threads = True
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self
@@ -55,7 +59,8 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/hook?team=ml"
+        scheme, host = ("http", "127.0.0.1") if self.tls is None else ("https", "localhost")
+        return f"{scheme}://{host}:{self._server.server_address[1]}/hook?team=ml"
 
     def take(self, body: bytes, headers: dict[str, str]) -> None:
         """Check the signature as a receiver does, and keep the letter."""

@@ -121,6 +121,20 @@ def test_a_version_that_turns_out_slow_leaves_the_loop_for_a_thread(tmp_path):
     assert asyncio.run(main()) == (True, False)
 
 
+def test_a_version_that_was_slow_comes_back_to_the_loop_once_it_is_quick(loaded):
+    async def main() -> list[bool]:
+        bench, seen = Bench(loaded), []
+        bench.batcher.inline = False  # as after two batches that the machine held up
+        for number in range(150):
+            bench.batcher.put(bench.row(0))
+            await bench.settled(number + 1)
+            seen.append(bench.batcher.inline)
+        bench.batcher.close()
+        return seen
+
+    assert asyncio.run(main())[-1]
+
+
 def test_a_batch_with_bad_rows_gives_the_others_their_scores(loaded):
     firsts = [0.0, RAISES + 1, -1.0, (NAN + RAISES) / 2, 0.25]
     scored = score(loaded, [canonical(first) for first in firsts])

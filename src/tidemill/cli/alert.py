@@ -10,7 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    DatabaseOption,
+    HomeOption,
+    JsonOption,
+    ProjectOption,
+    ReasonOption,
+    who,
+)
 from tidemill.cli.webhook import WebhookOption, WebhookPrivateOption, WebhookSecretOption, webhook_of
 from tidemill.clock import duration, micros
 from tidemill.errors import ProjectError
@@ -53,6 +63,8 @@ def list_(
 def silence(
     id: Annotated[int, typer.Argument(help="The alert's id.")],
     time: Annotated[str, typer.Option("--for", help="How long to tell nobody of it, such as 2h.")] = "1d",
+    reason: ReasonOption = "",
+    by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
@@ -60,8 +72,7 @@ def silence(
     """Tell nobody of an alert, nor of its next ones, for some time; it is still shown."""
     controls = Controls.of_home(home, project, database=database)
     until = controls.clock.now() + duration(time, name="--for")
-    with controls.db.begin() as conn:
-        Alerts(controls.db).silence(conn, controls.name, id, until)
+    controls.silence(id, until, by=who(by), reason=reason)
     typer.echo(f"alert {id} is silent until {until:%Y-%m-%d %H:%M:%S}")
 
 

@@ -12,7 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    DatabaseOption,
+    HomeOption,
+    JsonOption,
+    ProjectOption,
+)
 from tidemill.errors import NotFound
 from tidemill.records import DatasetVersion, Json
 from tidemill.stores.export import export as write
@@ -101,6 +109,7 @@ def tag(
     project: ProjectOption = DEFAULT_PROJECT,
     move: Annotated[bool, typer.Option("--move", help="Take the name from the version that has it.")] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Take the name away; the version stays.")] = False,
+    by: ByOption = "",
 ) -> None:
     """Give a version a name that every command takes instead of its number."""
     opened = App.open(project, home, database=database)
@@ -108,11 +117,13 @@ def tag(
     if delete:
         with opened.world.db.begin() as conn:
             datasets.untag(conn, opened.name, name)
+            opened.note(conn, "untag dataset", name, by=who(by), reason="", result="no version has it")
         typer.echo(f"no version is called {name!r} any more")
         return
     found = _find(opened, version)
     with opened.world.db.begin() as conn:
         datasets.tag(conn, opened.name, name, found.digest, now=opened.clock.now(), move=move)
+        opened.note(conn, "tag dataset", name, by=who(by), reason="", result=f"dataset version {found.number}")
     typer.echo(f"version {found.number} is called {name!r}")
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    DatabaseOption,
+    HomeOption,
+    ProjectOption,
+    ReasonOption,
+    who,
+)
 from tidemill.loop.controls import Controls
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -12,8 +21,12 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 @app.command()
 def pause(
-    home: HomeOption = DEFAULT_HOME, database: DatabaseOption = None, project: ProjectOption = DEFAULT_PROJECT
+    reason: ReasonOption = "",
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Open no new cycle and move no candidate on; guards still roll back."""
-    Controls.of_home(home, project, database=database).pause(paused=True)
+    Controls.of_home(home, project, database=database).pause(paused=True, by=who(by), reason=reason)
     typer.echo("paused; `tidemill resume` goes on")

@@ -46,6 +46,13 @@ GrpcPortOption = Annotated[
         "--grpc-port", envvar="TIDEMILL_GRPC_PORT", min=0, max=65535, help="Port for gRPC; none unless it is given."
     ),
 ]
+PageNameOption = Annotated[
+    list[str],
+    typer.Option(
+        "--name", envvar="TIDEMILL_PAGE_NAMES", help="A name that the page is asked for by; may be given again.",
+        show_default=False,
+    ),
+]  # fmt: skip
 ConnectionsOption = Annotated[
     int,
     typer.Option(

@@ -90,10 +90,11 @@ def revoke(
     which: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its id.")],
     home: HomeOption = DEFAULT_HOME,
     database: DatabaseOption = None,
+    by: ByOption = "",
 ) -> None:
     """Revoke a token: within a second no gateway takes it any more."""
     with _opened(home, database) as db, db.begin() as conn:
-        number = Tokens(db).revoke(conn, which, now=SystemClock().now())
+        number = Tokens(db).revoke(conn, which, now=SystemClock().now(), by=who(by))
     typer.echo(f"token {number} is revoked")
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Annotated
 
 import typer
 
@@ -20,6 +21,7 @@ from tidemill.cli.settings import (
     GrpcPortOption,
     HomeOption,
     HostOption,
+    PageNameOption,
     PortOption,
     ProjectOption,
     WorkersOption,
@@ -32,6 +34,7 @@ from tidemill.cli.webhook import (
     webhook_of,
     webhook_variables,
 )
+from tidemill.dashboard.serve import PORT, free_port
 from tidemill.serving.serve import is_loopback, token_table
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -52,22 +55,38 @@ def up(
     webhook: WebhookOption = None,
     webhook_secret: WebhookSecretOption = "",
     webhook_private: WebhookPrivateOption = False,
-) -> None:
-    """Run gateway and loop as two processes on one folder, and start again the one that dies."""
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Run the web page too, as one more process.")] = True,
+    page_port: Annotated[
+        int | None,
+        typer.Option(
+            "--page-port", envvar="TIDEMILL_PAGE_PORT", min=0, max=65535, show_default=False,
+            help=f"Port of the page; {PORT} by default, or the next that is free.",
+        ),
+    ] = None,
+    name: PageNameOption = [],  # noqa: B006  typer copies it
+) -> None:  # fmt: skip
+    """Run gateway, loop and page as processes on one folder, and start again the one that dies."""
     webhook_of(webhook, webhook_secret, webhook_private)  # says what is wrong with it
     opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
     token_table(opened.world.db, opened.clock, beyond_loopback=not is_loopback(host))
     opened.publish()
     version = opened.world.catalog.route(opened.name)
     opened.close()
+    at = free_port(host, page_port) if page else None
     typer.echo(f"serving {opened.name!r} on http://{host}:{port} (Ctrl-C stops)")
+    if at is not None:
+        typer.echo(f"page on http://{host}:{at}")
     if version is None:
         typer.echo("no version yet: make one with `tidemill train DATA`; the gateway answers 503 until then")
     gateway = ["serve", "--home", str(home), "--host", host, "--port", str(port), "--durability", durability]
     gateway += ["--on-log-failure", on_log_failure, "--workers", str(workers)]
     gateway += [] if grpc_port is None else ["--grpc-port", str(grpc_port)]
     env = child_environment(database) | webhook_variables(webhook, webhook_secret, webhook_private)
-    keep_up([gateway, ["loop", "--home", str(home), "--project", project]], env)
+    commands = [gateway, ["loop", "--home", str(home), "--project", project]]
+    if at is not None:
+        shown = ["page", "--home", str(home), "--project", project, "--host", host, "--port", str(at)]
+        commands.append(shown + [part for one in name for part in ("--name", one)])
+    keep_up(commands, env)
 
 
 def keep_up(commands: list[list[str]], env: dict[str, str]) -> None:

@@ -50,10 +50,14 @@ class Live:
 
     def stop(self) -> None:
         """Stop looking, and end the streams."""
-        self._stopping = True
-        self._wake.set()
+        self.let_go()
         if self._thread.is_alive():
             self._thread.join()
+
+    def let_go(self) -> None:
+        """End the streams: open pages try again, and find whoever comes next."""
+        self._stopping = True
+        self._wake.set()
         self._tell("")
 
     def look(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ from tidemill.dashboard.view import (
     Asked,
     File,
     Fragment,
-    Page,
     Posted,
     Role,
     Shown,
@@ -60,7 +60,7 @@ class Site:
     """One project's page."""
 
     def __init__(self, app: App, settings: Settings, views: tuple[View, ...] = VIEWS) -> None:
-        self.app, self.settings, self.views = app, settings, views
+        self.app, self.settings, self.views = replace(app, via="page"), settings, views
         self.sessions, self.static = Sessions(app, settings), StaticFiles()
         self.measured = Measured(app.clock)
         self.live = Live(app, self.measured)
@@ -170,7 +170,9 @@ class Site:
 
     def _action(self, action: Action) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
-            form = parse_qs((await _body(request)).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=5000)
+            form = parse_qs(
+                (await _body(request)).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=5000
+            )
             return await run_in_threadpool(self._pressed, request, action, form)
 
         return answer

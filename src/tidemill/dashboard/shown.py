@@ -102,7 +102,14 @@ def environment(folder: str) -> Environment:
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    written: dict[str, Any] = {"count": count, "number": number, "share": share, "took": took, "bytes": size, "figure": figure}
+    written: dict[str, Any] = {
+        "count": count,
+        "number": number,
+        "share": share,
+        "took": took,
+        "bytes": size,
+        "figure": figure,
+    }
     made.filters |= written | {"tone": tone, "ago": ago, "verdict": Verdict.from_json, "tag": tag}
     made.globals |= {"svg": svg}
     return made

@@ -131,7 +131,9 @@ def _stages(now: Standing, app: App, at: datetime) -> list[Stage]:
 def _trigger(now: Standing) -> Stage:
     if now.cycle is not None:
         words = now.cycle.trigger.by
-        return Stage(name="Trigger", figure="fired", note=f"cycle {now.cycle.number}: {words}", state="done", href="/strategy")
+        return Stage(
+            name="Trigger", figure="fired", note=f"cycle {now.cycle.number}: {words}", state="done", href="/strategy"
+        )
     outcome = "no word yet" if now.watching is None else str(now.watching.outcome)
     note = "" if now.watching is None else now.watching.reason
     return Stage(name="Trigger", figure=outcome, note=note, state="now", href="/strategy")
@@ -189,7 +191,10 @@ def _released(now: Standing) -> tuple[str, str]:
         return f"{route.share:.0%} to v{route.candidate}", f"v{route.stable} has the rest"
     if route.shadows:
         return f"v{route.shadows[0]} shadow", f"v{route.stable} answers"
-    return f"v{route.stable} answers", "" if now.cycle is not None or not now.cycles else f"last: {now.cycles[-1].outcome}"
+    return (
+        f"v{route.stable} answers",
+        "" if now.cycle is not None or not now.cycles else f"last: {now.cycles[-1].outcome}",
+    )
 
 
 # --- what waits for people
@@ -206,7 +211,9 @@ def _waits(now: Standing) -> Iterator[Wait]:
     for alert in now.untold:
         yield Wait(text=f"Alert {alert.id} could not be told: {alert.problem}", verb="Look", href="/alerts")
     for step, trouble in now.trouble.items():
-        yield Wait(text=f"Step {step} failed {trouble['times']} times: {trouble['error']}", verb="Look", href="/rollout")
+        yield Wait(
+            text=f"Step {step} failed {trouble['times']} times: {trouble['error']}", verb="Look", href="/rollout"
+        )
     for command in now.commands:
         yield Wait(text=f"{command.by} asked to {command.verb}: the loop has not taken it up", verb="Audit log", href="/audit",
                    since=command.at)  # fmt: skip

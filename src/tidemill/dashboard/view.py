@@ -148,7 +148,9 @@ class Posted(Asked):
         try:
             return int(text)
         except ValueError:
-            raise InvalidInput(f"{name} is {text[:60]!r}, which is no whole number.", "load the page again", name) from None
+            raise InvalidInput(
+                f"{name} is {text[:60]!r}, which is no whole number.", "load the page again", name
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +244,9 @@ def check_role(who: Who, role: Role) -> None:
         Refused: they have not.
     """
     if not who.may(role):
-        raise Refused(f"{who.name} is {who.role} here, and this is for {role}s.", f"use a token with the scope {_SCOPE[role]}")
+        raise Refused(
+            f"{who.name} is {who.role} here, and this is for {role}s.", f"use a token with the scope {_SCOPE[role]}"
+        )
 
 
 _SCOPE = {Role.VIEWER: "view", Role.LABELLER: "label", Role.OPERATOR: "operate"}

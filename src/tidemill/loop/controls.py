@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -13,6 +14,7 @@ from tidemill.loop.ending import promoted, without_candidate
 from tidemill.manifest import Manifest
 from tidemill.policy import Policy
 from tidemill.records import Route
+from tidemill.stores.alerts import Alerts
 from tidemill.stores.audit import Audit
 from tidemill.stores.belonging import open_database
 from tidemill.stores.catalog import Catalog, PolicyVersion
@@ -64,7 +66,7 @@ class Controls:
         thing = "" if version is None else f"version {version}"
         with self.db.begin() as conn:
             number = self.journal.send(conn, self.name, verb, args, by=by, now=self.clock.now())
-            self._note(conn, verb, thing, by=by, reason=reason, result=f"asked: command {number}")
+            self.note(conn, verb, thing, by=by, reason=reason, result=f"asked: command {number}")
         return number
 
     def waiting_candidate(self) -> int:
@@ -82,7 +84,18 @@ class Controls:
         """Stop opening cycles and moving candidates on, or go on. Guards still roll back while paused."""
         with self.db.begin() as conn:
             self.catalog.pause(conn, self.name, self.clock.now() if paused else None)
-            self._note(conn, "pause" if paused else "resume", by=by, reason=reason, result="done")
+            self.note(conn, "pause" if paused else "resume", by=by, reason=reason, result="done")
+
+    def silence(self, alert: int, until: datetime, *, by: str = "", reason: str = "") -> None:
+        """Tell nobody of an alert until then, nor of the next ones of its name; it is still shown.
+
+        Raises:
+            NotFound: there is no such alert.
+        """
+        with self.db.begin() as conn:
+            Alerts(self.db).silence(conn, self.name, alert, until)
+            said = f"silent until {until:%Y-%m-%d %H:%M:%S}"
+            self.note(conn, "silence", f"alert {alert}", by=by, reason=reason, result=said)
 
     def rollback(self, *, by: str, reason: str) -> Route:
         """Take the candidate out of traffic, or return to the version before; needs no loop.
@@ -143,7 +156,7 @@ class Controls:
                 changed = replace(route, policy_version=new.number)
                 why = f"policy {new.number}: {reason}"
                 self.catalog.set_route(conn, self.name, changed, now=now, by=by, reason=why)
-            self._note(conn, "set policy", f"policy {new.number}", by=by, reason=reason, result="in force")
+            self.note(conn, "set policy", f"policy {new.number}", by=by, reason=reason, result="in force")
         return new
 
     def use_policy(self, number: int, *, by: str, reason: str) -> Route:
@@ -156,7 +169,7 @@ class Controls:
         """
         changed = replace(self.route(), policy_version=number)
         with self.db.begin() as conn:
-            self._note(conn, "use policy", f"policy {number}", by=by, reason=reason, result="in force")
+            self.note(conn, "use policy", f"policy {number}", by=by, reason=reason, result="in force")
             return self.catalog.set_route(
                 conn, self.name, changed, now=self.clock.now(), by=by, reason=f"policy {number}: {reason}"
             )
@@ -172,10 +185,8 @@ class Controls:
             raise NotFound(f"{self.name!r} has no version yet.", "make one with `tidemill train DATA`")
         return route
 
-    def _note(
-        self, conn: Connection, verb: str, thing: str = "", *, by: str, reason: str, result: str
-    ) -> None:
-        """Write into the audit log what this transaction does."""
+    def note(self, conn: Connection, verb: str, thing: str = "", *, by: str, reason: str, result: str) -> None:
+        """Write into the audit log what a transaction does."""
         Audit(self.db).add(
             conn, self.name, by=by or "nobody named", verb=verb, thing=thing, reason=reason, result=result,
             via=self.via, now=self.clock.now(),
@@ -183,7 +194,7 @@ class Controls:
 
     def _set_route(self, old: Route, new: Route, verb: str, *, by: str, reason: str, retired: str) -> Route:
         with self.db.begin() as conn:
-            self._note(conn, verb, f"version {old.stable}", by=by, reason=reason, result=f"version {new.stable} answers")
+            self.note(conn, verb, f"version {old.stable}", by=by, reason=reason, result=f"version {new.stable} answers")
             if new.stable != old.stable:
                 self.catalog.set_status(conn, self.name, old.stable, retired)
                 self.catalog.set_status(conn, self.name, new.stable, "live")

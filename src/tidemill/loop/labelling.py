@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import combinations
 from operator import itemgetter
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from tidemill.schema import Value
 from tidemill.stats.agreement import cohen_kappa, krippendorff_alpha
 from tidemill.stats.intervals import wilson
 from tidemill.stores.labellings import Labelling as Said
-from tidemill.stores.labellings import Labellings
+from tidemill.stores.labellings import Answered, Labellings, Skipped
 from tidemill.stores.segments import Batch, SegmentWriter
 from tidemill.strategy.label import Queue
 
@@ -85,8 +86,11 @@ class Labelling:
             )  # fmt: skip
             return self.world.reservoir.examples(name, ids, conn=conn)
 
-    def answer(self, answers: Sequence[tuple[str, object]], *, by: str) -> None:
+    def answer(self, answers: Sequence[tuple[str, object]], *, by: str, key: str = "") -> bool:
         """Label examples as `(id, label)`; each counts once as many people as the strategy asks have agreed.
+
+        Another answer of the same labeller replaces the one before. Answers that come with a `key` are taken once,
+        however often they are sent; return whether they were taken now.
 
         Raises:
             InvalidInput: a label does not fit the output; none of them is written.
@@ -98,6 +102,8 @@ class Labelling:
         stage, name = self.stage, self.world.name
         found = {e.id: e for e in self.world.reservoir.examples(name, [id_ for id_, _ in parsed])}
         with self.world.db.begin() as conn:
+            if key and not self._labellings.is_first(conn, name, key, now=self.clock.now()):
+                return False
             settled: dict[str, str | float] = {}
             for id_, value in parsed:
                 if self._labellings.say(conn, name, id_, by=by, label=value, now=self.clock.now()):
@@ -110,6 +116,51 @@ class Labelling:
                 self.world.reservoir.answer(
                     conn, name, id_, value=label, by=by, now=self.clock.now(), trust=Trust(stage.trust)
                 )
+        return True
+
+    def skip(self, id_: str, *, by: str, reason: str, key: str = "") -> bool:
+        """Leave a task to others: this labeller does not get it again, and what they said of it is taken back.
+
+        Where what they said had counted already, the example is asked for once more; until somebody answers, the label
+        stays. `key` as for `answer`.
+
+        Raises:
+            NotFound: the id is not in the reservoir.
+            ProjectError: the strategy has no queue.
+        """
+        _, name, now = self.stage, self.world.name, self.clock.now()
+        self.world.reservoir.examples(name, [id_])
+        with self.world.db.begin() as conn:
+            if key and not self._labellings.is_first(conn, name, key, now=now):
+                return False
+            had_said = self._labellings.skip(conn, name, id_, by=by, reason=reason, now=now)
+            if had_said and self.world.reservoir.is_answered(conn, name, id_):
+                self.world.reservoir.ask_again(conn, name, [id_], priority=0.0, now=now)
+                self._labellings.skip(conn, name, id_, by=by, reason=reason, now=now)  # in the new round too
+        return True
+
+    def drop(self, ids: Sequence[str], *, by: str) -> None:
+        """Take examples off the queue: nobody is asked for their labels any more.
+
+        Raises:
+            NotFound: an id is not in the reservoir.
+        """
+        self.world.reservoir.examples(self.world.name, ids)
+        with self.world.db.begin() as conn:
+            for id_ in sorted(ids):
+                self.world.reservoir.skip(conn, self.world.name, id_, by=by, now=self.clock.now())
+
+    def skipped(self, limit: int = 100) -> list[Skipped]:
+        """Return tasks that wait and that somebody skipped, with the reason, the newest first."""
+        return self._labellings.skipped(self.world.name, limit)
+
+    def recent(self, limit: int = 10, *, by: str) -> list[Answered]:
+        """Return what a labeller said last, the newest first."""
+        return self._labellings.recent(self.world.name, by, limit)
+
+    def num_answered(self, *, by: str, since: datetime) -> int:
+        """Return how many examples a labeller has answered since a time."""
+        return self._labellings.num_answered(self.world.name, by, since=since)
 
     def ask(self, ids: Sequence[str], *, priority: float = 1.0) -> None:
         """Ask for the labels of examples, again where they were answered; the higher the priority, the sooner.

@@ -22,6 +22,7 @@ from tidemill.serving.turn import Turn
 INLINE_BELOW_S = 0.0005
 """A version whose full warm batch takes less runs in the event loop: a thread would cost more than it frees."""
 _TOO_SLOW_INLINE_S = 0.005
+_NUM_SLOW, _NUM_QUICK = 2, 100  # batches in a row, after which it leaves the loop or comes back
 _NEVER = float("inf")
 _WEIGHT = 0.2  # of the newest batch in what a row takes
 
@@ -142,8 +143,8 @@ class Batcher:
         self._row_s = 0.0  # what a row takes, a moving average over batches
         self._work: queue.SimpleQueue[tuple[list[Row], Done] | None] | None = None
         self.max_batch = max_batch
-        self._num_slow = 0  # batches in a row that took long
-        self.inline = inline and not loaded.is_python
+        self.inline = self._is_quick = inline and not loaded.is_python
+        self._num_odd = 0  # batches in a row that should have run elsewhere
 
     @property
     def num_waiting(self) -> int:
@@ -239,13 +240,22 @@ class Batcher:
         self._running.pop(id(rows), None)
         self._num_free += 1
         self._row_s += _WEIGHT * (scored.seconds / len(rows) - self._row_s)
-        self._num_slow = self._num_slow + 1 if scored.seconds > _TOO_SLOW_INLINE_S else 0
-        if self._num_slow > 1:  # once may be the machine's doing
-            self.inline = False  # its rows are larger than the examples it was measured with: do not hold up the others
+        if self._is_quick:
+            self._note_time(scored.seconds)
         try:
             done(rows, scored)
         finally:
             self._go_on()
+
+    def _note_time(self, seconds: float) -> None:
+        """Leave the loop to others while rows are larger than the examples that the version was measured with.
+
+        Or while the machine is busy, so come back when batches are quick.
+        """
+        is_odd = (seconds > _TOO_SLOW_INLINE_S) == self.inline
+        self._num_odd = self._num_odd + 1 if is_odd else 0
+        if self._num_odd >= (_NUM_SLOW if self.inline else _NUM_QUICK):
+            self.inline, self._num_odd = not self.inline, 0
 
     def _in_thread(self, batch: tuple[list[Row], Done]) -> None:
         self._work = self._work or queue.SimpleQueue()

@@ -6,10 +6,7 @@ https://labelstud.io/guide/export (JSON), and https://labelstud.io/guide/tasks.
 
 from __future__ import annotations
 
-import base64
 import math
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.sax.saxutils import quoteattr
@@ -18,7 +15,8 @@ import numpy as np
 
 from tidemill.errors import ProjectError
 from tidemill.records import Example, Json
-from tidemill.schema import Array, Classes, Image, Schema, Tensor, Text
+from tidemill.schema import Classes, Image, Schema, Tensor, Text
+from tidemill.stores.png import data_url
 
 _ID = "tidemill_id"
 _FROM = "label"
@@ -124,29 +122,7 @@ def _value(decision: str | float) -> Json:
 def _shown(kind: object, value: Any) -> Json:
     if isinstance(kind, Image):
         pixels = np.frombuffer(value, dtype=np.uint8).reshape(kind.shape)
-        return "data:image/png;base64," + base64.b64encode(_png(pixels)).decode()
+        return data_url(pixels)
     if isinstance(kind, Tensor):
         return " ".join(f"{v:g}" for v in np.frombuffer(value, dtype="<f4")[:100])
     return value if isinstance(value, str) or math.isfinite(value) else None
-
-
-_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # PNG's colour types by the number of channels
-
-
-def _png(pixels: Array) -> bytes:
-    """Return an image uint8 (H, W) or (H, W, C) of one to four channels as PNG; of more channels, the first."""
-    image = pixels.reshape(*pixels.shape[:2], -1)
-    image = image if image.shape[2] in _COLOURS else image[:, :, :1]
-    height, width, channels = image.shape
-    rows = np.concatenate([np.zeros((height, 1), dtype=np.uint8), image.reshape(height, -1)], axis=1)
-    head = struct.pack(">IIBBBBB", width, height, 8, _COLOURS[channels], 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _part(b"IHDR", head)
-        + _part(b"IDAT", zlib.compress(rows.tobytes()))
-        + _part(b"IEND", b"")
-    )
-
-
-def _part(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

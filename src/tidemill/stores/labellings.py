@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, delete, exists, func, or_, select
 
-from tidemill.clock import micros
+from tidemill.clock import from_micros, micros
 from tidemill.stores.database import Database, dumps, loads
-from tidemill.stores.rows import put
-from tidemill.stores.tables import golden, labellings, projects, queue
+from tidemill.stores.rows import insert_once, put
+from tidemill.stores.tables import golden, labellings, projects, queue, receipts
 
 _GOLDEN_ROUND = 0
+_RECEIPTS_LAST = timedelta(days=30)
 
 
 class Labelling(NamedTuple):
@@ -25,6 +26,23 @@ class Labelling(NamedTuple):
     asked_at: int
     label: str | float
     known: str | float | None
+
+
+class Answered(NamedTuple):
+    """What a labeller said lately."""
+
+    example: str
+    label: str | float
+    at: datetime
+
+
+class Skipped(NamedTuple):
+    """A task that waits and that somebody skipped."""
+
+    example: str
+    labeller: str
+    at: datetime
+    reason: str
 
 
 class Labellings:
@@ -50,17 +68,64 @@ class Labellings:
         free = _free(project, by, at, per_example).limit(room - len(measuring))
         tasks = [*mine, *(tuple(row) for row in conn.execute(free))]
         for example, asked_at in (*tasks, *((id_, _GOLDEN_ROUND) for id_ in measuring)):
-            key = {"project": project, "example": example, "labeller": by, "asked_at": asked_at}
-            put(conn, labellings, key, {"leased_until": until})
+            put(conn, labellings, _key(project, example, by, asked_at), {"leased_until": until})
         return _mixed([example for example, _ in tasks], measuring)
 
     def say(self, conn: Connection, project: str, example: str, *, by: str, label: str | float, now: datetime) -> bool:
         """Keep what a labeller says of an example; return False where it is golden, and the word only measures."""
         known = conn.execute(select(golden.c.label).where(*_one(golden, project, example))).first()
         asked_at = _GOLDEN_ROUND if known else self._round(conn, project, example)
-        key = {"project": project, "example": example, "labeller": by, "asked_at": asked_at}
-        put(conn, labellings, key, {"leased_until": micros(now), "answered_at": micros(now), "label": dumps(label)})
+        at = micros(now)
+        values = {"leased_until": at, "answered_at": at, "label": dumps(label), "skipped_at": None, "reason": None}
+        put(conn, labellings, _key(project, example, by, asked_at), values)
         return known is None
+
+    def skip(self, conn: Connection, project: str, example: str, *, by: str, reason: str, now: datetime) -> bool:
+        """Keep that a labeller would not say, and never give it to them again in this round.
+
+        What they had said of it in this round is taken back; return whether they had said something.
+        """
+        known = conn.execute(select(golden.c.label).where(*_one(golden, project, example))).first()
+        key = _key(project, example, by, _GOLDEN_ROUND if known else self._round(conn, project, example))
+        mine = [labellings.c[name] == value for name, value in key.items()]
+        said = conn.execute(select(labellings.c.answered_at).where(*mine)).scalar() is not None
+        at = micros(now)
+        values = {"leased_until": at, "answered_at": None, "label": None, "skipped_at": at, "reason": reason}
+        put(conn, labellings, key, values)
+        return said and known is None
+
+    def is_first(self, conn: Connection, project: str, key: str, *, now: datetime) -> bool:
+        """Tell whether nothing of this key was taken before, and note that it is now; a key is kept for 30 days."""
+        conn.execute(delete(receipts).where(receipts.c.at < micros(now - _RECEIPTS_LAST)))
+        return insert_once(conn, receipts, {"project": project, "key": key}, {"at": micros(now)})
+
+    def num_answered(self, project: str, by: str, *, since: datetime) -> int:
+        """Return how many examples a labeller has answered since a time."""
+        mine = (labellings.c.project == project, labellings.c.labeller == by, labellings.c.answered_at >= micros(since))
+        with self._db.read() as conn:
+            return int(conn.execute(select(func.count()).select_from(labellings).where(*mine)).scalar_one())
+
+    def recent(self, project: str, by: str, limit: int) -> list[Answered]:
+        """Return what a labeller said last, the newest first."""
+        mine = (labellings.c.project == project, labellings.c.labeller == by, labellings.c.answered_at.is_not(None))
+        query = select(labellings.c.example, labellings.c.label, labellings.c.answered_at).where(*mine)
+        with self._db.read() as conn:
+            rows = conn.execute(query.order_by(labellings.c.answered_at.desc(), labellings.c.example).limit(limit))
+            return [Answered(example, loads(label), from_micros(at)) for example, label, at in rows]
+
+    def skipped(self, project: str, limit: int) -> list[Skipped]:
+        """Return tasks that wait and that somebody skipped, the newest word first."""
+        mine = labellings.c
+        same = and_(
+            queue.c.project == mine.project, queue.c.example == mine.example, queue.c.asked_at == mine.asked_at
+        )
+        query = select(mine.example, mine.labeller, mine.skipped_at, mine.reason).select_from(
+            labellings.join(queue, same)
+        )
+        query = query.where(mine.project == project, mine.skipped_at.is_not(None), queue.c.answered_at.is_(None))
+        with self._db.read() as conn:
+            rows = conn.execute(query.order_by(mine.skipped_at.desc(), mine.example).limit(limit))
+            return [Skipped(a, b, from_micros(at), why or "") for a, b, at, why in rows]
 
     def said(self, conn: Connection, project: str, example: str) -> list[str | float]:
         """Return what was said of an example in its newest round, the oldest word first."""
@@ -106,6 +171,10 @@ class Labellings:
         return list(conn.execute(fresh).scalars())
 
 
+def _key(project: str, example: str, by: str, asked_at: int) -> dict[str, Any]:
+    return {"project": project, "example": example, "labeller": by, "asked_at": asked_at}
+
+
 def _one(table: Any, project: str, example: str) -> tuple[Any, Any]:
     return table.c.project == project, table.c.example == example
 
@@ -128,7 +197,8 @@ def _free(project: str, by: str, at: int, per_example: int) -> Select[Any]:
     num_lent = count.where(*of_task, on_loan).correlate(queue).scalar_subquery()
     busy = or_(on_loan, labellings.c.answered_at.is_not(None))
     num_busy = count.where(*of_task, busy).correlate(queue).scalar_subquery()
-    mine = exists().where(*of_task, labellings.c.labeller == by, busy).correlate(queue)
+    past = or_(busy, labellings.c.skipped_at.is_not(None))
+    mine = exists().where(*of_task, labellings.c.labeller == by, past).correlate(queue)
     waiting = (queue.c.project == project, queue.c.answered_at.is_(None), ~mine)
     room = or_(num_busy < per_example, num_lent == 0)  # who waits although enough have answered is not agreed upon
     order = (queue.c.priority.desc(), queue.c.asked_at, queue.c.example)

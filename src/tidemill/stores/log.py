@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,7 @@ from tidemill.stores.database import Database
 from tidemill.stores.declared import declared_types, of_declared_size
 from tidemill.stores.hindsight import confirmed, value_of, with_outcomes
 from tidemill.stores.logfiles import LogFiles
+from tidemill.stores.newest import KEY, Meets, Newest, Place, newest, parts_back
 from tidemill.stores.scan import scan
 from tidemill.stores.segments import Segments
 from tidemill.stores.tables import consumed
@@ -207,6 +209,60 @@ class Log:
         near = ids.is_between(pl.lit(min(request_ids, default="")), pl.lit(max(request_ids, default="")))
         where = (pl.col("role") == role) & near & ids.is_in(list(request_ids))
         return self._predictions(project, None if request_ids else _NEVER, where, columns, schema)
+
+    def newest(
+        self, project: str, *, after: datetime | None, until: datetime, behind: Place | None = None, limit: int,
+        at_most: int, role: str = "answer", where: pl.Expr = _ANY, meets: Meets | None = None,
+        columns: Sequence[str], needed: Sequence[str] = (), schema: Schema | None = None,
+    ) -> Newest:  # fmt: skip
+        """Return a page of the newest predictions that meet a condition: no more of the log is read than it takes.
+
+        Args:
+            project: whose.
+            after: only what was received after that.
+            until: only what was received until then.
+            behind: where the page before ended.
+            limit: how many rows.
+            at_most: about how many rows are looked at before the look is cut short.
+            role: answer or shadow.
+            where: what is true of the rows, of the log's own columns.
+            meets: says of rows with the columns `needed` which are wanted.
+            columns: of the frame; they are read of the rows returned only.
+            needed: what `meets` reads.
+            schema: what is declared.
+        """
+        first, last = _span(after, until)
+        last = last if behind is None else min(last, behind.received_at)
+        where = (pl.col("role") == role) & where & (_ANY if behind is None else behind.older())
+        asked = list(dict.fromkeys([*KEY, *needed]))
+        found = newest(
+            parts_back(self._files, project, first=first, last=last),
+            lambda part: self._predictions(project, (part.first, part.last), where, asked, schema),
+            limit=limit, at_most=at_most, meets=meets,
+        )  # fmt: skip
+        return replace(found, rows=self._whole(project, found.rows, role, columns, schema))
+
+    def _whole(
+        self, project: str, rows: pl.DataFrame, role: str, columns: Sequence[str], schema: Schema | None
+    ) -> pl.DataFrame:
+        """Return these rows with other columns, in their order."""
+        if not len(rows):
+            return self._predictions(project, _NEVER, _ANY, columns, schema)
+        key, times = rows.select(KEY), rows["received_at"]
+        where = (pl.col("role") == role) & pl.col("request_id").is_in(key["request_id"].to_list())
+        span = (int(times[-1]), int(times[0]))
+        found = self._predictions(project, span, where, list(dict.fromkeys([*KEY, *columns])), schema)
+        return key.join(found, on=list(KEY), how="left", maintain_order="left").select(columns)
+
+    def about(self, project: str, request_ids: Sequence[str], *, since: datetime) -> pl.DataFrame:
+        """Return all feedback about requests, of which the oldest was received at `since`, as `feedback` does."""
+        ids = pl.col("request_id")
+        about = ids.is_between(pl.lit(min(request_ids, default="")), pl.lit(max(request_ids, default="")))
+        about = about & ids.is_in(list(request_ids))
+        facts = self._feedback(project, (micros(since), _LAST) if request_ids else _NEVER, None, about)
+        return facts.with_columns(value_of(facts)).select(
+            "request_id", "received_at", "kind", "value", "source", "trust"
+        )
 
     def _predictions(
         self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None, schema: Schema | None

@@ -43,6 +43,11 @@ class Queue:
         one = (queue.c.project == project, queue.c.example == id)
         conn.execute(update(queue).where(*one).values(answered_at=micros(now), answered_by=by))
 
+    def is_answered(self, conn: Connection, project: str, id: str) -> bool:
+        """Tell whether an example was in the queue and waits no more."""
+        one = (queue.c.project == project, queue.c.example == id)
+        return conn.execute(select(queue.c.answered_at).where(*one)).scalar() is not None
+
     def num_waiting(self, project: str) -> int:
         """Return how many examples wait for a label."""
         with self._db.read() as conn:

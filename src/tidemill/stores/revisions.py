@@ -45,7 +45,9 @@ class Revisions:
             StoreError: the database cannot be read.
         """
         with self._db.read() as conn:
-            topics = {name: tuple(_mark(conn, table, project, which) for table, which in of) for name, of in _OF.items()}
+            topics = {
+                name: tuple(_mark(conn, table, project, which) for table, which in of) for name, of in _OF.items()
+            }
             is_open = (alerts.c.project == project, alerts.c.closed_at.is_(None))
             waits = (queue.c.project == project, queue.c.answered_at.is_(None))
             counts = {"alerts": _count(conn, alerts, *is_open), "queue": _count(conn, queue, *waits)}

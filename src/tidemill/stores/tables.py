@@ -258,7 +258,17 @@ labellings = Table(  # what each labeller was given of the queue, and said
     Column("leased_until", BigInteger, nullable=False),
     Column("answered_at", BigInteger),
     Column("label", Text),
+    Column("skipped_at", BigInteger),  # they would not say; then there is no answer
+    Column("reason", Text),  # why they skipped it
     Index("labellings_by_labeller", "project", "labeller", "answered_at"),
+)
+receipts = Table(  # keys of what was taken from a page, so that what is sent twice counts once
+    "receipts",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("key", String(80), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Index("receipts_by_age", "at"),
 )
 
 golden = Table(  # examples whose label is known, to measure labellers by

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from tidemill.clock import from_micros, micros
 from tidemill.errors import Conflict, NotFound, StoreError
 from tidemill.records import Trust
+from tidemill.stores.audit import Audit
 from tidemill.stores.database import Database
 from tidemill.stores.listener import announce
 from tidemill.stores.tables import tokens
@@ -85,6 +86,7 @@ class Tokens:
         project: str | None = None,
         trust: Trust | None = None,
         expires_at: datetime | None = None,
+        via: str = "cli",
     ) -> str:
         """Make a token and return it: the only time that it is seen.
 
@@ -111,10 +113,23 @@ class Tokens:
             "expires_at": None if expires_at is None else micros(expires_at),
         }
         conn.execute(insert(tokens).values(**row))
+        given = f"{', '.join(sorted(scopes))} on {project or 'every project'}"
+        Audit(self._db).add(
+            conn, project, by=by, verb="make token", thing=name, reason="", result=given, via=via, now=now
+        )
         announce(conn, project or "")
         return secret
 
-    def revoke(self, conn: Connection, which: str, *, now: datetime) -> int:
+    def revoke(
+        self,
+        conn: Connection,
+        which: str,
+        *,
+        now: datetime,
+        by: str = "nobody named",
+        reason: str = "",
+        via: str = "cli",
+    ) -> int:
         """Revoke a token by its id or name, and return its id.
 
         Raises:
@@ -122,12 +137,16 @@ class Tokens:
         """
         named = tokens.c.id == int(which) if _is_id(which) else tokens.c.name == which  # a name begins with a letter
         live = (named, tokens.c.revoked_at.is_(None))
-        found: int | None = conn.execute(select(tokens.c.id).where(*live)).scalar()
-        if found is None:
+        row = conn.execute(select(tokens.c.id, tokens.c.name, tokens.c.project).where(*live)).first()
+        if row is None:
             raise NotFound(f"there is no token {which[:60]!r} to revoke.", "see `tidemill token list`")
-        conn.execute(update(tokens).where(tokens.c.id == found).values(revoked_at=micros(now)))
+        conn.execute(update(tokens).where(tokens.c.id == row.id).values(revoked_at=micros(now)))
+        Audit(self._db).add(
+            conn, row.project, by=by, verb="revoke token", thing=row.name, reason=reason, result="revoked", via=via,
+            now=now,
+        )  # fmt: skip
         announce(conn, "")
-        return found
+        return int(row.id)
 
     def all(self) -> list[Token]:
         """Return every token that was ever made, the oldest first."""

@@ -114,7 +114,9 @@ def cohorts(project: Project, found: History) -> Table:
     known.sort(key=lambda q: _badness(q, metric), reverse=True)
     columns = [
         Column(key="cohort", title="Cohort"),
-        Column(key="value", title=metric.name, kind="interval", help="with its 95 % interval and the labelled requests"),
+        Column(
+            key="value", title=metric.name, kind="interval", help="with its 95 % interval and the labelled requests"
+        ),
         Column(key="spark", title="How it went", kind="picture"),
     ]
     return Table(

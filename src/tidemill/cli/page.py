@@ -1,0 +1,39 @@
+"""`tidemill page`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tidemill.app import App
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    DatabaseOption,
+    HomeOption,
+    HostOption,
+    PageNameOption,
+    ProjectOption,
+    who,
+)
+from tidemill.dashboard.serve import PORT, run
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
+def page(
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+    host: HostOption = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", envvar="TIDEMILL_PAGE_PORT", help="The port; 0 takes a free one.")
+    ] = PORT,
+    name: PageNameOption = [],  # noqa: B006  typer copies it
+) -> None:
+    """Run the web page alone: see the loop, label, try the model, and press its buttons."""
+    opened = App.open(project, home, database=database)
+    run(opened, host=host, port=port, hosts=tuple(name), user=who(""), ready=lambda url: typer.echo(f"page on {url}"))
+    opened.close()
