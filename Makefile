@@ -18,7 +18,9 @@ WORKERS ?= 2
 demo: $(VENV)/.base
 	$(BIN)/tidemill demo
 
+# Tests of the page run in a Chromium: one is found, or installed, or it is said why they do not run. In CI they must.
 test: $(VENV)/.dev
+	$(BIN)/python tests/dashboard/chromium.py || test "$$CI" != true
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
 
 check: $(VENV)/.dev

@@ -16,7 +16,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def labels(folder: Path, seeds: int) -> None:
     if not (folder / "digit_cohorts.parquet").exists():
         print(f"no streams in {folder}: give their folder with --data")
         return
-    for stream in (digits(folder), digits(folder, new_class=True), titles(folder)):
+    for stream in (digits(folder), digits(folder, new_class=True), split(folder), titles(folder)):
         scores = stream.fit(stream.features[stream.begin], stream.targets[stream.begin])(stream.features[stream.test])
         start = accuracy(scores, stream.targets[stream.test])
         all_ = np.concatenate([stream.begin, stream.pool])
@@ -239,6 +239,14 @@ def digits(folder: Path, *, new_class: bool = False) -> Stream:
         schema=Schema({"image": Image((16, 16))}, Classes([str(i) for i in range(10)])), targets=targets, begin=begin,
         pool=np.sort(mixed[len(mixed) // 3 :]), test=np.sort(mixed[: len(mixed) // 3]), fit=ridge,
     )  # fmt: skip
+
+
+def split(folder: Path) -> Stream:
+    """Begin with 1,200 rows of USPS by an old rulebook that calls a 9 a 4: of many a 9 the model is wrong, and sure."""
+    stream, begin = digits(folder, new_class=True), np.arange(1_200)
+    targets = stream.targets.copy()
+    targets[begin] = np.where(targets[begin] == 9, 4, targets[begin])
+    return replace(stream, name="digit_cohorts, a 9 was called 4 before", targets=targets, begin=begin)
 
 
 def ridge(features: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,6 +1,7 @@
 """Drift and monitoring, measured: what it costs, how often it cries wolf, what it sees.
 
-    python benchmarks/monitor.py cost            1 M x 20 columns against 1 M: CPU and memory, exact and from sketches
+    python benchmarks/monitor.py cost            1 M x 20 columns against 1 M: CPU and memory, exact and from sketches;
+                                                 with EVIDENTLY=PYTHON also its default report, run by that interpreter
     python benchmarks/monitor.py alarms [NUM]    NUM reports (2,000) of each size on data that does not change
     python benchmarks/monitor.py power [NUM]     NUM reports (100) of each of five changes, beside other rules
 
@@ -209,6 +210,18 @@ def measure(how, folder):
     print(json.dumps(told))
 
 
+def measure_evidently(folder):
+    """Make Evidently's default drift report, in a process of its own; print the CPU seconds of the report alone."""
+    import pandas as pd
+    from evidently import Report
+    from evidently.presets import DataDriftPreset
+
+    before, now = (pd.read_parquet(folder / f"{side}.parquet") for side in ("before", "now"))
+    begun = time.process_time()
+    Report([DataDriftPreset()]).run(now, before).dict()
+    print(json.dumps({"cpu_s": time.process_time() - begun}))
+
+
 def cost(num):
     with tempfile.TemporaryDirectory() as folder:
         write_tables(Path(folder), num)
@@ -217,6 +230,12 @@ def cost(num):
             out = subprocess.run([sys.executable, __file__, "measure", how, folder], check=True, capture_output=True)
             told[how] = json.loads(out.stdout)
             print(f"{how:8s} {told[how]['cpu_s']:.2f} CPU s, {told[how]['peak_mb']:.0f} MB at most", flush=True)
+        if os.environ.get("EVIDENTLY"):
+            asked = [os.environ["EVIDENTLY"], __file__, "evidently", folder]
+            out = subprocess.run(asked, check=True, capture_output=True)
+            print(
+                f"evidently {json.loads(out.stdout.splitlines()[-1])['cpu_s']:.1f} CPU s, the report alone", flush=True
+            )
         apart = {}
         for name, effect in told["exact"]["effects"].items():
             for one, value in effect.items():
@@ -231,6 +250,8 @@ def main():
     jobs = int(os.environ.get("JOBS", "2"))
     if what == "measure":
         measure(rest[0], Path(rest[1]))
+    elif what == "evidently":
+        measure_evidently(Path(rest[0]))
     elif what == "cost":
         cost(int(rest[0]) if rest else 1_000_000)
     elif what == "alarms":

@@ -92,7 +92,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 def module(name: str) -> object:
-    return import_module(f"tidemill.cli.{'import_' if name == 'import' else name}")
+    return import_module(f"tidemill.cli.{main.MODULES.get(name, name)}")
 
 
 # --- help

@@ -248,7 +248,7 @@ def test_every_command_named_exists_with_its_options(path: Path) -> None:
 
 def _command(name: str, arguments: list[str]) -> click.Command:
     assert name in main.COMMANDS, f"there is no tidemill {name}"
-    command = typer.main.get_command(import_module(f"tidemill.cli.{'import_' if name == 'import' else name}").app)
+    command = typer.main.get_command(import_module(f"tidemill.cli.{main.MODULES.get(name, name)}").app)
     if name == "label" and (not arguments or arguments[0] not in command.commands):
         return command.commands["answer"]  # which may be left out
     if isinstance(command, TyperGroup) and arguments and not arguments[0].startswith("-"):

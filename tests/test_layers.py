@@ -61,6 +61,12 @@ def test_importing_tidemill_loads_nothing_else() -> None:
     assert set(json.loads(done.stdout)) & HEAVY == set()
 
 
+def test_who_keeps_several_gateways_loads_nothing_of_what_they_are_made_of() -> None:
+    code = "import sys, json, tidemill.cli.serve; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) & HEAVY == set()
+
+
 def test_every_public_name_is_there_and_listed() -> None:
     for name in tidemill.__all__:
         assert getattr(tidemill, name) is not None

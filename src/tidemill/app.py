@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -17,18 +17,21 @@ from tidemill.clock import Clock, SystemClock, micros
 from tidemill.loop.controls import Controls
 from tidemill.loop.courier import Courier
 from tidemill.loop.declared import ProjectFile, checked_project
+from tidemill.loop.drift import training_rows
 from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.labelling import Labelling
-from tidemill.loop.past import curate_past
+from tidemill.loop.past import curate_past, curate_requests
 from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import World
 from tidemill.monitor.cohort_status import CohortStatus, cohort_status
+from tidemill.monitor.drift import Training, look
 from tidemill.monitor.ledger import EXPECTED
 from tidemill.monitor.outcomes import Window, horizon, matured_frame
 from tidemill.monitor.slices import WorstSlice, judged_frame, slice_metric, worst
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project
 from tidemill.records import Example, Json, Trust
+from tidemill.stats.drift_report import DriftReport
 from tidemill.stats.metrics import events_of
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
@@ -42,6 +45,7 @@ from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.reservoir import Reservoir
 from tidemill.stores.segments import Segments
 from tidemill.stores.sql import Rows, Sql
+from tidemill.strategy.drift_needs import DriftNeeds
 from tidemill.strategy.strategy import Strategy
 
 
@@ -140,6 +144,23 @@ class App(Controls):
         frame = judged_frame(self.world.log, self.project, self._window(period), one, trust=Trust.CROWD)
         return worst(self.project, frame, one, rng)
 
+    def drift(
+        self, *, period: timedelta = timedelta(days=1), past: timedelta | None = None, until: datetime | None = None,
+        alpha: float = 0.01, min_rows: int = 200, training: Training | None = None,
+    ) -> DriftReport:  # fmt: skip
+        """Compare the requests of the `period` up to `until` (now) with the training data, or `past` before them.
+
+        `training` reads the rows that the live version was trained on, by default from its dataset.
+
+        Raises:
+            NotFound: no version answers yet.
+        """
+        needs = DriftNeeds(columns=None, window=period, past=past, alpha=alpha, min_rows=min_rows)
+        until = self.world.log.complete_until(self.clock.now()) if until is None else until
+        training = training or partial(training_rows, self.world, self.route().stable)
+        rng = np.random.default_rng(self.world.seed("drift", micros(until)))
+        return look(self.project, self.world.log, training, needs, until, rng)
+
     def curate_past(self, condition: str, *, num: int, period: timedelta, wrong: bool = False) -> tuple[int, int]:
         """Put `num` requests of the last `period` that meet a condition into the label queue, first in it.
 
@@ -151,6 +172,14 @@ class App(Controls):
         now = self.clock.now()
         window, seed = Window(after=now - period, until=now), self.world.seed("past", micros(now))
         return curate_past(self.world, condition, window, num=num, wrong=wrong, seed=seed, now=now)
+
+    def send_to_label(self, request_ids: Sequence[str], *, why: str) -> tuple[int, int]:
+        """Put these requests into the label queue, first in it; return how many are new examples, how many were before.
+
+        Raises:
+            ProjectError: the strategy has no label queue, or the log kept none of their inputs.
+        """
+        return curate_requests(self.world, request_ids, why=why, now=self.clock.now())
 
     def _window(self, period: timedelta) -> Window:
         until = self.clock.now() - horizon(self.project)

@@ -13,102 +13,31 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol
-from zlib import crc32
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tidemill.errors import ModelError, ProjectError
+from tidemill.ngrams import HashedNgrams
 from tidemill.records import Json
 from tidemill.schema import Array, Category, Columns, Image, Number, Schema, Sensitive, Tensor, Text
+from tidemill.transform import DENSE, Params, Several, Single, Transform
 
-Params = Mapping[str, Array]
+__all__ = [
+    "DENSE", "TRANSFORMS", "AsIs", "Flatten", "HashedNgrams", "OneHot", "Params", "Pipeline", "ScaleImage",
+    "Standardise", "Transform", "default_transforms", "transform_from_json",
+]  # fmt: skip
 
 _LARGEST = np.finfo(np.float32).max
-DENSE = "x"
-"""Name of the feature that all dense blocks are joined to."""
-
-_WORDS = re.compile(r"\w+|[^\w\s]")  # punctuation and emoji are words of their own
-_SPREAD, _MASK = 2654435761, 0xFFFFFFFF
 _FAR = 1e4  # standard deviations; keeps a wild number inside float32 and from drowning the rest
 
 
-class Transform(Protocol):
-    """One step from inputs to features."""
-
-    @property
-    def takes(self) -> tuple[type[Any], ...]:
-        """The input types it can read."""
-        ...
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs it reads."""
-        ...
-
-    def fit(self, columns: Columns) -> dict[str, Array]:
-        """Learn from training rows; return arrays by name, of plain numeric types."""
-        ...
-
-    def apply(self, columns: Columns, params: Params) -> dict[str, Array]:
-        """Return features by name, each with N rows; those named `x` are joined."""
-        ...
-
-    def to_json(self) -> Json:
-        """Return type and parameters."""
-        ...
-
-
-class _Declared:
-    """Shared by the transforms: JSON from the dataclass fields; and learning nothing, which is what most learn."""
-
-    def fit(self, columns: Columns) -> dict[str, Array]:
-        """Learn nothing."""
-        return {}
-
-    def to_json(self) -> Json:
-        params = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return {"type": type(self).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in params.items()}}
-
-    def _require(self, ok: bool, problem: str, hint: str) -> None:
-        if not ok:
-            raise ProjectError(f"transforms.{type(self).__name__}: {problem}.", hint)
-
-
 @dataclass(frozen=True, init=False)
-class _Several(_Declared):
-    """Shared by the transforms that read several inputs alike."""
-
-    names: tuple[str, ...]
-
-    def __init__(self, *names: str) -> None:
-        object.__setattr__(self, "names", names)
-        self._require(bool(names), "no input is named", f"name one, such as {type(self).__name__}('age')")
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The inputs it reads."""
-        return self.names
-
-
-class _Single(_Declared):
-    """Shared by the transforms that read one input."""
-
-    name: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The input it reads."""
-        return (self.name,)
-
-
-@dataclass(frozen=True, init=False)
-class Standardise(_Several):
+class Standardise(Several):
     """Centre numbers or tensors on their training mean, in training standard deviations.
 
     A constant column becomes 0. Values further than 10,000 deviations out are clipped there.
@@ -135,7 +64,7 @@ class Standardise(_Several):
 
 
 @dataclass(frozen=True, init=False)
-class OneHot(_Several):
+class OneHot(Several):
     """Give each of the `max_values` most frequent values of a category its own 0/1 column; others get none."""
 
     max_values: int
@@ -144,7 +73,7 @@ class OneHot(_Several):
     def __init__(self, *names: str, max_values: int = 256) -> None:
         super().__init__(*names)
         object.__setattr__(self, "max_values", max_values)
-        self._require(max_values >= 1, f"max_values is {max_values}", "keep at least one value")
+        self.require(max_values >= 1, f"max_values is {max_values}", "keep at least one value")
 
     def fit(self, columns: Columns) -> dict[str, Array]:
         """Learn the values of each input, as the UTF-8 bytes of a JSON list."""
@@ -161,72 +90,7 @@ class OneHot(_Several):
 
 
 @dataclass(frozen=True)
-class HashedNgrams(_Single):
-    """Hash the n-grams of words of a text into `2**bits` ids (the hashing trick; Weinberger et al. 2009).
-
-    Features: `<name>_ids` int64 (N, L), padded with `2**bits`, and `<name>_weights` float32 (N, L), padded with 0,
-    where L >= 1 is the largest number of distinct terms in the batch. Words are runs of letters and digits, lower
-    case; each punctuation mark and emoji is a word. `words` is the shortest and longest n-gram. Beyond `max_terms`
-    terms of a text the rarest in it are dropped, later ones first. `weights` is "l2" (counts, scaled to length 1),
-    "counts" or "binary". Nothing is learnt, so the ids mean the same in every version.
-    """
-
-    name: str
-    bits: int = 18
-    words: tuple[int, int] = (1, 2)
-    max_terms: int = 256
-    weights: str = "l2"
-    takes: ClassVar = (Text, Category, Sensitive)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "words", tuple(self.words))
-        ordered = len(self.words) == 2 and 1 <= self.words[0] <= self.words[1] <= 8
-        self._require(1 <= self.bits <= 24, f"bits is {self.bits}", "give 1 to 24; 18 is usual")
-        self._require(ordered, f"words is {self.words}", "give the shortest and longest n-gram, such as (1, 2)")
-        self._require(self.max_terms >= 1, f"max_terms is {self.max_terms}", "keep at least one term")
-        known = self.weights in ("l2", "counts", "binary")
-        self._require(known, f"weights is {self.weights!r}", "give 'l2', 'counts' or 'binary'")
-
-    @property
-    def size(self) -> int:
-        """Number of ids, which is also the id that pads."""
-        return 1 << self.bits
-
-    def apply(self, columns: Columns, params: Params) -> dict[str, Array]:
-        """Return the padded ids and weights."""
-        rows = [self._terms(text) for text in columns[self.name]]
-        width = max((len(row) for row in rows), default=0) or 1
-        ids = np.full((len(rows), width), self.size, dtype=np.int64)
-        counts = np.zeros((len(rows), width), dtype=np.float32)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = [term for term, _ in row]
-            counts[i, : len(row)] = [count for _, count in row]
-        return {f"{self.name}_ids": ids, f"{self.name}_weights": self._weigh(counts)}
-
-    def _terms(self, text: str) -> list[tuple[int, int]]:
-        """Return (id, count) of the distinct terms, most frequent first, then in order of appearance."""
-        words = _WORDS.findall(text.lower())
-        shift = 32 - self.bits
-        counts = Counter(
-            # CRC-32 is the same in every process and runs in C; the multiplication spreads it over the high bits.
-            (crc32(gram.encode("utf-8", "surrogatepass")) * _SPREAD & _MASK) >> shift
-            for n in range(self.words[0], self.words[1] + 1)
-            for gram in (words if n == 1 else map(" ".join, zip(*(words[i:] for i in range(n)), strict=False)))
-        )
-        return counts.most_common(self.max_terms)
-
-    def _weigh(self, counts: Array) -> Array:
-        if self.weights == "binary":
-            return (counts > 0).astype(np.float32)
-        if self.weights == "counts":
-            return counts
-        length = np.sqrt((counts * counts).sum(axis=1, keepdims=True))
-        np.divide(counts, length, out=counts, where=length > 0)
-        return counts
-
-
-@dataclass(frozen=True)
-class ScaleImage(_Single):
+class ScaleImage(Single):
     """Scale pixels from 0..255 to 0..1.
 
     With `flatten` they join `x`; else they are a feature of the input's name, float32 (N, C, H, W), or (N, H, W, C)
@@ -240,15 +104,16 @@ class ScaleImage(_Single):
 
     def apply(self, columns: Columns, params: Params) -> dict[str, Array]:
         """Return a dense block, or the picture."""
-        pixels = columns[self.name].astype(np.float32) / np.float32(255)
+        pixels = columns[self.name]
         if self.flatten:
-            return {DENSE: _flat(pixels)}
+            return {DENSE: _scaled(_flat(pixels))}
         pictures = pixels[..., None] if pixels.ndim == 3 else pixels
-        return {self.name: np.ascontiguousarray(np.moveaxis(pictures, -1, 1)) if self.channels_first else pictures}
+        # Moved while a pixel is one byte: four times as many are slow to gather.
+        return {self.name: _scaled(np.moveaxis(pictures, -1, 1) if self.channels_first else pictures)}
 
 
 @dataclass(frozen=True, init=False)
-class Flatten(_Several):
+class Flatten(Several):
     """Put numbers or tensors into `x` as they are."""
 
     takes: ClassVar = (Number, Tensor, Image)
@@ -262,19 +127,32 @@ class Flatten(_Several):
 
 
 @dataclass(frozen=True, init=False)
-class AsIs(_Several):
+class AsIs(Several):
     """Hand numbers or tensors over as features of their own names, float32 (N, *shape)."""
 
     takes: ClassVar = (Number, Tensor, Image)
 
     def apply(self, columns: Columns, params: Params) -> dict[str, Array]:
         """Return each input; a number becomes (N, 1)."""
-        return {n: _float32(c[:, None] if c.ndim == 1 else c) for n, c in ((n, columns[n]) for n in self.names)}
+        return {n: _as_is(columns[n]) for n in self.names}
+
+
+def _as_is(column: Array) -> Array:
+    if column.dtype == np.float32 and column.ndim > 1:  # a tensor's, which are finite
+        return column
+    return _float32(column[:, None] if column.ndim == 1 else column)
 
 
 def _flat(column: Array) -> Array:
     """Return (N,) or (N, *shape) as (N, D); spelled out, since -1 is ambiguous for no rows."""
     return column if column.ndim == 2 else column.reshape(len(column), math.prod(column.shape[1:]))
+
+
+def _scaled(pixels: Array) -> Array:
+    """Return pixels as float32 from 0 to 1, in C order."""
+    scaled = np.ascontiguousarray(pixels).astype(np.float32)
+    scaled /= np.float32(255)
+    return scaled
 
 
 def _numbers(columns: Columns, names: Sequence[str]) -> Array:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
+import fcntl
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import chromium
 import httpx
 import pytest
-import uvicorn
+from page_served import Serve, Served, running
 from story import Story, end_of, tell
 
 from tidemill.app import App
-from tidemill.dashboard.page import page
+from tidemill.dashboard.page import Site
 from tidemill.dashboard.session import Settings
 from tidemill.stores.tokens import Scope, Tokens
-
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="session")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the story's home, made once; look at it, or take a copy with `home`."""
-    folder = tmp_path_factory.mktemp("told")
-    tell(folder)
+    """A folder with the story's home, made once for all workers; look at it, or take a copy with `home`."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "told"
+    with Path(f"{folder}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "stopped_at").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            tell(folder)
     return folder
 
 
@@ -50,84 +54,32 @@ def home(told: Path, tmp_path: Path) -> Iterator[App]:
     story.app.close()
 
 
-@dataclasses.dataclass
-class Served:
-    """A page that runs: its address, and a client that has been let in."""
-
-    app: App
-    url: str
-    client: httpx.Client
-    site: Any
-
-    def proof(self) -> str:
-        """Return the proof that a form of the client's session is the page's own."""
-        text = self.client.get("/").text
-        return text.partition('name="csrf" content="')[2].partition('"')[0]
-
-    def press(self, path: str, **fields: str | list[str]) -> httpx.Response:
-        """Press a button, as the page does."""
-        return self.client.post(path, data=fields, headers={"X-CSRF-Token": self.proof(), "HX-Request": "true"})
-
-    def measured(self, path: str, wait_s: float = 30.0) -> str:
-        """Return a part of a page once it is measured."""
-        deadline = time.monotonic() + wait_s
-        while time.monotonic() < deadline:
-            answer = self.client.get(path, headers={"HX-Request": "true"})
-            assert answer.status_code == 200, answer.text
-            if 'class="measuring"' not in answer.text:
-                return answer.text
-            time.sleep(0.05)
-        raise AssertionError(f"{path} was never measured")
-
-
-Serve = Callable[..., Served]
-
-
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Return a function that runs the page of an App, open or for a token, over real HTTP."""
-    running: list[tuple[uvicorn.Server, threading.Thread, httpx.Client]] = []
+    with ExitStack() as stack:
 
-    def run(app: App, *, token: str | None = None, settings: Settings | None = None) -> Served:
-        served, server, thread = _started(app, settings)
-        running.append((server, thread, served.client))
-        if token is not None:
-            text = served.client.get("/sign-in").text
-            proof = text.partition('name="csrf" value="')[2].partition('"')[0]
-            answer = served.client.post("/sign-in", data={"csrf": proof, "token": token, "next": "/"})
-            assert answer.status_code == 303, answer.text
-        return served
+        def run(app: App, *, token: str | None = None, settings: Settings | None = None) -> Served:
+            served = stack.enter_context(running(Site(app, settings or Settings(user="ann"))))
+            if token is not None:
+                served.sign_in(token)
+            return served
 
-    yield run
-    for server, thread, client in running:
-        client.close()
-        server.should_exit = True
-        thread.join()
+        yield run
 
 
 @pytest.fixture(scope="session")
 def shared(shared_app: App) -> Iterator[Served]:
     """The page of the story's home, open as operator, for tests that change nothing."""
-    served, server, thread = _started(shared_app, None)
-    yield served
-    served.client.close()
-    server.should_exit = True
-    thread.join()
+    with running(Site(shared_app, Settings(user="ann"))) as served:
+        yield served
 
 
-def _started(app: App, settings: Settings | None) -> tuple[Served, uvicorn.Server, threading.Thread]:
-    site = page(app, settings or Settings(user="ann"))
-    config = uvicorn.Config(site, port=0, log_level="error", ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    client = httpx.Client(base_url=url, follow_redirects=False, timeout=30)
-    return Served(app, url, client, site), server, thread
+@pytest.fixture
+def serve_site() -> Iterator[Callable[[Site], httpx.Client]]:
+    """Return a function that runs a site with views of its own."""
+    with ExitStack() as stack:
+        yield lambda site: stack.enter_context(running(site)).client
 
 
 @pytest.fixture
@@ -148,17 +100,16 @@ def token() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A Chromium; where there is none the test is skipped, and fails where CI is true."""
+    """A Chromium; where there is none the test is skipped with the reason, and fails where CI is true."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    path = os.environ.get("TIDEMILL_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    path = chromium.found()
+    if path is None:
+        reason = "there is no Chromium: `python tests/dashboard/chromium.py` installs one, or says why it cannot"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
     with sync_api.sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            reason = f"no Chromium: {str(error).splitlines()[0]}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
         opened.close()
 

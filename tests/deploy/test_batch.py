@@ -19,13 +19,15 @@ from tables_of_waves import check_output, make_home, run, scores_of, waves
 
 from tidemill.clock import SystemClock
 from tidemill.deploy.batch import Done, predict_table
-from tidemill.deploy.order import Order
+from tidemill.deploy.order import Order, num_cores
+from tidemill.deploy.pace import Pace, num_jobs, num_threads
 from tidemill.errors import Conflict, InvalidInput, NotFound, ProjectError, StoreError
 from tidemill.policy import Policy
 from tidemill.stores.addresses import read_place
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.database import Database
 from tidemill.stores.home import Home
+from tidemill.stores.sources import open_source
 
 MADE = ["decision", "abstained", "scores", "version", "predicted_at", "policy_version"]
 
@@ -46,6 +48,19 @@ def test_parquet(home: Home, tmp_path: Path, jobs: int, num_rows: int) -> None:
     assert (done.num_rows, done.num_refused, done.version, done.fraction) == (num_rows, 0, 1, 1.0)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["in.parquet", "out.parquet"]
     assert list((home.runs / "waves").iterdir()) == []
+
+
+def test_hands_share_the_cores_unless_the_project_says_how_many_threads(tmp_path: Path) -> None:
+    source = open_source(read_place(str(parquet(tmp_path, waves(10)))))
+    pace = Pace(batch_rows=1, part_rows=1, row_s=1e3, row_bytes=1.0)
+    cores = num_cores()
+    assert [num_threads(None, None), num_threads(None, 1), num_threads(None, 1000), num_threads(3, 2)] == [
+        1,
+        cores,
+        1,
+        3,
+    ]
+    assert [num_jobs(source, pace, done=0, threads=n) for n in (1, cores, 1000)] == [cores, 1, 1]
 
 
 def test_a_version_may_be_named(home: Home, tmp_path: Path) -> None:

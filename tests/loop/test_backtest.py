@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from backtests import HOUR, PROJECT, START, USUAL, recorded, stream, with_strategy
+from sklearn.linear_model import SGDClassifier
 
 import tidemill as tm
 from tidemill.errors import BacktestError, ProjectError
@@ -128,6 +130,23 @@ def test_what_users_got_is_judged_by_the_truth_whatever_people_say() -> None:
     np.testing.assert_array_equal(honest.quality, mistaken.quality)
     noisy, told = (played(tm.presets.every_window(), label_noise=noise, label_delay=timedelta(0)) for noise in (0.4, 0))
     assert noisy.facts["quality"] < told.facts["quality"]
+
+
+def test_titles_alone_are_watched_for_drift() -> None:
+    rng, words = np.random.default_rng(3), {"old": ["parser", "logic", "proof"], "new": ["network", "deep", "gradient"]}
+    said = ["new" if i > 450 else "old" for i in range(800)]
+    titles = [" ".join(rng.choice(words[one], size=4)) for one in said]
+    table = recorded(800).select("time", "user", "label").with_columns(title=pl.Series(titles))
+    project = tm.Project(
+        name="titles", inputs={"title": tm.Text()}, output=PROJECT.output, unit="user",
+        trainer=tm.trainers.Sklearn(SGDClassifier(loss="log_loss"), transforms=[tm.transforms.HashedNgrams("title", bits=10)]),
+    )  # fmt: skip
+    strategy = tm.presets.drift("12h", with_strategy())
+    strategy = replace(strategy, trigger=replace(strategy.trigger, min_rows=100), offline=(), online=tm.online.Now())
+    result = tm.backtest(project, table, strategies={"drift": strategy}, start=0.4, step="6h", jobs=1)
+    fired = result.events.filter(pl.col("outcome") == "fire")
+    assert fired["reason"].to_list()[0].startswith("title (auc ")
+    assert len(fired) >= 1 and fired["at"].min() > START + 450 * timedelta(minutes=6)
 
 
 def test_a_strategy_that_retrains_serves_users_better_when_the_meaning_turns() -> None:

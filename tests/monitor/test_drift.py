@@ -161,6 +161,17 @@ def test_the_training_data_is_a_reference_too(mill: Mill, shift: float) -> None:
     assert [c.name for c in found.moved] == (["num_links"] if shift else [])
 
 
+@pytest.mark.parametrize("past", [None, 5 * HOUR])
+def test_a_project_of_nothing_but_text_is_watched_by_its_words_and_their_number(mill: Mill, past: Any) -> None:
+    project = mail(inputs={"text": tm.Text()}, cohorts={})
+    hours(mill, words)
+    found = looked(mill, project, lambda: trained().select("text", "received_at", "probability"), past=past)
+    assert not found.problem
+    assert {"text", "text.length"} <= {column.name for column in found.columns}
+    moved = {column.name: column for column in found.columns if column.moved}
+    assert "text" in moved and moved["text"].effects["auc"] > 0.8
+
+
 def test_training_rows_that_stand_for_no_traffic_are_no_reference(mill: Mill) -> None:
     hours(mill)
     found = looked(mill, training=lambda: trained(probability=None), columns=("age",), past=None)

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from artefacts import EXAMPLE, NAN, RAISES, SCHEMA, expected, graph, onnx_artefact, python_artefact
 from onnx import helper, numpy_helper
@@ -13,7 +14,7 @@ from onnx import helper, numpy_helper
 from tidemill.errors import ModelError
 from tidemill.runtime.load import load
 from tidemill.runtime.onnx_model import chosen_providers
-from tidemill.runtime.threads import is_worth_keeping, is_worth_trying, share
+from tidemill.runtime.threads import asked_for, is_worth_keeping, is_worth_trying, share
 
 
 def columns(rows):
@@ -161,11 +162,34 @@ def test_a_version_is_computed_on_what_the_machine_says_it_has(tmp_path):
     assert asked == [True]
 
 
+def test_a_build_with_cuda_that_cannot_use_it_says_so_and_computes_on_the_cpu(tmp_path, caplog):
+    """This machine's ONNX Runtime stands in for one whose CUDA libraries or device are missing."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("there is CUDA here")
+    folder = onnx_artefact(tmp_path / "a", graph(1))
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):  # which the real one does not say
+        loaded = load(folder, providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert loaded.device == "cpu"
+    assert "has CUDA and cannot use it: the model runs on the CPU" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("cores", "workers", "copies", "threads"), [(8, 1, 1, 8), (8, 4, 1, 2), (8, 2, 2, 2), (2, 4, 2, 1), (1, 1, 1, 1)]
 )
 def test_all_copies_in_all_processes_take_the_cores_once(cores, workers, copies, threads):
     assert share(cores, workers=workers, copies=copies) == threads
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({}, None), ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "5"}, 3), ({"MKL_NUM_THREADS": "5"}, 5),
+        ({"OMP_NUM_THREADS": "4,2"}, 4), ({"OMP_NUM_THREADS": "many", "OPENBLAS_NUM_THREADS": "2"}, 2),
+        ({"OMP_NUM_THREADS": "0"}, None),
+    ],
+)  # fmt: skip
+def test_who_sets_the_environment_says_how_many_threads(environment, threads):
+    assert asked_for(environment) == threads
 
 
 def test_only_a_model_that_is_slow_on_one_thread_and_quicker_on_several_gets_them():

@@ -45,6 +45,17 @@ def test_a_model_that_raises_goes_on_with_the_next_batch(worker):
     assert (ask(worker, 0), worker.pid) == (GOOD, pid)
 
 
+def test_a_worker_takes_the_threads_that_it_is_given(tmp_path, python_models, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    folder = python_artefact(tmp_path / "a", "Fickle")
+    worker = WorkerProcess(folder, "python_models:Fickle", project_file=python_models, threads=3)
+    try:
+        environment = psutil.Process(worker.pid).environ()
+    finally:
+        worker.close()
+    assert {environment[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} == {"3"}
+
+
 def test_a_worker_that_crashes_is_replaced(worker):
     pid = worker.pid
     with pytest.raises(ModelError, match=r"died \(exit status 3\)"):

@@ -14,7 +14,8 @@ from served import Place, predict, process, running, until
 from tidemill.clock import SystemClock
 from tidemill.errors import Forbidden, TidemillError, Unauthorized
 from tidemill.records import Trust
-from tidemill.serving.serve import is_loopback, run
+from tidemill.serving.listening import is_loopback
+from tidemill.serving.serve import run
 from tidemill.serving.tokens import TokenTable
 from tidemill.stores.tokens import Scope, Tokens
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -145,3 +146,37 @@ def test_what_cannot_be_answered_in_the_time_that_is_left_is_refused_at_once(pla
     assert data.count(b"HTTP/1.1 200") >= 1
     assert data.count(b"HTTP/1.1 503") >= 20
     assert data.count(b"retry-after: 1") == data.count(b"HTTP/1.1 503")
+
+
+def test_a_body_in_pieces_is_one_call_wherever_it_is_cut_and_so_is_what_comes_behind_it(pets: Place) -> None:
+    body = json.dumps({"inputs": inputs(), "unit": "ann"}).encode()
+    call = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    head = len(call) - len(body)
+    with running(pets) as client, socket.create_connection((client.base_url.host, client.base_url.port or 80)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        answers = sock.makefile("rb")
+        for pieces in ([call], [call], *([call[:at], call[at:]] for at in range(head - 2, head + 6))):
+            assert answered_in_pieces(sock, answers, pieces) == 1
+        assert answered_in_pieces(sock, answers, [call[:-9], call[-9:] + call[:-7], call[-7:]], 2) == 2
+        assert answered_in_pieces(sock, answers, [call[:head], *(call[i : i + 1] for i in range(head, len(call)))]) == 1
+        sock.sendall(call[:-5])
+        time.sleep(0.05)
+        sock.shutdown(socket.SHUT_WR)
+        assert answers.read() == b"", "half a call has no answer"
+
+
+def answered_in_pieces(sock: socket.socket, answers: Any, pieces: list[bytes], num: int = 1) -> int:
+    """Send pieces, each as a packet of its own; return how many calls were answered with 200."""
+    for piece in pieces:
+        sock.sendall(piece)
+        time.sleep(0.005)
+    good = 0
+    for _ in range(num):
+        status = answers.readline()
+        length = 0
+        while (line := answers.readline().strip()) != b"":
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        assert set(json.loads(answers.read(length))) >= {"request_id", "decision"}
+        good += b" 200 " in status
+    return good

@@ -20,11 +20,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from artefacts import graph, inputs
+from artefacts import graph, inputs, python_artefact
 from served import Place, predict, until
 
 from tidemill.clock import SystemClock
 from tidemill.errors import TidemillError
+from tidemill.manifest import Limits
+from tidemill.runtime.threads import cores, share
 from tidemill.serving.supervisor import Supervisor
 from tidemill.stores.home import Home
 from tidemill.stores.tokens import Scope, Tokens
@@ -246,6 +248,27 @@ def test_where_a_port_cannot_be_shared_all_take_connections_from_one_socket(pets
         until(lambda: load.has_more(seen))
         until(lambda: total(at.page(), "tidemill_workers") == 2)
     assert set(load.acknowledged) <= {row.request_id for row in pets.rows()[0]}
+
+
+@pytest.mark.parametrize(("own", "asked", "threads"), [(None, None, None), (None, "5", 5), (3, "5", 3)])
+def test_workers_share_the_cores_unless_somebody_said_how_many_threads(
+    place: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: int | None,
+    asked: str | None,
+    threads: int | None,
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    place.publish(limits=Limits(threads=own))
+    place.route(stable=place.add(python_artefact(tmp_path / "a", "Fickle")))
+    with crew(place, 2) as at:
+        below = psutil.Process(at.process.pid).children(recursive=True)
+        models = [one.environ()["OMP_NUM_THREADS"] for one in below if "tidemill.runtime.worker" in one.cmdline()]
+    assert models == [str(threads or share(cores(), workers=2, copies=1))] * 2
 
 
 # --- what cannot start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -22,13 +21,11 @@ from tidemill.cli.settings import (
     who,
 )
 from tidemill.cli.webhook import WebhookOption, WebhookPrivateOption, WebhookSecretOption, webhook_of
-from tidemill.clock import duration, micros
+from tidemill.clock import duration
 from tidemill.errors import ProjectError
 from tidemill.loop.controls import Controls
-from tidemill.loop.tell import news
-from tidemill.records import Outcome, Verdict
+from tidemill.loop.tell import send_test
 from tidemill.stores.alerts import Alerts, OpenAlert
-from tidemill.stores.database import dumps
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -90,19 +87,9 @@ def test(
     if told is None:
         raise ProjectError("there is no webhook.", "give it with --webhook or TIDEMILL_WEBHOOK")
     controls = Controls.of_home(home, project, database=database)
-    now = controls.clock.now()
-    body = dumps(news(controls.name, _sample(now), "test")).encode()
-    problem = told.post(body, key=f"{controls.name}-test-{micros(now)}", at=now)
+    problem = send_test(told, controls.name, controls.clock.now())
     typer.echo(f"not taken: {problem}" if problem else f"{told.host} took the sample")
     raise typer.Exit(1 if problem else 0)
-
-
-def _sample(now: datetime) -> OpenAlert:
-    verdict = Verdict(outcome=Outcome.FIRE, by="test", reason="a sample: nothing is wrong", numbers={"recent": 0.0})
-    return OpenAlert(
-        id=0, name="Test()", cohort="all", opened_at=now, fired_at=now, closed_at=None, silent_until=None,
-        verdict=verdict, told_at=None, tries=0, problem="",
-    )  # fmt: skip
 
 
 def _json(one: OpenAlert) -> object:

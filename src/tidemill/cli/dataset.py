@@ -20,6 +20,7 @@ from tidemill.cli.settings import (
     HomeOption,
     JsonOption,
     ProjectOption,
+    who,
 )
 from tidemill.errors import NotFound
 from tidemill.records import DatasetVersion, Json

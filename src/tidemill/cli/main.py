@@ -45,9 +45,13 @@ COMMANDS = {
     "backtest": "Say what strategies would have done on a recorded stream, before they touch traffic.",
     "token": "Make, list or revoke the tokens that gateways ask their callers for.",
     "suite": "List, show, run or grow the suites of test cases that every candidate has to pass.",
+    "try": "Ask the model by hand, here or in a Gradio app.",
     "sql": "Ask the log in SQL; it only reads.",
     "demo": "Watch the whole loop on real handwritten digits.",
 }
+
+MODULES = {"import": "import_", "try": "try_"}
+"""Where a command is whose name Python keeps for itself."""
 
 
 def usage() -> str:
@@ -77,7 +81,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(name: str, arguments: list[str]) -> None:
-    module = importlib.import_module(f"tidemill.cli.{'import_' if name == 'import' else name}")
+    module = importlib.import_module(f"tidemill.cli.{MODULES.get(name, name)}")
     try:
         module.app(arguments, prog_name=f"tidemill {name}")
     except TidemillError as error:

@@ -11,12 +11,15 @@ from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
     DatabaseOption,
+    GatewayOption,
+    GatewayTokenOption,
     HomeOption,
     HostOption,
     PageNameOption,
     ProjectOption,
     who,
 )
+from tidemill.dashboard.gateway import URL, Gateway
 from tidemill.dashboard.serve import PORT, run
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -29,11 +32,17 @@ def page(
     project: ProjectOption = DEFAULT_PROJECT,
     host: HostOption = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", envvar="TIDEMILL_PAGE_PORT", help="The port; 0 takes a free one.")
+        int,
+        typer.Option("--page-port", "--port", envvar="TIDEMILL_PAGE_PORT", help="The port; 0 takes a free one."),
     ] = PORT,
     name: PageNameOption = [],  # noqa: B006  typer copies it
+    gateway: GatewayOption = URL,
+    token: GatewayTokenOption = "",
 ) -> None:
     """Run the web page alone: see the loop, label, try the model, and press its buttons."""
     opened = App.open(project, home, database=database)
-    run(opened, host=host, port=port, hosts=tuple(name), user=who(""), ready=lambda url: typer.echo(f"page on {url}"))
+    run(
+        opened, host=host, port=port, hosts=tuple(name), user=who(""), gateway=Gateway(url=gateway, token=token),
+        ready=lambda url: typer.echo(f"page on {url}"),
+    )  # fmt: skip
     opened.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import typer
@@ -18,7 +19,6 @@ from tidemill.cli.settings import (
     PortOption,
     WorkersOption,
 )
-from tidemill.serving import serve as gateway
 from tidemill.serving.supervisor import Supervisor
 from tidemill.stores.home import Home
 
@@ -48,6 +48,7 @@ def serve(
         "max_connections": max_connections,
     }
     if workers == 1:
-        gateway.run(Home(home).make(), **settings)
+        # Only here: a supervisor does without all that a gateway loads.
+        importlib.import_module("tidemill.serving.serve").run(Home(home).make(), **settings)
     else:
         Supervisor(Home(home).make(), settings, workers).run()

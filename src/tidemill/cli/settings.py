@@ -63,6 +63,13 @@ ConnectionsOption = Annotated[
     ),
 ]
 ByOption = Annotated[str, typer.Option("--by", help="Who asks; your user name by default.", show_default=False)]
+GatewayOption = Annotated[
+    str, typer.Option("--gateway", envvar="TIDEMILL_GATEWAY", help="Address of the gateway that models are tried at.")
+]
+GatewayTokenOption = Annotated[
+    str,
+    typer.Option("--token", envvar="TIDEMILL_TOKEN", help="For a gateway that asks for one.", show_default=False),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the action.")]
 

@@ -23,14 +23,12 @@ from tidemill.cli.settings import (
     who,
 )
 from tidemill.errors import NotFound, ProjectError
-from tidemill.loop.suites import run_suites, sources_of, suites_folder
+from tidemill.loop.suites import add_logged, find_suite, run_suites, sources_of
 from tidemill.loop.world import World
 from tidemill.records import Json
-from tidemill.review.logged import logged_case
 from tidemill.review.suites import shown
-from tidemill.stores.case_file import add_case
 from tidemill.strategy.suite_result import SuiteResult
-from tidemill.suites import Cases, Suite
+from tidemill.suites import Suite
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -76,7 +74,7 @@ def show(
 ) -> None:
     """Show the cases of a suite: the inputs, what is wanted, and why a case is there."""
     opened = App.open(project, home, database=database)
-    suite = _find(opened, name)
+    suite = find_suite(opened.project.suites, name)
     cases = suite.ask(sources_of(opened.world, _newest_dataset(opened.world)))
     typer.echo(f"{suite.name}: {type(suite).__name__}, version {suite.version(cases)}, {len(cases)} cases")
     for case in cases[:limit]:
@@ -97,7 +95,7 @@ def run(
 ) -> None:
     """Put a suite to a version, beside the live one, and show what fails. Exit code 1 when too few cases pass."""
     opened = App.open(project, home, database=database)
-    suite, world = _find(opened, name), opened.world
+    suite, world = find_suite(opened.project.suites, name), opened.world
     route = world.catalog.route(opened.name)
     live = None if route is None else route.stable
     asked = live if version is None else version
@@ -137,25 +135,9 @@ def add(
 ) -> None:
     """Make logged requests cases: their inputs and the right answer go to the end of the suite's file."""
     opened = App.open(project, home, database=database)
-    suite = _find(opened, name)
-    if not isinstance(suite, Cases):
-        raise ProjectError(f"suite {name!r} is {type(suite).__name__}, which has no file.", "add to a tm.suites.Cases")
-    made = [
-        logged_case(opened.world.log, opened.project, id_, label=label, note=note, by=who(by), now=opened.clock.now())
-        for id_ in from_prediction
-    ]
-    path = suites_folder(opened.world.project_file) / suite.path
-    for case, origin in made:
-        where = add_case(path, opened.project.schema, case, origin=origin)
-        typer.echo(f"{suite.path}, {where}: {shown(case.inputs)}, wanted {case.label!r}")
-
-
-def _find(opened: App, name: str) -> Suite:
-    found = next((suite for suite in opened.project.suites if suite.name == name), None)
-    if found is None:
-        names = ", ".join(suite.name for suite in opened.project.suites) or "none"
-        raise NotFound(f"the project has no suite {name!r}.", f"it has {names}")
-    return found
+    now = opened.clock.now()
+    for line in add_logged(opened.world, name, from_prediction, label=label, note=note, by=who(by), now=now):
+        typer.echo(line)
 
 
 def _newest_dataset(world: World) -> str | None:

@@ -35,7 +35,8 @@ from tidemill.cli.webhook import (
     webhook_variables,
 )
 from tidemill.dashboard.serve import PORT, free_port
-from tidemill.serving.serve import is_loopback, token_table
+from tidemill.serving.listening import is_loopback
+from tidemill.serving.serve import token_table
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _STOP_S = 15.0
@@ -85,8 +86,16 @@ def up(
     commands = [gateway, ["loop", "--home", str(home), "--project", project]]
     if at is not None:
         shown = ["page", "--home", str(home), "--project", project, "--host", host, "--port", str(at)]
+        shown += ["--gateway", f"http://{_reached(host)}:{port}"]
         commands.append(shown + [part for one in name for part in ("--name", one)])
     keep_up(commands, env)
+
+
+def _reached(host: str) -> str:
+    """Return the name that this machine reaches a listening address by."""
+    if host in ("0.0.0.0", "::", ""):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def keep_up(commands: list[list[str]], env: dict[str, str]) -> None:

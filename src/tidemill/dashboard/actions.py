@@ -54,9 +54,7 @@ def check_reason(action: Action, posted: Posted) -> None:
             f"to {action.verb} takes a reason.", f"write one of at least {LEAST_REASON} characters", "reason"
         )
     if len(posted.reason) > MOST_REASON:
-        raise InvalidInput(
-            f"the reason has {len(posted.reason):,} characters.", f"use at most {MOST_REASON:,}", "reason"
-        )
+        raise InvalidInput(f"it has {len(posted.reason):,} characters.", f"use at most {MOST_REASON:,}", "reason")
 
 
 def _write(action: Action, posted: Posted, thing: str, result: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -26,6 +28,22 @@ _MOST_KEPT = 500
 _logger = logging.getLogger(__name__)
 
 
+class Kept(NamedTuple):
+    """A part as it was drawn, and the same packed, for all who fetch it."""
+
+    file: File
+    packed: bytes
+
+
+@dataclass
+class _Place:
+    """Where a part is kept: who draws it has the lock, and others wait for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    revision: Hashable = None
+    kept: Kept | None = None
+
+
 class Live:
     """Looks at the stores in a thread of its own, tells open pages which topics changed, keeps what was drawn of them.
 
@@ -39,7 +57,7 @@ class Live:
         self._seen: Mapping[str, Hashable] = {}
         self._counts: Mapping[str, int] = {}
         self._open: dict[asyncio.Queue[str], asyncio.AbstractEventLoop] = {}
-        self._kept: OrderedDict[Hashable, tuple[Hashable, File]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, _Place] = OrderedDict()
         self._lock, self._wake, self._stopping = threading.Lock(), threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="tidemill-live", daemon=True)
 
@@ -68,20 +86,20 @@ class Live:
         """Return how many alerts are open (`alerts`) and how many examples wait (`queue`), as of the last look."""
         return self._counts
 
-    def kept(self, key: Hashable, topics: tuple[str, ...], draw: Callable[[], File]) -> File:
-        """Return what was drawn for a key since its topics changed, else draw it."""
+    def kept(self, key: Hashable, topics: tuple[str, ...], draw: Callable[[], File]) -> Kept:
+        """Return what was drawn for a key since its topics changed, else draw it: once, whoever else asks meanwhile."""
         revision = tuple(self._now(topic) for topic in topics)
         with self._lock:
-            found = self._kept.get(key)
-        if found is not None and found[0] == revision:
-            return found[1]
-        drawn = draw()
-        with self._lock:
-            self._kept[key] = (revision, drawn)
+            place = self._kept.setdefault(key, _Place())
             self._kept.move_to_end(key)
             while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
-        return drawn
+        with place.lock:
+            if place.kept is None or place.revision != revision:
+                file = draw()
+                place.kept = Kept(file, gzip.compress(file.body, compresslevel=6, mtime=0))
+                place.revision = revision
+            return place.kept
 
     def stream(self, request: Request) -> Response:
         """Return an answer that lasts: an event for each change, and a sign of life when there is none."""

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from tidemill.app import App
 from tidemill.dashboard.actions import Answer, act
 from tidemill.dashboard.guard import Guard
-from tidemill.dashboard.live import Live
+from tidemill.dashboard.live import Kept, Live
 from tidemill.dashboard.measured import Measured
 from tidemill.dashboard.rendered import Rendered
 from tidemill.dashboard.session import LASTS, Session, Sessions, Settings
@@ -44,9 +44,9 @@ from tidemill.dashboard.view import (
     problem_of,
 )
 from tidemill.dashboard.views import VIEWS
-from tidemill.errors import NotFound, TidemillError, TooLarge
+from tidemill.errors import Malformed, NotFound, TidemillError, TooLarge
 
-MOST_BYTES = 8 << 20
+MOST_BYTES, MOST_FIELDS = 8 << 20, 5000
 _logger = logging.getLogger(__name__)
 _Show = Callable[[Asked], Shown]
 
@@ -95,7 +95,7 @@ class Site:
         base = view.path.rstrip("/")
         made = [Route(f"{base}/-/{name}", self._fragment(view, part)) for name, part in view.fragments.items()]
         made += [
-            Route(f"{base}/-/{name}", self._action(action), methods=["POST"]) for name, action in view.actions.items()
+            Route(f"{base}/-/{name}", self._action(view, one), methods=["POST"]) for name, one in view.actions.items()
         ]
         made += [Route(f"{base}/{name}.csv", self._csv(view, table, name)) for name, table in view.tables.items()]
         made.append(Route(view.path, self._page(view, view.show)))
@@ -145,7 +145,7 @@ class Site:
                 return self._part(asked, view, part.show(asked))
 
             key = (request.url.path, request.url.query, who.role)
-            return _file(self.live.kept(key, part.topics, draw) if part.topics else draw())
+            return _kept(request, self.live.kept(key, part.topics, draw)) if part.topics else _file(draw())
 
         return self._answer(show)
 
@@ -168,16 +168,13 @@ class Site:
 
         return self._answer(written)
 
-    def _action(self, action: Action) -> Callable[[Request], Any]:
+    def _action(self, view: View, action: Action) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
-            form = parse_qs(
-                (await _body(request)).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=5000
-            )
-            return await run_in_threadpool(self._pressed, request, action, form)
+            return await run_in_threadpool(self._pressed, request, view, action, await _form(request))
 
         return answer
 
-    def _pressed(self, request: Request, action: Action, form: dict[str, list[str]]) -> Response:
+    def _pressed(self, request: Request, view: View, action: Action, form: dict[str, list[str]]) -> Response:
         session, who = self._who(request)
         if who is None:
             return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
@@ -188,6 +185,8 @@ class Site:
         answer = act(action, posted)
         if answer.done is not None:
             self.live.look()
+            if answer.done.shown is not None:
+                return _file(self._part(asked, view, answer.done.shown))
         return self._toast(answer)
 
     def _toast(self, answer: Answer) -> Response:
@@ -210,8 +209,7 @@ class Site:
 
     async def _sign_in(self, request: Request) -> Response:
         if request.method == "POST":
-            form = parse_qs((await _body(request)).decode("utf-8", "replace"))
-            return await run_in_threadpool(self._signed_in, request, form)
+            return await run_in_threadpool(self._signed_in, request, await _form(request))
         return await run_in_threadpool(self._sign_in_page, request, "")
 
     def _sign_in_page(self, request: Request, problem: str, status: int = 200) -> Response:
@@ -234,7 +232,7 @@ class Site:
         return self._with_cookie(request, RedirectResponse(goto, status_code=303), signed)
 
     async def _sign_out(self, request: Request) -> Response:
-        form = parse_qs((await _body(request)).decode("utf-8", "replace"))
+        form = await _form(request)
         session = self.sessions.read(request.cookies.get(self.sessions.cookie))
         self.sessions.check_proof(session, form.get("csrf", [""])[-1])
         response = RedirectResponse("/sign-in", status_code=303)
@@ -261,7 +259,7 @@ class Site:
     def _asked(self, request: Request, who: Who, **more: Any) -> Asked:
         return Asked(
             app=self.app, who=who, now=self.app.clock.now(), path=request.url.path, query=dict(request.query_params),
-            place=request.path_params, measured=self.measured, **more,
+            place=request.path_params, measured=self.measured, gateway=self.settings.gateway, **more,
         )  # fmt: skip
 
     # --- events and errors
@@ -310,10 +308,32 @@ def _file(shown: File) -> Response:
     return Response(shown.body, media_type=shown.media, headers=headers)
 
 
+def _kept(request: Request, kept: Kept) -> Response:
+    """Return a part that was drawn before, packed where that is taken: packing costs more than all else."""
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return _file(kept.file)
+    headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return Response(kept.packed, media_type=kept.file.media, headers=headers)
+
+
 def _inside(goto: str) -> str:
     """Return an address of this page, whatever was asked for."""
     is_inside = goto.startswith("/") and not goto.startswith(("//", "/\\")) and goto.isprintable()
     return goto if is_inside else "/"
+
+
+async def _form(request: Request) -> dict[str, list[str]]:
+    """Return the fields that were sent.
+
+    Raises:
+        TooLarge: they are more than a form has.
+        Malformed: they are no fields.
+    """
+    text = (await _body(request)).decode("utf-8", "replace")
+    try:
+        return parse_qs(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise Malformed("what was sent is no form.", "use the page itself") from None
 
 
 async def _body(request: Request) -> bytes:

@@ -7,6 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from jinja2 import ChoiceLoader, DictLoader
+
 from tidemill import __version__
 from tidemill.dashboard.actions import Answer
 from tidemill.dashboard.shown import environment
@@ -21,6 +23,11 @@ class Rendered:
         self._project, self._views = project, [view for view in views if not view.hidden]
         self._templates = environment(str(folder))
         self._templates.globals |= {"static": static.address, "project": project, "release": __version__}
+
+    def add(self, name: str, template: str) -> None:
+        """Add a template that is in no file, before those that are: for a view of your own."""
+        own = ChoiceLoader([DictLoader({name: template}), self._templates.loader or DictLoader({})])
+        self._templates.loader = own
 
     def page(self, asked: Asked, view: View, shown: Page, proof: str, counts: Mapping[str, int]) -> str:
         """Return a whole page."""

@@ -11,9 +11,11 @@ from types import FrameType
 import uvicorn
 
 from tidemill.app import App
+from tidemill.dashboard.gateway import LOCAL, Gateway
 from tidemill.dashboard.page import Site
 from tidemill.dashboard.session import Settings, allowed_hosts
-from tidemill.serving.serve import bound, is_loopback, token_table
+from tidemill.serving.listening import bound, is_loopback
+from tidemill.serving.serve import token_table
 
 PORT = 8010
 _NEARBY = 20
@@ -22,7 +24,7 @@ _GRACE_S = 5
 
 def run(
     app: App, *, host: str = "127.0.0.1", port: int = PORT, hosts: tuple[str, ...] = (), user: str = "somebody",
-    ready: Callable[[str], None] | None = None,
+    gateway: Gateway = LOCAL, ready: Callable[[str], None] | None = None,
 ) -> None:  # fmt: skip
     """Serve the page of a project until SIGTERM or SIGINT. `port` 0 takes a free one; `ready` is told the address.
 
@@ -32,7 +34,7 @@ def run(
     beyond = not is_loopback(host)
     token_table(app.db, app.clock, beyond_loopback=beyond)
     sock = bound(host, port)
-    site = Site(app, Settings(user=user, beyond_loopback=beyond, hosts=allowed_hosts(hosts)))
+    site = Site(app, Settings(user=user, beyond_loopback=beyond, hosts=allowed_hosts(hosts), gateway=gateway))
     config = uvicorn.Config(
         site.starlette(), ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=_GRACE_S,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tidemill.app import App
 from tidemill.clock import from_micros, micros
+from tidemill.dashboard.gateway import LOCAL, Gateway
 from tidemill.dashboard.view import Refused, Role, Who
 from tidemill.errors import Unauthorized
 from tidemill.stores.tokens import Scope, Token, Tokens, digest
@@ -34,11 +35,13 @@ class Settings:
         user: the name of who opens the page where it needs no token.
         beyond_loopback: whether others than this machine can reach it, so that a token is always needed.
         hosts: names it is asked for by, beside localhost; empty lets every name pass beyond loopback.
+        gateway: the gateway that models are tried at.
     """
 
     user: str = "somebody"
     beyond_loopback: bool = False
     hosts: tuple[str, ...] = ()
+    gateway: Gateway = LOCAL
 
 
 class Session(NamedTuple):

@@ -88,6 +88,8 @@ _TONES = {
     "promoted": "good", "rejected": "bad", "rolled back": "bad", "failed": "bad", "live": "good", "candidate": "unsure",
     "open": "bad", "closed": "good", "done": "good", "running": "unsure", "expired": "unsure", "revoked": "bad",
     "silenced": "unsure", "refused": "bad", "under way": "unsure",
+    "right": "good", "wrong": "bad", "abstained": "unsure", "fallback": "unsure", "moved": "bad", "as usual": "good",
+    "told": "good", "not told": "bad", "taken": "good",
 }  # fmt: skip
 
 
@@ -110,6 +112,6 @@ def environment(folder: str) -> Environment:
         "bytes": size,
         "figure": figure,
     }
-    made.filters |= written | {"tone": tone, "ago": ago, "verdict": Verdict.from_json, "tag": tag}
+    made.filters |= written | {"figure": figure, "tone": tone, "ago": ago, "verdict": Verdict.from_json, "tag": tag}
     made.globals |= {"svg": svg}
     return made

@@ -202,8 +202,8 @@ def _released(now: Standing) -> tuple[str, str]:
 
 def _waits(now: Standing) -> Iterator[Wait]:
     if now.waiting_since is not None and now.cycle is not None:
-        yield Wait(text=f"Version {now.cycle.candidate} passed its tests and waits for your word", verb="Approve or reject",
-                   href="/rollout", since=now.waiting_since)  # fmt: skip
+        text = f"Version {now.cycle.candidate} passed its tests and waits for a person's word"
+        yield Wait(text=text, verb="Approve or reject", href="/rollout", since=now.waiting_since)
     if now.num_waiting:
         yield Wait(text=f"{count(now.num_waiting)} examples wait for a label", verb="Label", href="/label")
     for alert in now.alerts:
@@ -215,5 +215,5 @@ def _waits(now: Standing) -> Iterator[Wait]:
             text=f"Step {step} failed {trouble['times']} times: {trouble['error']}", verb="Look", href="/rollout"
         )
     for command in now.commands:
-        yield Wait(text=f"{command.by} asked to {command.verb}: the loop has not taken it up", verb="Audit log", href="/audit",
-                   since=command.at)  # fmt: skip
+        text = f"{command.by} asked to {command.verb}: the loop has not taken it up"
+        yield Wait(text=text, verb="Audit log", href="/audit", since=command.at)

@@ -1,4 +1,4 @@
-"""Small pictures drawn on the server: text that grows with the page, tells its title, and takes colours from classes."""
+"""Small pictures drawn on the server: text that grows with the page, tells its title, takes colours from classes."""
 
 from __future__ import annotations
 

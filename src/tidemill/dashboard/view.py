@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from tidemill.app import App
 from tidemill.clock import duration
+from tidemill.dashboard.gateway import LOCAL, Gateway
 from tidemill.dashboard.measured import Measured
 from tidemill.dashboard.table import Table
 from tidemill.errors import Forbidden, InvalidInput, TidemillError
@@ -69,6 +70,7 @@ class Asked:
     query: Mapping[str, str]
     place: Mapping[str, Any]
     measured: Measured
+    gateway: Gateway = LOCAL
     limit: int = LIMIT
 
     @property
@@ -189,11 +191,15 @@ class Fragment:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came of an action, in words. The page is drawn anew, or another is gone to, unless `stay`."""
+    """What came of an action, in words. The page is drawn anew, or another is gone to, unless `stay`.
+
+    With `shown`, that is the answer instead of the words, for the form to put where it says.
+    """
 
     said: str
     goto: str = ""
     stay: bool = False
+    shown: Page | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

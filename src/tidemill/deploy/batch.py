@@ -20,7 +20,7 @@ from tidemill.deploy.crew import Crew
 from tidemill.deploy.hands import Beside, Hand, Here
 from tidemill.deploy.making import load_for
 from tidemill.deploy.order import PROGRESS, Order, Progress, check_unchanged, kept, read_progress
-from tidemill.deploy.pace import Pace, find_pace, num_jobs
+from tidemill.deploy.pace import Pace, find_pace, num_jobs, num_threads
 from tidemill.deploy.task import Task
 from tidemill.errors import Conflict, NotFound
 from tidemill.manifest import Manifest
@@ -116,10 +116,11 @@ def _task(order: Order, project: str, home: Home, catalog: Catalog, workdir: Pat
         raise NotFound(f"{project!r} has no version yet.", "make one with `tidemill train DATA`")
     version = order.version if order.version is not None else (route.stable if route is not None else 0)
     policy_version = 1 if route is None else route.policy_version
+    manifest = Manifest.from_json(catalog.manifest(project))
     return Task(
         folder=str(Blobs(home.blobs).folder(catalog.model(project, version).artefact)),
         project_file=catalog.file(project),
-        schema=Manifest.from_json(catalog.manifest(project)).schema.to_json(),
+        schema=manifest.schema.to_json(),
         policy=catalog.policy(project, policy_version).to_json(),
         policy_version=policy_version,
         version=version,
@@ -128,6 +129,7 @@ def _task(order: Order, project: str, home: Home, catalog: Catalog, workdir: Pat
         typed=True,
         on_bad_row=order.on_bad_row,
         batch_rows=order.batch_rows or 0,
+        threads=num_threads(manifest.limits.threads, order.jobs),
         workdir=str(workdir),
     )
 
@@ -251,7 +253,7 @@ class _Job:
     def _make(self, source: Source, progress: Progress, pace: Pace, loaded: Loaded, layout: Layout) -> Done:
         done = self._files.done()
         self._count_before()
-        jobs = self._order.jobs or num_jobs(source, pace, done=self._done.num_before)
+        jobs = self._order.jobs or num_jobs(source, pace, done=self._done.num_before, threads=self._task.threads)
         self._done = replace(self._done, jobs=jobs)
         with ExitStack() as stack:
             deliver = _Delivery(self._order, self._workdir, layout, progress, stack)

@@ -18,6 +18,7 @@ from tidemill.deploy.task import Task
 from tidemill.errors import ModelError, TidemillError
 from tidemill.records import Json
 from tidemill.runtime.load import Loaded
+from tidemill.runtime.threads import variables
 from tidemill.runtime.wire import receive, send
 from tidemill.stores.parts import Part
 from tidemill.stores.tray import Tray, new_file
@@ -94,7 +95,7 @@ class Beside:
                 pass_fds=given,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the job, which ends its hands
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, **variables(self._task.threads)},
             )
         with contextlib.suppress(OSError):  # it is told by the next part
             send(self._sock, {"task": msgspec.to_builtins(self._task, builtin_types=(bytes,))})

@@ -106,5 +106,5 @@ class Maker:
 
 
 def load_for(task: Task) -> Loaded:
-    """Load the version of a task, on one thread: parts are what runs side by side."""
-    return load(Path(task.folder), project_file=task.project_file, threads=1, timeout_s=_TIMEOUT_S)
+    """Load the version of a task."""
+    return load(Path(task.folder), project_file=task.project_file, threads=task.threads, timeout_s=_TIMEOUT_S)

@@ -11,6 +11,7 @@ import numpy as np
 from tidemill.deploy.order import num_cores
 from tidemill.deploy.task import Task
 from tidemill.runtime.load import Loaded
+from tidemill.runtime.threads import share
 from tidemill.schema import Columns, Schema
 from tidemill.stores.checked import check_table
 from tidemill.stores.parts import Table
@@ -42,39 +43,48 @@ def find_pace(loaded: Loaded, schema: Schema, head: Table, task: Task) -> Pace:
     row_bytes = head.nbytes / max(len(head), 1)
     batch_rows, row_s = task.batch_rows or _FIRST_ROWS, _UNKNOWN_ROW_S
     if num:
-        batch_rows, row_s = _tried(loaded, checked.columns, num, task.batch_rows)
+        batch_rows, row_s = _tried(loaded, checked.columns, num, task.batch_rows, task.threads)
     most = max(1, min(MAX_PART_ROWS, int(MAX_PART_BYTES / max(row_bytes, 1.0))))
     part_rows = min(most, max(batch_rows, math.ceil(PART_S / max(row_s, 1e-9) / batch_rows) * batch_rows))
     return Pace(batch_rows=batch_rows, part_rows=part_rows, row_s=row_s, row_bytes=row_bytes)
 
 
-def num_jobs(source: Source, pace: Pace, *, done: int) -> int:
-    """Return how many hands there is work for."""
+def num_threads(wanted: int | None, jobs: int | None) -> int:
+    """Return how many threads each of `jobs` hands has: what the project says, else its share of the cores.
+
+    By default there is a hand for each core, on one thread: parts are what goes best side by side.
+    """
+    return wanted or (1 if jobs is None else share(num_cores(), workers=jobs, copies=1))
+
+
+def num_jobs(source: Source, pace: Pace, *, done: int, threads: int) -> int:
+    """Return how many hands of `threads` threads there are cores and work for."""
+    most = share(num_cores(), workers=1, copies=threads)
     if source.num_rows is None:
-        return num_cores()
-    return max(1, min(num_cores(), int((source.num_rows - done) * pace.row_s / WORTH_S)))
+        return most
+    return max(1, min(most, int((source.num_rows - done) * pace.row_s / WORTH_S)))
 
 
-def _tried(loaded: Loaded, columns: Columns, num: int, wanted: int) -> tuple[int, float]:
+def _tried(loaded: Loaded, columns: Columns, num: int, wanted: int, threads: int) -> tuple[int, float]:
     bytes_of_row = sum(column[:1].nbytes for column in columns.values()) * 4  # as float32, of pictures
     most = max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(bytes_of_row, 1)))
     size = wanted or min(_FIRST_ROWS, most)
-    best, row_s = size, _seconds(loaded, columns, num, size) / size
+    best, row_s = size, _seconds(loaded, columns, num, size, threads) / size
     while not wanted and size * _STEP <= most and row_s * size * _STEP < _LONGEST_TRY_S:
         size *= _STEP
-        now = _seconds(loaded, columns, num, size) / size
+        now = _seconds(loaded, columns, num, size, threads) / size
         if now > row_s * _BETTER:
             break
         best, row_s = size, now
     return best, row_s
 
 
-def _seconds(loaded: Loaded, columns: Columns, num: int, size: int) -> float:
+def _seconds(loaded: Loaded, columns: Columns, num: int, size: int, threads: int) -> float:
     """Return the seconds of a warm batch: the first rows, over and over."""
     index = np.arange(size) % num
     batch = {name: column[index] for name, column in columns.items()}
-    # A model in this process works in this thread: what else the machine does need not count.
-    clock = time.perf_counter if loaded.is_python else time.thread_time
+    # A model on one thread of this process works in this one: what else the machine does need not count.
+    clock = time.perf_counter if loaded.is_python or threads > 1 else time.thread_time
     taken = []
     for _ in range(4 if size <= _FIRST_ROWS else 2):  # the first of all is cold
         begun = clock()

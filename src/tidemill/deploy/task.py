@@ -21,4 +21,5 @@ class Task(msgspec.Struct, kw_only=True):
     typed: bool
     on_bad_row: str
     batch_rows: int
+    threads: int
     workdir: str

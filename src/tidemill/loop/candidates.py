@@ -35,7 +35,7 @@ def gathered(turn: Turn, frame: pl.DataFrame, window: Window) -> tuple[Candidate
     near = needs.distinct and vectors is not None and project.near_duplicates
     names = columns_of(turn, needs)
     candidates = Candidates(
-        ids=tuple(frame["request_id"]),
+        ids=tuple(frame["request_id"].to_list()),
         scores=scores_of(project, frame),
         decisions=tuple(frame["decision"].to_list()),
         columns=_columns(turn, frame, names),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import polars as pl
 
 from tidemill.clock import micros
 from tidemill.fingerprint import digest
-from tidemill.loop.world import Turn
+from tidemill.loop.world import Turn, World
 from tidemill.monitor.drift import look
 from tidemill.records import Json
 from tidemill.stats.drift_report import DriftReport
@@ -23,7 +24,9 @@ def looks(turn: Turn, needs: Sequence[DriftNeeds], looked: Json, live: int) -> M
         until = one.last_whole(turn.known_until)
         if (looked or {}).get(_key(one), 0) < micros(until):
             rng = turn.world.rng(f"drift {_key(one)}", micros(until))
-            found[one] = look(turn.world.project, turn.world.log, lambda: _training(turn, live), one, until, rng)
+            found[one] = look(
+                turn.world.project, turn.world.log, partial(training_rows, turn.world, live), one, until, rng
+            )
     return found
 
 
@@ -36,10 +39,10 @@ def _key(needs: DriftNeeds) -> str:
     return digest(plain(vars(needs), "needs"))
 
 
-def _training(turn: Turn, live: int) -> pl.DataFrame:
+def training_rows(world: World, version: int) -> pl.DataFrame:
     """Return the rows that a version learnt from; none where it came without a dataset."""
-    model = next(m for m in turn.world.catalog.models(turn.name) if m.version == live)
+    model = world.catalog.model(world.name, version)
     if model.dataset is None:
-        names = dict.fromkeys(turn.world.project.inputs, pl.Null)
+        names = dict.fromkeys(world.project.inputs, pl.Null)
         return pl.DataFrame(schema={"received_at": pl.Int64, "probability": pl.Float64, **names})
-    return turn.world.datasets.train_rows(turn.name, model.dataset)
+    return world.datasets.train_rows(world.name, model.dataset)

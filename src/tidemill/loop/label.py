@@ -36,5 +36,6 @@ def _for_examples(turn: Turn, feedback: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of feedback that are about a curated example."""
     if not len(feedback):
         return feedback
-    known = turn.world.reservoir.present(turn.name, feedback["request_id"].unique().to_list())
-    return feedback.filter(pl.col("request_id").is_in(list(known)))
+    about = feedback["request_id"].unique().to_list()
+    known = turn.world.reservoir.present(turn.name, about)
+    return feedback if len(known) == len(about) else feedback.filter(pl.col("request_id").is_in(list(known)))

@@ -22,8 +22,8 @@ from tidemill.records import Example, Feedback, Trust
 from tidemill.schema import Value
 from tidemill.stats.agreement import cohen_kappa, krippendorff_alpha
 from tidemill.stats.intervals import wilson
-from tidemill.stores.labellings import Labelling as Said
 from tidemill.stores.labellings import Answered, Labellings, Skipped
+from tidemill.stores.labellings import Labelling as Said
 from tidemill.stores.segments import Batch, SegmentWriter
 from tidemill.strategy.label import Queue
 

@@ -6,6 +6,7 @@ months ago is fetched by hand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -36,8 +37,7 @@ def curate_past(
     Raises:
         ProjectError: the condition is none, or the strategy has no label queue.
     """
-    if world.project.strategy.label.queue is None:
-        raise ProjectError("the strategy has no label queue.", "add tm.label.Queue() to its label stage")
+    _check_queue(world)
     frame = _candidates(world, condition, window, wrong=wrong)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(frame))[:num])
     chosen = frame[drawn].with_columns(
@@ -48,6 +48,48 @@ def curate_past(
         num_new = world.reservoir.add(conn, world.name, rows, sameness=world.sameness)
         world.reservoir.ask(conn, world.name, [row.id for row in rows], priority=FIRST, now=now)
     return num_new, len(frame)
+
+
+def curate_requests(world: World, request_ids: Sequence[str], *, why: str, now: datetime) -> tuple[int, int]:
+    """Put requests that a person has pointed at into the label queue, before everything that waits there.
+
+    One that is an example already is asked for again. Their inclusion probability is unknown, so that no estimate
+    rests on them.
+
+    Returns:
+        How many became examples, and how many were so already.
+
+    Raises:
+        ProjectError: the strategy has no label queue, or none of the requests has its inputs in the log.
+    """
+    _check_queue(world)
+    known = world.reservoir.present(world.name, request_ids)
+    rows = _logged(world, [id_ for id_ in request_ids if id_ not in known], why, now)
+    if not known and not len(rows):
+        raise ProjectError("the log kept no inputs of these requests.", "point at others; `log` says what is kept")
+    with world.db.begin() as conn:
+        num_new = world.reservoir.add(conn, world.name, rows, sameness=world.sameness)
+        asked = [*sorted(known), *(row.id for row in rows)]
+        world.reservoir.ask_again(conn, world.name, asked, priority=FIRST, now=now)
+    return num_new, len(known)
+
+
+def _logged(world: World, request_ids: Sequence[str], why: str, now: datetime) -> PickedRows:
+    """Return those requests whose inputs are in the log, as what was picked."""
+    inputs = tuple(world.project.inputs)
+    columns = ["request_id", "unit", "received_at", "decision", "answered_version", *inputs]
+    frame = world.log.lookup(world.name, request_ids, columns=columns, schema=world.project.schema)
+    frame = frame.filter(pl.all_horizontal(pl.col(name).is_not_null() for name in inputs))
+    unknown = {"label": pl.String(), "label_trust": pl.String(), "label_at": pl.Int64(), PROBABILITY: pl.Float64()}
+    frame = frame.unique("request_id", maintain_order=True).with_columns(
+        pl.lit(why).alias(REASON), *(pl.lit(None, dtype=kind).alias(name) for name, kind in unknown.items())
+    )
+    return PickedRows(frame, picked_at=now, inputs=inputs)
+
+
+def _check_queue(world: World) -> None:
+    if world.project.strategy.label.queue is None:
+        raise ProjectError("the strategy has no label queue.", "add tm.label.Queue() to its label stage")
 
 
 def _candidates(world: World, condition: str, window: Window, *, wrong: bool) -> pl.DataFrame:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tidemill.errors import NotFound, ProjectError
 from tidemill.loop.world import World
 from tidemill.policy import Policy
-from tidemill.review.suites import Decide, run_suite
+from tidemill.review.logged import logged_case
+from tidemill.review.suites import Decide, run_suite, shown
 from tidemill.runtime.load import Loaded
 from tidemill.schema import Columns, Output
-from tidemill.stores.case_file import read_cases
+from tidemill.stores.case_file import add_case, read_cases
 from tidemill.strategy.suite_result import SuiteResult
-from tidemill.suites import Answer, Case, Sources, Suite
+from tidemill.suites import Answer, Case, Cases, Sources, Suite
 
 _ONNX_BATCH, _PYTHON_BATCH = 1024, 16
 
@@ -53,6 +56,43 @@ def sources_of(world: World, dataset: str | None) -> Sources:
         return read_cases(folder / path, schema)
 
     return Sources(schema=schema, ids=rows["id"].to_list(), take=take, read=read)
+
+
+def add_logged(
+    world: World, name: str, request_ids: Sequence[str], *, label: str | None, note: str, by: str, now: datetime
+) -> list[str]:
+    """Make logged requests cases of a suite: their inputs and the right answer go to the end of its file.
+
+    Without a `label`, the one that a system of record or a person gave is taken. Returns a line on each.
+
+    Raises:
+        NotFound: the project has no such suite, or the log no such request.
+        ProjectError: the suite has no file, the inputs were not kept, or nobody has said what is right.
+        InvalidInput: the label does not fit the output.
+        Conflict: the file has these inputs with another label.
+    """
+    suite = find_suite(world.project.suites, name)
+    if not isinstance(suite, Cases):
+        raise ProjectError(f"suite {name!r} is {type(suite).__name__}, which has no file.", "add to a tm.suites.Cases")
+    made = [logged_case(world.log, world.project, id_, label=label, note=note, by=by, now=now) for id_ in request_ids]
+    path, said = suites_folder(world.project_file) / suite.path, []
+    for case, origin in made:
+        where = add_case(path, world.project.schema, case, origin=origin)
+        said.append(f"{suite.path}, {where}: {shown(case.inputs)}, wanted {case.label!r}")
+    return said
+
+
+def find_suite(suites: Sequence[Suite], name: str) -> Suite:
+    """Return the suite of a name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = next((suite for suite in suites if suite.name == name), None)
+    if found is None:
+        names = ", ".join(suite.name for suite in suites) or "none"
+        raise NotFound(f"the project has no suite {name!r}.", f"it has {names}")
+    return found
 
 
 def suites_folder(project_file: str) -> Path:

@@ -8,12 +8,13 @@ was opened before there was a webhook, only what still stands is told.
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tidemill.clock import micros
 from tidemill.loop.courier import Courier, Delivered, Event, Letter
+from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import Turn
-from tidemill.records import Json
+from tidemill.records import Json, Outcome, Verdict
 from tidemill.stores.alerts import OpenAlert
 from tidemill.stores.database import dumps
 
@@ -62,6 +63,20 @@ def news(project: str, one: OpenAlert, event: str) -> Json:
         "reason": one.verdict.reason,
         "numbers": dict(one.verdict.numbers),
     }
+
+
+def send_test(webhook: Webhook, project: str, now: datetime) -> str:
+    """Send the webhook a sample; return why it was not taken, "" when it was."""
+    body = dumps(news(project, _sample(now), "test")).encode()
+    return webhook.post(body, key=f"{project}-test-{micros(now)}", at=now)
+
+
+def _sample(now: datetime) -> OpenAlert:
+    verdict = Verdict(outcome=Outcome.FIRE, by="test", reason="a sample: nothing is wrong", numbers={"recent": 0.0})
+    return OpenAlert(
+        id=0, name="Test()", cohort="all", opened_at=now, fired_at=now, closed_at=None, silent_until=None,
+        verdict=verdict, told_at=None, tries=0, problem="",
+    )  # fmt: skip
 
 
 # --- the log of this process

@@ -12,7 +12,7 @@ _EVIDENCE = "evidence_"
 
 
 def longer(trail: Json | None, verdict: Verdict, *, step: str, now: datetime) -> Json:
-    """Return the trail with one more look; of a full one every other look is left out.
+    """Return the trail with one more look, if that brought anything new; of a full one every other look is left out.
 
     `sides` names what is followed, as [guard, side]; each of `looks` is [microseconds, step, evidence...] in the order
     of `sides`, None where a guard said nothing.
@@ -26,8 +26,10 @@ def longer(trail: Json | None, verdict: Verdict, *, step: str, now: datetime) ->
     sides = [tuple(side) for side in (trail or {}).get("sides", [])]
     sides += [side for side in said if side not in sides]
     looks = list((trail or {}).get("looks", []))
-    if len(looks) >= _MOST:
+    values = [said.get(side) for side in sides]
+    is_news = bool(said) and (not looks or looks[-1][1:] != [step, *values])
+    if is_news and len(looks) >= _MOST:
         looks = looks[-1::-2][::-1]
-    if said:
-        looks.append([micros(now), step, *(said.get(side) for side in sides)])
+    if is_news:
+        looks.append([micros(now), step, *values])
     return {"sides": [list(side) for side in sides], "looks": looks}

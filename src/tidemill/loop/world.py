@@ -16,12 +16,13 @@ from sqlalchemy import Connection
 
 from tidemill.clock import from_micros
 from tidemill.loop.courier import Courier
+from tidemill.monitor.cohorts import cohort_masks
 from tidemill.monitor.outcomes import Window, past_losses
 from tidemill.project import Project
 from tidemill.records import Json, Trust
 from tidemill.runtime.artefact import read_artefact
 from tidemill.runtime.load import Loaded, load
-from tidemill.schema import Columns
+from tidemill.schema import Array, Columns
 from tidemill.stores.alerts import Alerts
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
@@ -33,8 +34,11 @@ from tidemill.stores.home import Home
 from tidemill.stores.journal import Journal, Lease
 from tidemill.stores.log import Log
 from tidemill.stores.reservoir import Reservoir
+from tidemill.strategy.dataset import ExampleIndex
 from tidemill.strategy.strategy import Strategy
 from tidemill.training import runner as trainings
+
+_RANKS = {str(trust): trust.rank for trust in Trust}
 
 
 class Runner(Protocol):
@@ -119,6 +123,27 @@ class World:
     def columns(self, rows: pl.DataFrame) -> Columns:
         """Return the inputs of rows of a dataset as a model takes them."""
         return {name: kind.column(rows[name].to_list()) for name, kind in self.project.schema.inputs.items()}
+
+    def labelled(self) -> ExampleIndex:
+        """Return the labelled examples as the dataset stages see them, oldest request first."""
+        frame = self.reservoir.index(self.name).filter(pl.col("label").is_not_null()).sort("received_at", "id")
+        return ExampleIndex(
+            ids=np.array(frame["id"].to_list(), dtype=object),
+            received_at=frame["received_at"].to_numpy().astype(np.int64),
+            labelled_at=frame["labelled_at"].to_numpy().astype(np.int64),
+            split=np.array(frame["split"].to_list(), dtype=object),
+            label=np.array(frame["label"].to_list(), dtype=object),
+            trust=frame["trust"].replace_strict(_RANKS, return_dtype=pl.Int64).to_numpy(),
+            decision=np.array(frame["decision"].to_list(), dtype=object),
+            cohorts=self._cohorts(frame),
+        )
+
+    def _cohorts(self, frame: pl.DataFrame) -> dict[str, Array]:
+        """Return the cohort masks of examples; cohorts need their inputs, so they are read only when declared."""
+        if not self.project.cohorts or not len(frame):
+            return {}
+        rows = self.reservoir.inputs(self.name, frame["id"].to_list())
+        return cohort_masks(self.project, pl.DataFrame(rows, infer_schema_length=None))
 
     def workdir(self, run: str) -> Path:
         """Return where a training run keeps its files."""

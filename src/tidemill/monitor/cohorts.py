@@ -71,7 +71,8 @@ def inputs_kept(project: Project, frame: pl.DataFrame) -> Array:
     kept = [name for name in project.inputs if name not in project.schema.tags]
     whole = pl.col("keep_probability").fill_null(0.0) >= 1.0  # inputs may be missing in the request itself
     there = frame.select(pl.any_horizontal(whole, *(pl.col(name).is_not_null() for name in kept)))
-    return np.asarray(there.to_series().to_numpy(), dtype=bool)
+    found: Array = there.to_series().to_numpy().astype(bool)
+    return found
 
 
 def keep_weights(frame: pl.DataFrame) -> Array:

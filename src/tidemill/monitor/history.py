@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from tidemill.monitor.outcomes import Window
 from tidemill.monitor.quality import Quality, quality
@@ -42,7 +43,7 @@ def history(
     assert window.after is not None
     step = (window.until - window.after) / num_parts
     edges = [window.after + i * step for i in range(num_parts)] + [window.until]
-    spans = [Window(after=a, until=b) for a, b in zip(edges, edges[1:], strict=False)]
+    spans = [Window(after=a, until=b) for a, b in pairwise(edges)]
     return History(
         until=tuple(edges[1:]),
         parts=tuple(tuple(quality(log, project, span, trust=trust)) for span in spans),

@@ -1,4 +1,4 @@
-"""How a candidate's way through traffic stands: the steps of the plan, and what each guard has seen of its boundaries."""
+"""How a candidate's way through traffic stands: the steps of the plan, and what each guard has seen."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """What a guard has seen: its word, the rows of each arm, its boundaries, and how many outcomes it still takes."""
+    """What a guard has seen: its word, the rows of each arm, its boundaries, and what more it takes."""
 
     verdict: Verdict
     sides: tuple[Side, ...]
     rows: str
     num_candidate: int | None
     num_live: int | None
+    more_errors: int | None
     more_outcomes: int | None
     more_seconds: float | None
 
@@ -142,9 +143,7 @@ def _stops(member: Json) -> Iterator[Stop]:
             yield Stop(name=str(other), share=0.0, says="a member of your own")
 
 
-def _placed(
-    stops: Sequence[Stop], cycle: Cycle, memory: Json, changes: Sequence[RouteChange]
-) -> tuple[Stop, ...]:
+def _placed(stops: Sequence[Stop], cycle: Cycle, memory: Json, changes: Sequence[RouteChange]) -> tuple[Stop, ...]:
     """Say of each step whether it is done, where the candidate is now (or failed), and since when."""
     began = {_name_of(stops, change): change.at for change in reversed(changes)}
     names = [stop.name for stop in stops]
@@ -177,18 +176,23 @@ def _name_of(stops: Sequence[Stop], change: RouteChange) -> str:
 
 def watch(verdict: Verdict) -> Watch:
     """Return what a guard's verdict holds, with its boundaries."""
-    numbers = verdict.numbers
-    rows = next((name.removeprefix("candidate_") for name in numbers if name.startswith("candidate_")
-                 and f"live_{name.removeprefix('candidate_')}" in numbers and name.endswith(("answers", "outcomes"))), "")  # fmt: skip
+    numbers, rows = verdict.numbers, _rows(verdict)
     return Watch(
         verdict=verdict,
         sides=tuple(_sides(verdict)),
         rows=rows,
         num_candidate=_whole(numbers.get(f"candidate_{rows}")),
         num_live=_whole(numbers.get(f"live_{rows}")),
+        more_errors=_whole(numbers.get("more_errors")),
         more_outcomes=_whole(numbers.get("more_outcomes")),
         more_seconds=_number(numbers.get("more_seconds")),
     )
+
+
+def _rows(verdict: Verdict) -> str:
+    """Return what a guard counts in both arms: answers or outcomes, "" where it counts neither."""
+    known = verdict.numbers
+    return next((rows for rows in ("answers", "outcomes") if {f"candidate_{rows}", f"live_{rows}"} <= known.keys()), "")
 
 
 def _sides(verdict: Verdict) -> Iterator[Side]:

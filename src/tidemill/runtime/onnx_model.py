@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ Providers = Callable[[], Sequence[str]]
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _MAX_LINE = 300
+
+_logger = logging.getLogger(__name__)
 
 
 class OnnxModel:
@@ -75,10 +78,29 @@ def _session(path: Path, threads: int, providers: Providers) -> Any:
         raise ModelError(f"{path.name} does not load: {line(error)}", "train the version again") from error
     if external:
         raise ModelError(f"{path.name} keeps data outside its file, which is never loaded.", "export it in one file")
+    chosen = chosen_providers(providers())
+    if chosen != [_CPU]:
+        session = _on_device(raw, options, chosen)
+        if session is not None:
+            return session
     try:
-        return onnxruntime.InferenceSession(raw, options, providers=chosen_providers(providers()))
+        return onnxruntime.InferenceSession(raw, options, providers=[_CPU], enable_fallback=0)
     except Exception as error:
         raise ModelError(f"{path.name} does not load: {line(error)}", "train the version again") from error
+
+
+def _on_device(raw: bytes, options: Any, chosen: Sequence[str | tuple[str, dict[str, str]]]) -> Any | None:
+    """Return a session on CUDA, None where ONNX Runtime has it and yet cannot use it, which it would not say itself."""
+    why = "see that its CUDA and cuDNN are installed, and that this process may use the device"
+    try:
+        session = onnxruntime.InferenceSession(raw, options, providers=chosen, enable_fallback=0)
+        if session.get_providers()[0] == _CUDA:
+            session.enable_fallback()  # a device that fails later: go on without it
+            return session
+    except Exception as error:  # no memory left on the device, say
+        why = line(error)
+    _logger.warning("ONNX Runtime has CUDA and cannot use it: the model runs on the CPU; %s", why)
+    return None
 
 
 def _uses_external_data(message: Any) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tidemill.errors import ModelError, ModelHung
+from tidemill.runtime.threads import variables
 from tidemill.runtime.wire import pack_array, receive, send, unpack_array
 from tidemill.schema import Array, Columns
 
@@ -54,7 +55,7 @@ class WorkerProcess:
         growth_bytes: int | None = None,
     ) -> None:
         self._args = [str(folder), loader, project_file or ""]
-        self._threads = str(threads)
+        self._threads = threads
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._growth_bytes = growth_bytes
@@ -188,12 +189,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=_STDERR,
                 start_new_session=True,  # Ctrl-C is for the gateway, which ends its workers when it has answered
-                env={
-                    **os.environ,
-                    "OMP_NUM_THREADS": self._threads,
-                    "MKL_NUM_THREADS": self._threads,
-                    "OMP_WAIT_POLICY": "PASSIVE",
-                },
+                env={**os.environ, **variables(self._threads)},
             )
         return process, ours
 

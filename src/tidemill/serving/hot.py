@@ -1,72 +1,46 @@
 """HTTP as it comes: predictions and feedback are answered straight from the protocol, all else goes the way of ASGI.
 
 A call whose head (request line and headers) is, byte by byte, one that was parsed before is not parsed again: most
-callers send the same head each time, and the same bytes mean the same. Everything that is unusual (a body in several
-pieces, pipelining, an upgrade, `Expect`, a compressed body) goes through the parser or to ASGI.
+callers send the same head each time, and the same bytes mean the same. Everything that is unusual (pipelining, an
+upgrade, `Expect`, a compressed body) goes through the parser or to ASGI.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tidemill.errors import InvalidRequest, Malformed, TooLarge, Unavailable
-from tidemill.serving.calls import REFUSAL, Call, Target, plain_problem
+from tidemill.errors import InvalidRequest, Malformed, TooLarge
+from tidemill.serving.calls import Call, Target
+from tidemill.serving.connection import MAX_CALLS, PatientConnection
 from tidemill.serving.door import Door
 from tidemill.serving.inference import header_length
-from tidemill.serving.patience import HeadTooLarge, Patience, TooSlow
+from tidemill.serving.patience import HeadTooLarge, Patience
 from tidemill.serving.tokens import ANYBODY
 from tidemill.serving.trace import child
 
 _END = b"\r\n\r\n"
-_MAX_CALLS = 64  # of one connection that wait for their answers; then nothing more is read from it
-_MAX_REFUSED = 256  # connections beyond the limit that are told so; more are closed without a word
+_POST = b"POST "
 _UPGRADES = frozenset((b"upgrade", b"connection", b"http2-settings"))
 _UNUSUAL = frozenset((b"expect", b"upgrade", b"content-encoding"))
 
 
-class HotProtocol(HttpToolsProtocol):
-    """One connection. uvicorn makes it with its own arguments behind these two."""
-
-    cycle: Any
+class HotProtocol(PatientConnection):
+    """What is read and answered on one connection. uvicorn makes it with its own arguments behind these two."""
 
     def __init__(self, door: Door, patience: Patience, **given: Any) -> None:
-        super().__init__(**given)
-        self._door, self._patience = door, patience
-        self._calls: deque[Call] = deque()  # not answered yet, in order
-        self._hot: Call | None = None  # whose body is being read
+        super().__init__(patience, **given)
+        self._door = door
         self._chunk = b""
+        self._opening = b""  # the head of a call that is parsed, where it and its body are all there is
         self._fresh = self._whole = False  # whether a message begins with the chunk
         self._begun = False  # whether one begins within it
-        self._reading = self._in_head = self._ignoring = self._draining = self._ended = self._lingering = False
-        self._was_asked = False  # since the timer looked last
+        self._ignoring = False
         self._head_bytes = self._raw_bytes = self._body_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = self._idle_since = self._paused_at = 0.0
+        self._num_missing = 0  # bytes of a call whose head is known
 
-    # ---- the connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, or refuse when there are too many."""
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self._idle_since = self.loop.time()
-        self._timer = self.loop.call_later(self._patience.head_s, self._watch)
-        if len(self.connections) > self._patience.max_connections:
-            self._end(Unavailable("too many connections are open.", "close some, or try again in a second"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it; calls that are not answered yet are answered into the void."""
-        if self._timer is not None:
-            self._timer.cancel()
-        for call in self._calls:
-            call.disconnected = True
-        self._calls.clear()
-        self._hot = None
-        super().connection_lost(exc)
+    # ---- bytes
 
     def data_received(self, data: bytes) -> None:
         """Take a chunk: a call as they were before, or whatever the parser makes of it."""
@@ -75,7 +49,7 @@ class HotProtocol(HttpToolsProtocol):
             known = door.known.get(data[: data.find(_END) + 4])
             if (
                 known is not None
-                and len(data) == known.num_bytes
+                and len(data) <= known.num_bytes
                 and known.revision == door.tokens.revision
                 and (cycle is None or cycle.response_complete)
                 and not self.pipeline
@@ -83,14 +57,39 @@ class HotProtocol(HttpToolsProtocol):
                 self.cycle = call = Call(self, known.target, not self._draining, known.caller, data[known.num_head :])
                 call.num_json = known.num_json
                 self._calls.append(call)
-                door.add(call)
+                if len(data) == known.num_bytes:
+                    door.add(call)
+                else:
+                    self._await_rest(call, known.num_bytes - len(data))
                 return
         if self._ended:
+            return
+        if self._num_missing:
+            self._take_rest(data)
             return
         self._chunk, self._fresh, self._begun = data, not self._reading, False
         self._feed(data)
         if self._reading and (self._whole or not self._begun):  # of a message that began within it this counts nothing
             self._count(len(data))
+
+    def _await_rest(self, call: Call, num_bytes: int) -> None:
+        """Wait for the rest of a body whose head is known."""
+        self._hot, call.parts, self._num_missing = call, [call.body], num_bytes
+        self._reading, self._in_head = True, False
+        self._due = self.loop.time() + self._patience.body_s
+
+    def _take_rest(self, data: bytes) -> None:
+        call, num = self._hot, self._num_missing
+        assert call is not None and call.parts is not None
+        call.parts.append(data if len(data) <= num else data[:num])
+        self._num_missing = max(num - len(data), 0)
+        if self._num_missing:
+            return
+        call.body, call.parts = b"".join(call.parts), None
+        self._reading, self._hot = False, None
+        self._door.add(call)
+        if len(data) > num:
+            self.data_received(data[num:])
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -125,115 +124,6 @@ class HotProtocol(HttpToolsProtocol):
             if self._raw_bytes > 6 * self._door.max_body_bytes + self._patience.max_head_bytes:
                 self._end(TooLarge("the body is larger than it may be.", "send less, in larger chunks"))
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Answer what was asked before the caller closed its half, then close."""
-        if self._hot is not None:  # it never comes whole
-            self._hot.response_complete, self._hot = True, None
-            self._calls.pop()
-        if self._calls:
-            self._calls[-1].keep_alive = False
-        elif self.cycle is not None and not self.cycle.response_complete and not self._reading:
-            (self.pipeline[0][0] if self.pipeline else self.cycle).keep_alive = False
-        else:
-            return None
-        self._ended = True
-        return True
-
-    def shutdown(self) -> None:
-        """Close, but not under the feet of a call that is on its way."""
-        self._draining = True
-        if self.cycle is None or self.cycle.response_complete:
-            self.loop.call_later(self._patience.drain_s, self._close_idle)
-        else:
-            self.cycle.keep_alive = False
-
-    def _close_idle(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self.cycle.keep_alive = False
-
-    def _end(self, error: InvalidRequest) -> None:
-        """Tell what is wrong, after what was asked before, and close."""
-        if self._ended or self.transport.is_closing():
-            return
-        self._ended = True
-        if self._hot is not None:
-            self._hot.keep_alive = False
-            self._hot.refuse(error)
-        elif self._calls and self._calls[-1].keep_alive:
-            call = Call(self, REFUSAL, False, ANYBODY)
-            self._calls.append(call)
-            call.refuse(error)
-        elif self._is_slow_busy():
-            self.cycle.keep_alive = False
-            self.cycle.message_event.set()
-        elif not self._calls:
-            if not self._reading or self._in_head or self.cycle is None or not self.cycle.response_complete:
-                self.transport.write(plain_problem(error))  # else this request has had its reply
-            self._linger()
-        self._hot = None
-
-    def _linger(self) -> None:
-        """Close once the caller has had time to read: bytes that nobody takes would reset the connection under it."""
-        self._ended = self._lingering = True
-        transport = self.transport
-        if len(self.connections) > self._patience.max_connections + _MAX_REFUSED or not transport.can_write_eof():
-            transport.close()
-            return
-        transport.write_eof()
-        self.loop.call_later(self._patience.linger_s, transport.close)
-
-    # ---- time
-
-    def _watch(self) -> None:
-        """Close what takes too long. One lazy timer serves all limits, so that no call sets or stops one."""
-        self._timer = None
-        if self.transport is None or self.transport.is_closing():
-            return
-        now, patience = self.loop.time(), self._patience
-        ends = self._ends(now)
-        if ends > now:
-            # Not later than a head may take: one that begins meanwhile is found out in time.
-            self._timer = self.loop.call_at(min(ends, now + patience.head_s), self._watch)
-        elif self.flow.write_paused:
-            self.transport.abort()  # it does not read: there is no point in writing more
-        elif self._in_head and not self._calls:
-            self._end(TooSlow(f"the headers did not come within {patience.head_s:g} s.", "send them at once"))
-        elif self._hot is not None:
-            self._end(TooSlow(f"the body did not come within {patience.body_s:g} s.", "send it at once"))
-        else:
-            self.transport.close()
-
-    def _ends(self, now: float) -> float:
-        if self._was_asked:
-            self._idle_since, self._was_asked = now, False
-        if self.flow.write_paused:
-            return self._paused_at + self._patience.read_s
-        if self._reading and not self.flow.read_paused:
-            return self._due
-        if self._reading or self._calls or not (self.cycle is None or self.cycle.response_complete):
-            return now + self._patience.idle_s
-        return self._idle_since + self._patience.idle_s
-
-    def pause_writing(self) -> None:
-        """The caller reads too slowly: take nothing more from it."""
-        self._paused_at = self.loop.time()
-        self.flow.pause_writing()
-        self.flow.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Go on."""
-        self.flow.resume_writing()
-        if len(self._calls) < _MAX_CALLS and not self.pipeline:
-            self._resume()
-
-    def _resume(self) -> None:
-        """Read again; the time in which nothing was read is not the caller's."""
-        if self._reading and self.flow.read_paused:
-            self._due = max(self._due, self.loop.time() + self._patience.head_s)
-        self.flow.resume_reading()
-
     # ---- what the parser finds
 
     def on_message_begin(self) -> None:
@@ -241,7 +131,7 @@ class HotProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._hot = None
+        self._hot, self._opening = None, b""
         self._reading = self._in_head = True
         self._whole, self._fresh, self._begun = self._fresh, False, True
         self._head_bytes = self._raw_bytes = 0
@@ -276,10 +166,6 @@ class HotProtocol(HttpToolsProtocol):
             self._end(HeadTooLarge("the headers are too long.", "send fewer of them"))
             raise ValueError("too long a head")
 
-    def _is_slow_busy(self) -> bool:
-        cycle = self.cycle
-        return cycle is not None and type(cycle) is not Call and not cycle.response_complete
-
     def _is_usual(self) -> bool:
         return not any(name in _UNUSUAL for name, _ in self.headers)
 
@@ -302,7 +188,7 @@ class HotProtocol(HttpToolsProtocol):
             call.refuse(error)
             return
         self._hot = call
-        if len(self._calls) >= _MAX_CALLS:
+        if len(self._calls) >= MAX_CALLS:
             self.flow.pause_reading()
 
     def _slow(self) -> None:
@@ -322,6 +208,9 @@ class HotProtocol(HttpToolsProtocol):
                 super().on_body(body)
         elif not call.body:
             call.body, self._body_bytes = body, len(body)
+            num_head = len(self._chunk) - len(body)
+            if self._whole and self._chunk.startswith(_POST) and self._chunk.find(_END) + 4 == num_head:
+                self._opening = self._chunk[:num_head]  # no chunks, which have their lengths before them
         else:
             call.parts = call.parts or [call.body]
             call.parts.append(body)
@@ -343,15 +232,9 @@ class HotProtocol(HttpToolsProtocol):
             return
         if call.parts is not None:
             call.body, call.parts = b"".join(call.parts), None
-        elif self._whole and call.keep_alive and call.span is None:  # a trace's head does not come again
-            self._remember(call)
+        if self._opening and call.keep_alive and call.span is None:  # a trace's head does not come again
+            self._door.remember(self._opening, call, len(self._opening) + len(call.body))
         self._door.add(call)
-
-    def _remember(self, call: Call) -> None:
-        """Know this head next time, if the chunk was this call and nothing more."""
-        num_head = self._chunk.find(_END) + 4
-        if num_head + len(call.body) == len(self._chunk):
-            self._door.remember(self._chunk[:num_head], call, len(self._chunk))
 
     # ---- replies
 
@@ -378,7 +261,7 @@ class HotProtocol(HttpToolsProtocol):
             self._write(call, call.head, call.reply)
         if not calls:
             self._answered_all()
-        elif self.flow.read_paused and len(calls) <= _MAX_CALLS // 2 and not self.flow.write_paused:
+        elif self.flow.read_paused and len(calls) <= MAX_CALLS // 2 and not self.flow.write_paused:
             self._resume()
 
     def _write(self, call: Call, head: bytes, body: bytes) -> None:

@@ -68,6 +68,7 @@ class InferForm:
         self.slots: dict[str, Slot] = {name: slot(name, kind) for name, kind in schema.inputs.items()}
         self._named = {name: slot(name, _name) for name in _NAMED}
         self._slots = tuple(self.slots.items())
+        self._singles = tuple((name, place.single) for name, place in self._slots)
         self.num_scores = schema.output.num_scores
         self._decision = "FP64" if isinstance(schema.output, Value) else "BYTES"
         self._decode_one = _one_row_decoder(self.slots.values())
@@ -99,10 +100,8 @@ class InferForm:
         row = Parsed()
         try:
             asked: Any = self._decode_one(body)
-            for tensor, (name, place) in zip(asked.inputs, self._slots, strict=True):
-                if tensor.shape != place.one:
-                    return None
-                row[name] = place.single(tensor.data)
+            for tensor, (name, read) in zip(asked.inputs, self._singles, strict=True):
+                row[name] = read(tensor.data)
         except _UNREAD:
             return None
         return row, None if asked.id is UNSET else asked.id
@@ -223,14 +222,14 @@ def column(name: str, answers: Sequence[Answer]) -> list[Any]:
 def _one_row_decoder(slots: Iterable[Slot]) -> Callable[[bytes], Any]:
     """Return what decodes a body of one row, its tensors in the declared order and of the declared types, and no more.
 
-    The decoder checks names, types and sizes on its way, in half of the time that lists of anything take.
+    The decoder checks names, shapes, types and sizes on its way, in half of the time that lists of anything take.
     """
     tensors = tuple(
         msgspec.defstruct(
             "Tensor",
             [
                 ("name", Literal[place.name]),
-                ("shape", list[int]),
+                ("shape", tuple.__class_getitem__(tuple(Literal[size] for size in place.one))),
                 ("datatype", Literal[tuple(sorted(place.takes))]),
                 ("data", _listed(place.element, place.num)),
             ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -17,6 +17,7 @@ from tidemill.stores.segments import Batch, SegmentWriter
 
 _logger = logging.getLogger(__name__)
 _PROBE_EVERY_S = 1.0
+_MAX_BUFFERS, _MAX_BUFFER_BYTES = 4, 4 << 20  # that are kept for the next write
 _CLOSED = "the log is closed"
 _LATE = "the log was opened after this request came"
 
@@ -57,7 +58,8 @@ class Recorder:
         self._open_writer, self._metrics, self._now = open_writer, metrics, now
         self._max_age_s, self._patience_s = max_age_s, patience_s
         self.turn = Turn()
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._encode_into = msgspec.msgpack.Encoder().encode_into
+        self._buffers: list[bytearray] = []  # of the last write, to be used again: fresh memory costs more than rows
         self._hand = Handoff(wait_below_s=wait_below_s)
         self._writer: SegmentWriter | None = None
         self._waiting: list[tuple[Batch, Release]] = []
@@ -126,11 +128,21 @@ class Recorder:
     def _append(self, writer: SegmentWriter, batches: list[Batch]) -> None:
         self._project = batches[0].project
         try:
-            frames = [self._encode(batch) for batch in batches]
+            frames = self._encoded(batches)
         except Exception as error:  # a value that no log could hold
             self._appended(error, 0.0)
             return
         self._hand.run(partial(writer.append, frames), self._appended)
+
+    def _encoded(self, batches: Sequence[Batch]) -> Sequence[bytearray]:
+        """Return the batches in msgpack; what was returned before is overwritten, since no two writes overlap."""
+        buffers = self._buffers
+        del buffers[_MAX_BUFFERS:]
+        for number, batch in enumerate(batches):
+            if number == len(buffers) or len(buffers[number]) > _MAX_BUFFER_BYTES:
+                buffers[number : number + 1] = [bytearray()]
+            self._encode_into(batch, buffers[number])
+        return buffers[: len(batches)]
 
     def _appended(self, error: Exception | None, took: float) -> None:
         written, self._writing = self._writing, []

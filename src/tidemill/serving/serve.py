@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import math
 import os
@@ -28,6 +27,7 @@ from tidemill.serving.door import Door
 from tidemill.serving.gateway import Gateway
 from tidemill.serving.hot import HotProtocol
 from tidemill.serving.http import Http
+from tidemill.serving.listening import bound, is_loopback
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.patience import Patience
 from tidemill.serving.recorder import Recorder
@@ -170,7 +170,7 @@ def token_table(database: Database, clock: Clock, *, beyond_loopback: bool) -> T
 
 
 def _wait_below_s(durability: Durability, on_log_failure: LogFailure) -> float:
-    """Return how long a write of a thread may take so that the event loop waits for it; infinite where it writes itself.
+    """Return how long a thread's write may take that the event loop waits for; infinite where it writes itself.
 
     Where answers wait for a disk, or must not, a thread writes: one that hangs must not silence health and metrics.
     """
@@ -288,32 +288,6 @@ def config(service: Service, *, grace_s: float) -> uvicorn.Config:
         timeout_graceful_shutdown=math.ceil(grace_s),
         backlog=BACKLOG,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether `host` can be reached from this machine only; a name other than localhost may be anything."""
-    try:
-        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback
-    except ValueError:
-        return False
-
-
-def bound(host: str, port: int, *, share: bool = False) -> socket.socket:
-    """Return a socket at that address that does not listen yet; with `share` other processes may bind it too.
-
-    Raises:
-        TidemillError: the address is taken, or not one of this machine's.
-    """
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        if share:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise TidemillError(f"cannot listen on {host}:{port}: {error.strerror}.", "choose another port") from error
-    return sock
 
 
 @contextlib.contextmanager

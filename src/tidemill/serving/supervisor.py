@@ -1,4 +1,7 @@
-"""Several gateway processes behind one port, and the one that keeps them: it starts, restarts and ends, and no more."""
+"""Several gateway processes behind one port, and the one that keeps them: it starts, restarts and ends, and no more.
+
+It imports nothing of what a gateway is made of, which would cost as much memory as another worker.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from tidemill.errors import TidemillError
-from tidemill.serving.serve import bound
-from tidemill.serving.supervised import Answer, Hello, send
-from tidemill.stores.home import Home
+from tidemill.serving.hello import Answer, Hello, send
+from tidemill.serving.listening import bound
+
+if TYPE_CHECKING:
+    from tidemill.stores.home import Home
 
 _FIRST_REST_S, _LONGEST_REST_S = 0.5, 30.0
 _STEADY_S = 5.0  # who served this long and then died is started again at once

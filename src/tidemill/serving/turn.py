@@ -1,4 +1,4 @@
-"""What is still to be done in this turn of the event loop, all of it together: batches first, then one write of them."""
+"""What is still to be done in this turn of the event loop, all of it together: batches, then one write of them."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -17,7 +18,7 @@ from tidemill.policy import Policy
 from tidemill.records import Json, Route
 from tidemill.runtime.artefact import read_artefact
 from tidemill.runtime.load import Loaded, load
-from tidemill.runtime.threads import cores, is_worth_keeping, is_worth_trying, share
+from tidemill.runtime.threads import asked_for, cores, is_worth_keeping, is_worth_trying, share
 from tidemill.schema import Schema
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.table import Plan, Unloaded, Warm
@@ -200,7 +201,7 @@ class VersionWatch:
     def _load(self, name: str, version: int, manifest: Manifest) -> Warm:
         folder = self._blobs.folder(self._catalog.model(name, version).artefact)
         limits = manifest.limits
-        several = share(cores(), workers=self._num_workers, copies=limits.copies)
+        several = asked_for(os.environ) or share(cores(), workers=self._num_workers, copies=limits.copies)
         open_with = partial(
             load,
             folder,
@@ -211,7 +212,8 @@ class VersionWatch:
         )
         is_onnx = read_artefact(folder).format == "onnx"
         warm = _warmed(open_with(threads=limits.threads or (1 if is_onnx else several)), manifest)
-        if limits.threads is None and is_onnx and is_worth_trying(warm.batch_s, several):
+        on_cpu = is_onnx and warm.loaded.device == "cpu"  # threads are no use to a GPU
+        if limits.threads is None and on_cpu and is_worth_trying(warm.batch_s, several):
             on_several = _warmed(open_with(threads=several), manifest)
             if is_worth_keeping(warm.batch_s, on_several.batch_s):
                 warm = on_several

@@ -26,6 +26,7 @@ from tidemill.schema import Array
 
 NUM_SETS = 999
 _LEAST = 1e-9  # of a spread; below it values differ by rounding
+_LEAST_SKEW = 1e-3
 _RAREST = 1e-300
 
 
@@ -90,16 +91,28 @@ def _sets(num_blocks: int, num_now: int, num: int, rng: np.random.Generator) -> 
 def _units(values: Mapping[str, Array]) -> dict[str, Array]:
     """Put each statistic in one unit: minus the logarithm of how rare it is; one that never differs says nothing.
 
-    How rare is told by the gamma distribution of the same mean and spread: in standard deviations, skewed statistics
-    would set the bar for all others. It need not be right, since only ranks count.
+    How rare is told by the shifted gamma distribution (Pearson's type III) of the mean, spread and skewness of all
+    other sets: in standard deviations, or by a distribution of a lighter tail, skewed statistics would set the bar for
+    all others. It need not be right, since only ranks count.
     """
     found = {}
     for name, one in values.items():
         mean, spread = float(one.mean()), float(one.std())
         if mean > 0 and spread > _LEAST * max(mean, 1.0):
-            rare = gammaincc((mean / spread) ** 2, one * mean / spread**2)
-            found[name] = (one - mean) / spread * _LEAST - np.log10(np.maximum(rare, _RAREST))
+            away, skew = _standing((one - mean) / spread)
+            shape = 4 / np.square(np.maximum(skew, _LEAST_SKEW))
+            rare = gammaincc(shape, np.maximum(shape + away * np.sqrt(shape), 0.0))
+            found[name] = away * _LEAST - np.log10(np.maximum(rare, _RAREST))
     return found
+
+
+def _standing(values: Array) -> tuple[Array, Array]:
+    """Return how many spreads of all others each of standardised values is above their mean, and their skewness."""
+    num = len(values) - 1
+    first, second, third = ((np.sum(values**power) - values**power) / num for power in (1, 2, 3))
+    variance = np.maximum(second - first**2, _LEAST)
+    skew = (third - 3 * first * second + 2 * first**3) / variance**1.5
+    return (values - first) / np.sqrt(variance), skew
 
 
 def _most(values: Mapping[str, Array]) -> tuple[str, float]:

@@ -128,9 +128,9 @@ def _distinct(groups: Sequence[_Group], loss: Array, spread: float) -> Iterator[
     ]
     seen: list[tuple[Array, float]] = []
     for score, number, cell in sorted(scored, key=lambda one: (-one[0], len(groups[one[1]].columns), one[1:])):
-        inside = groups[number].codes == cell
-        mean = _mean(loss, inside, groups[number].weights)
-        if any(_is_told(inside, mean, other, spread) for other in seen):
+        inside, weights = groups[number].codes == cell, groups[number].weights
+        mean = _mean(loss, inside, weights)
+        if any(_is_told(inside, mean, other, spread, weights) for other in seen):
             continue
         seen.append((inside, mean))
         yield score, groups[number], cell, inside
@@ -138,13 +138,17 @@ def _distinct(groups: Sequence[_Group], loss: Array, spread: float) -> Iterator[
             return
 
 
-def _is_told(inside: Array, mean: float, other: tuple[Array, float], spread: float) -> bool:
+def _is_told(inside: Array, mean: float, other: tuple[Array, float], spread: float, weights: Array | None) -> bool:
     """Tell whether a slice says no more than a worse one: nearly the same rows, or a part of it that is as bad."""
     there, worse = other
-    both, size = int((inside & there).sum()), int(inside.sum())
-    if both >= _SAME * int((inside | there).sum()):
+    both, size, either = (_size(rows, weights) for rows in (inside & there, inside, inside | there))
+    if both >= _SAME * either:
         return True
-    return bool(both >= _SAME * size and mean <= worse + 2 * spread / np.sqrt(size))
+    return bool(both >= _SAME * size and mean <= worse + 2 * spread / np.sqrt(inside.sum()))
+
+
+def _size(rows: Array, weights: Array | None) -> float:
+    return float(rows.sum() if weights is None else weights[rows].sum())
 
 
 def _groups(columns: Sequence[Column], size: int, least: int, share: float) -> Iterator[_Group]:

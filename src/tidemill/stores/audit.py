@@ -56,6 +56,16 @@ class Audit:
         with self._db.read() as conn:
             return [_act(row) for row in conn.execute(wanted.order_by(audit.c.id.desc()).limit(limit))]
 
+    def words(self, project: str) -> tuple[list[str], list[str]]:
+        """Return who did something and which verbs there are, in order."""
+        mine = or_(audit.c.project == project, audit.c.project.is_(None))
+        with self._db.read() as conn:
+            by, verbs = (
+                list(conn.execute(select(column).where(mine).distinct().order_by(column).limit(200)).scalars())
+                for column in (audit.c.by, audit.c.verb)
+            )
+        return by, verbs
+
 
 def _act(row: Any) -> Act:
     return Act(

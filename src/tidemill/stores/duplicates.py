@@ -111,8 +111,8 @@ class Groups:
         self._added: Counter[str] = Counter()  # to a group, since this began
         self._stored: dict[str | None, int] = {}  # examples of a group before that, of all groups under None
 
-    def assign(self, inputs: Mapping[str, Inputs]) -> dict[str, Group]:
-        """Return the groups of new examples by id, in the order given, and remember their leaders."""
+    def assign(self, inputs: Mapping[str, Inputs], *, keep: bool = True) -> dict[str, Group]:
+        """Return the groups of new examples by id, in the order given; their leaders are stored, if they are to be."""
         contents = {id_: self._sameness.content(row) for id_, row in inputs.items()}
         group_of = self._known(contents.values())
         fresh = {content: inputs[id_] for id_, content in contents.items() if content not in group_of}
@@ -122,7 +122,8 @@ class Groups:
             if content not in group_of:
                 group_of[content] = self._join(content, prints[content])
             self._added[group_of[content]] += 1
-        self._leaders.write()
+        if keep:
+            self._leaders.write()
         return {id_: Group(content, group_of[content]) for id_, content in contents.items()}
 
     def _known(self, contents: Iterable[str]) -> dict[str, str]:

@@ -85,7 +85,9 @@ def _winners(facts: pl.DataFrame, trust: Trust) -> pl.DataFrame:
     known = pl.col("text").is_not_null() | pl.col("number").is_not_null()
     labels = facts.filter(pl.col("kind").is_in(LABEL_KINDS) & known & (rank >= trust.rank))
     order = [rank, pl.col("received_at"), pl.col("source"), pl.col("text"), pl.col("number")]
-    best = labels.sort(order, descending=True, nulls_last=True).unique(_ROW, keep="first", maintain_order=True)
+    best = labels
+    if labels[_ROW].n_unique() < len(labels):
+        best = labels.sort(order, descending=True, nulls_last=True).unique(_ROW, keep="first", maintain_order=True)
     label = value_of(best).alias("label")
     return best.select(_ROW, label, label_trust="trust", label_at="received_at")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-
-from sqlalchemy import URL
+from urllib.parse import quote
 
 from tidemill.errors import StoreError
 
@@ -36,7 +35,7 @@ class Home:
     @property
     def db_url(self) -> str:
         """The SQLAlchemy URL of the embedded catalog."""
-        return URL.create("sqlite", database=str(self.folder / "tidemill.db")).render_as_string()
+        return f"sqlite:///{quote(str(self.folder / 'tidemill.db'), safe=' +/')}"  # as SQLAlchemy reads it
 
     @property
     def segments(self) -> Path:

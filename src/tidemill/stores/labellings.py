@@ -116,9 +116,7 @@ class Labellings:
     def skipped(self, project: str, limit: int) -> list[Skipped]:
         """Return tasks that wait and that somebody skipped, the newest word first."""
         mine = labellings.c
-        same = and_(
-            queue.c.project == mine.project, queue.c.example == mine.example, queue.c.asked_at == mine.asked_at
-        )
+        same = and_(queue.c.project == mine.project, queue.c.example == mine.example, queue.c.asked_at == mine.asked_at)
         query = select(mine.example, mine.labeller, mine.skipped_at, mine.reason).select_from(
             labellings.join(queue, same)
         )

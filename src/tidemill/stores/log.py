@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from sqlalchemy import select
 
@@ -109,7 +110,7 @@ class Log:
 
     def _num_rows(self, project: str, first: int, last: int) -> int:
         """Return about how many predictions were received in a span."""
-        return _rows_in(self._cover(project, first, last), (first, last))
+        return math.ceil(_rows_in(self._cover(project, first, last), (first, last)))
 
     def _cover(self, project: str, first: int, last: int) -> list[tuple[int, _Span]]:
         """Return how many predictions there are in which spans, of all that reach into one."""
@@ -190,9 +191,10 @@ class Log:
         """
         facts = self._feedback(project, _span(after, until), LABEL_KINDS)
         about = facts.filter(pl.col("kind") == CONFIRM)["request_id"].unique().to_list()
-        decided = self.lookup(project, about, columns=["request_id", "decision"], schema=schema)
-        facts = facts.join(decided.rename({"decision": "decided"}), on="request_id", how="left", maintain_order="left")
-        facts = confirmed(facts)
+        if about:
+            decided = self.lookup(project, about, columns=["request_id", "decision"], schema=schema)
+            decided = decided.rename({"decision": "decided"})
+            facts = confirmed(facts.join(decided, on="request_id", how="left", maintain_order="left"))
         known = pl.col("text").is_not_null() | pl.col("number").is_not_null()
         facts = facts.filter(known)
         return facts.with_columns(value_of(facts)).select(
@@ -248,18 +250,22 @@ class Log:
         """Return these rows with other columns, in their order."""
         if not len(rows):
             return self._predictions(project, _NEVER, _ANY, columns, schema)
-        key, times = rows.select(KEY), rows["received_at"]
-        where = (pl.col("role") == role) & pl.col("request_id").is_in(key["request_id"].to_list())
-        span = (int(times[-1]), int(times[0]))
-        found = self._predictions(project, span, where, list(dict.fromkeys([*KEY, *columns])), schema)
+        key, ids = rows.select(KEY), pl.col("request_id")
+        wanted = key["request_id"].to_list()
+        # As in `lookup`: by the bounds of the ids row groups are skipped.
+        near = ids.is_between(pl.lit(min(wanted)), pl.lit(max(wanted)))
+        where = (pl.col("role") == role) & near & ids.is_in(wanted)
+        found = self._predictions(project, None, where, list(dict.fromkeys([*KEY, *columns])), schema)
         return key.join(found, on=list(KEY), how="left", maintain_order="left").select(columns)
 
     def about(self, project: str, request_ids: Sequence[str], *, since: datetime) -> pl.DataFrame:
         """Return all feedback about requests, of which the oldest was received at `since`, as `feedback` does."""
-        ids = pl.col("request_id")
-        about = ids.is_between(pl.lit(min(request_ids, default="")), pl.lit(max(request_ids, default="")))
-        about = about & ids.is_in(list(request_ids))
-        facts = self._feedback(project, (micros(since), _LAST) if request_ids else _NEVER, None, about)
+        if not request_ids:
+            return self.feedback(project, after=None, until=from_micros(0))
+        ids, bounds = pl.col("request_id"), (pl.lit(min(request_ids)), pl.lit(max(request_ids)))
+        # Only the bounds skip row groups; which of the ids it is, is asked of the few rows left.
+        facts = self._feedback(project, (micros(since), _LAST), None, ids.is_between(*bounds))
+        facts = facts.filter(ids.is_in(list(request_ids)))
         return facts.with_columns(value_of(facts)).select(
             "request_id", "received_at", "kind", "value", "source", "trust"
         )
@@ -301,6 +307,8 @@ def _in_order(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
 
     Only those of the same microsecond need the rest of their keys compared.
     """
+    if (np.diff(rows["received_at"].to_numpy()) > 0).all():
+        return rows
     if not rows["received_at"].is_sorted():
         rows = rows.sort("received_at", maintain_order=True)
     same = (rows["received_at"].diff() == 0).fill_null(value=False)
@@ -316,8 +324,9 @@ def _span(after: datetime | None, until: datetime) -> _Span:
     return (_FIRST if after is None else micros(after) + 1, micros(until))
 
 
-def _rows_in(cover: Sequence[tuple[int, _Span]], asked: _Span) -> int:
-    return sum(_part(num, covered, asked) for num, covered in cover)
+def _rows_in(cover: Sequence[tuple[int, _Span]], asked: _Span) -> float:
+    """Return how many rows lie in a span, if those of each file came evenly."""
+    return sum(num * _part(covered, asked) for num, covered in cover)
 
 
 def _halved(cover: Sequence[tuple[int, _Span]], asked: _Span, at_most: int) -> list[int]:
@@ -329,7 +338,7 @@ def _halved(cover: Sequence[tuple[int, _Span]], asked: _Span, at_most: int) -> l
     return [*_halved(cover, (first, middle), at_most), middle, *_halved(cover, (middle + 1, last), at_most)]
 
 
-def _part(num: int, covered: _Span, asked: _Span) -> int:
-    """Return how many of `num` rows, received evenly over a span, lie in another."""
+def _part(covered: _Span, asked: _Span) -> float:
+    """Return the share of a span that lies in another."""
     both = min(covered[1], asked[1]) - max(covered[0], asked[0]) + 1
-    return max(0, math.ceil(num * both / (covered[1] - covered[0] + 1)))
+    return max(0, both) / (covered[1] - covered[0] + 1)

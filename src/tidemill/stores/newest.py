@@ -23,7 +23,7 @@ from tidemill.stores.logfiles import LogFile, LogFiles
 KEY = ("received_at", "request_id", "answered_version")
 _FIRST_LOOK, _GROWS = 4_000, 4
 _LARGE = 100_000  # rows of a file from which on its row groups are told apart
-_AT_ONCE = 2_048  # rows that are asked whether they meet a condition
+_AT_ONCE = 2_048  # rows that are asked first whether they meet a condition, then more
 
 Meets = Callable[[pl.DataFrame], Array]
 """Says which of N rows are wanted, bool (N,)."""
@@ -149,6 +149,8 @@ def newest(
     pages: list[pl.DataFrame] = []
     num, looked = 0, 0
     for part in parts:
+        if looked >= at_most:
+            return Newest(rows=_together(pages), next=Place(part.last + 1, "", -1), num_looked=looked, is_cut=True)
         rows, asked, to = _picked(read(part), limit + 1 - num, meets, at_most - looked)
         pages.append(rows)
         num += len(rows)
@@ -156,9 +158,8 @@ def newest(
         if num > limit:  # there is more
             rows = _together(pages)[:limit]
             return Newest(rows=rows, next=_place(rows, -1), num_looked=looked)
-        if to is not None or looked >= at_most:
-            place = to if to is not None else Place(part.first, "", -1)
-            return Newest(rows=_together(pages), next=place, num_looked=looked, is_cut=True)
+        if to is not None:
+            return Newest(rows=_together(pages), next=to, num_looked=looked, is_cut=True)
     return Newest(rows=_together(pages), next=None, num_looked=looked)
 
 
@@ -170,12 +171,12 @@ def _picked(
     if meets is None:
         return rows.head(limit), len(rows), None
     found: list[pl.DataFrame] = [rows.clear()]
-    num = 0
-    for at in range(0, len(rows), _AT_ONCE):
-        some = rows[at : at + _AT_ONCE]
+    num, asked = 0, 0
+    while asked < len(rows):
+        some = rows[asked : 2 * asked + _AT_ONCE]
         found.append(some.filter(pl.Series(np.asarray(meets(some)), dtype=pl.Boolean)))
         num += len(found[-1])
-        asked = at + len(some)
+        asked += len(some)
         if num >= limit:
             return pl.concat(found).head(limit), asked, None
         if asked >= at_most and asked < len(rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, select, update
 
@@ -12,6 +12,14 @@ from tidemill.clock import from_micros, micros
 from tidemill.stores.database import Database
 from tidemill.stores.rows import insert_once, put
 from tidemill.stores.tables import queue
+
+
+class Task(NamedTuple):
+    """An example in the queue: when its label was asked for, and when it was answered or skipped, by whom."""
+
+    asked_at: datetime
+    answered_at: datetime | None
+    by: str
 
 
 class Queue:
@@ -37,6 +45,16 @@ class Queue:
         query = select(queue.c.example, queue.c.asked_at).where(queue.c.project == project)
         with self._db.read() as conn:
             return {id_: from_micros(at) for id_, at in conn.execute(query)}
+
+    def task(self, project: str, id: str) -> Task | None:
+        """Return how an example stands in the queue, None where nobody was asked for it."""
+        one = select(queue.c.asked_at, queue.c.answered_at, queue.c.answered_by)
+        with self._db.read() as conn:
+            row = conn.execute(one.where(queue.c.project == project, queue.c.example == id)).first()
+        if row is None:
+            return None
+        answered = None if row.answered_at is None else from_micros(row.answered_at)
+        return Task(from_micros(row.asked_at), answered, row.answered_by or "")
 
     def skip(self, conn: Connection, project: str, id: str, *, by: str, now: datetime) -> None:
         """Take an example off the queue."""

@@ -13,6 +13,7 @@ from tidemill.stores.tables import (
     audit,
     commands,
     cycles,
+    dataset_tags,
     datasets,
     log_files,
     models,
@@ -46,7 +47,7 @@ class Revisions:
         """
         with self._db.read() as conn:
             topics = {
-                name: tuple(_mark(conn, table, project, which) for table, which in of) for name, of in _OF.items()
+                name: tuple(_mark(conn, table, which, project) for table, which in of) for name, of in _OF.items()
             }
             is_open = (alerts.c.project == project, alerts.c.closed_at.is_(None))
             waits = (queue.c.project == project, queue.c.answered_at.is_(None))
@@ -59,15 +60,20 @@ _OF: Mapping[str, tuple[tuple[Table, tuple[str, ...]], ...]] = {
     "cycle": ((cycles, ("number", "closed_at")), (steps, ("done_at",)), (verdicts, ("id",)), (states, ("updated_at",))),
     "commands": ((commands, ("id", "handled_at")),),
     "alerts": ((alerts, ("id", "fired_at", "closed_at", "silent_until")),),
-    "queue": ((queue, ("asked_at", "answered_at")),),
+    "queue": (
+        (queue, ("answered_at",)),
+    ),  # a new question is seen by how many wait: no index has the time it was asked
     "log": ((log_files, ("committed_at",)),),
-    "models": ((models, ("version",)), (datasets, ("number",))),
+    "models": ((models, ("version",)), (datasets, ("number",)), (dataset_tags, ("tagged_at",))),
     "audit": ((audit, ("id",)),),
 }
+_EVERYWHERE = frozenset({"verdicts", "audit"})
+"""Tables that grow for ever: their greatest id, of any project, is found at once."""
 
 
-def _mark(conn: Connection, table: Table, project: str, columns: tuple[str, ...]) -> Hashable:
-    greatest = select(*(func.max(table.c[name]) for name in columns)).where(table.c.project == project)
+def _mark(conn: Connection, table: Table, columns: tuple[str, ...], project: str) -> Hashable:
+    greatest = select(*(func.max(table.c[name]) for name in columns))
+    greatest = greatest if table.name in _EVERYWHERE else greatest.where(table.c.project == project)
     return tuple(conn.execute(greatest).one())
 
 

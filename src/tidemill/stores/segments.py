@@ -43,6 +43,10 @@ _FRAME = struct.Struct("<II")
 _GATEWAY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _DSYNC: int = getattr(os, "RWF_DSYNC", 0)  # Linux; elsewhere a write is followed by a sync
 _sync_data = getattr(os, "fdatasync", os.fsync)
+_WORTH_PARTS = 1 << 16  # bytes, from which on to put the parts together takes longer than to hand them over singly
+_MAX_PARTS = 256
+
+Payload = bytes | bytearray
 
 
 class Batch(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
@@ -121,7 +125,7 @@ class SegmentWriter:
         """The size of the open segment."""
         return self._end
 
-    def append(self, frames: bytes | Sequence[bytes]) -> None:
+    def append(self, frames: bytes | Sequence[Payload]) -> None:
         """Write one or more payloads, all or none of them.
 
         Raises:
@@ -129,16 +133,18 @@ class SegmentWriter:
                 later frames.
         """
         payloads = (frames,) if isinstance(frames, bytes) else frames
-        parts: list[bytes] = []
+        parts: list[Payload] = []
         for payload in payloads:
             parts += (_FRAME.pack(len(payload), zlib.crc32(payload)), payload)
-        data = b"".join(parts)
+        num_bytes = sum(map(len, parts))
+        if num_bytes < _WORTH_PARTS or len(parts) > _MAX_PARTS:
+            parts = [b"".join(parts)]
         if self._torn:
             self._cut()
         try:
-            written = self._write(data)
-            if written != len(data):
-                full = f"{os.strerror(errno.ENOSPC)} (only {written} of {len(data)} bytes were written)"
+            written = self._write(parts)
+            if written != num_bytes:
+                full = f"{os.strerror(errno.ENOSPC)} (only {written} of {num_bytes} bytes were written)"
                 raise OSError(errno.ENOSPC, full, str(self._path(".open")))
         except OSError:
             self._torn = True
@@ -184,15 +190,18 @@ class SegmentWriter:
     def _path(self, suffix: str) -> Path:
         return self._folder / (self._name + suffix)
 
-    def _write(self, data: bytes) -> int:
+    def _write(self, parts: Sequence[Payload]) -> int:
         if self._dsync:
             try:
-                return os.pwritev(self._fd, [data], self._end, self._dsync)
+                return os.pwritev(self._fd, parts, self._end, self._dsync)
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                     raise
                 self._dsync = 0  # this file system cannot: sync after the write instead
-        written = os.pwrite(self._fd, data, self._end)
+        if len(parts) == 1:
+            written = os.pwrite(self._fd, parts[0], self._end)
+        else:
+            written = os.pwritev(self._fd, parts, self._end)
         if self._power:
             _sync_data(self._fd)
         return written

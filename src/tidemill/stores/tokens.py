@@ -86,6 +86,7 @@ class Tokens:
         project: str | None = None,
         trust: Trust | None = None,
         expires_at: datetime | None = None,
+        reason: str = "",
         via: str = "cli",
     ) -> str:
         """Make a token and return it: the only time that it is seen.
@@ -115,21 +116,15 @@ class Tokens:
         conn.execute(insert(tokens).values(**row))
         given = f"{', '.join(sorted(scopes))} on {project or 'every project'}"
         Audit(self._db).add(
-            conn, project, by=by, verb="make token", thing=name, reason="", result=given, via=via, now=now
+            conn, project, by=by, verb="make token", thing=name, reason=reason, result=given, via=via, now=now
         )
         announce(conn, project or "")
         return secret
 
     def revoke(
-        self,
-        conn: Connection,
-        which: str,
-        *,
-        now: datetime,
-        by: str = "nobody named",
-        reason: str = "",
+        self, conn: Connection, which: str, *, now: datetime, by: str = "nobody named", reason: str = "",
         via: str = "cli",
-    ) -> int:
+    ) -> int:  # fmt: skip
         """Revoke a token by its id or name, and return its id.
 
         Raises:

@@ -56,8 +56,8 @@ class Curate(Member):
             distinct = candidates.distinct()
             candidates, context = candidates.take(distinct), context.take(distinct)
         drawn = self.draw(candidates, context, max(0, budget), rng)
-        ids = tuple(candidates.ids[i] for i in drawn.taken)
-        chances = [None] * len(ids) if drawn.chance is None else [float(drawn.chance[i]) for i in drawn.taken]
+        ids = tuple(map(candidates.ids.__getitem__, drawn.taken.tolist()))
+        chances = [None] * len(ids) if drawn.chance is None else drawn.chance[drawn.taken].tolist()
         return Picks(ids, (self.reason,) * len(ids), tuple(chances))
 
     def __add__(self, other: Curate) -> Mix:

@@ -13,11 +13,31 @@ from tidemill.strategy.member import Member, plain, shown_duration
 _COMPOSED_OF = ("members", "parts")  # parameters that hold the members of `a + b`, `a | b`, `a & b`, `a >> b`
 _DURATIONS = ("curate_every", "train_timeout")  # of the strategy itself; a member names its own
 
+_SIGNS = {"AnyOf": " | ", "AllOf": " & "}
+_SIGN_OF_STAGE = {"online": " >> ", "label": " | ", "curate": " + ", "dataset": " + "}
+
 
 def diff_json(old: Json, new: Json) -> list[str]:
     """Return one line per changed parameter, added or removed member: `trigger.Degraded.drop: 0.03 -> 0.05`."""
     keys = dict.fromkeys([*old, *new])
     return [line for key in keys for line in _changes(key, old.get(key), new.get(key), duration=key in _DURATIONS)]
+
+
+def stages_text(body: Json) -> dict[str, str]:
+    """Return what each stage of a strategy's JSON says, as people write it: `Degraded('accuracy', ...)`."""
+    return {name: _written(value, duration=name in _DURATIONS) for name, value in body.items()}
+
+
+def _written(value: Json, *, duration: bool = False) -> str:
+    if _is_list(value):
+        return "; ".join(map(_written, value))
+    if _is_member(value) and value["member"] == "AtMost":
+        return f"({_written(value['params']['trigger'])}).at_most({_shown(value['params']['per'], duration=True)!r})"
+    parts = _parts(value) if _is_member(value) else []
+    sign = _SIGNS.get(value["member"], _SIGN_OF_STAGE.get(value["stage"], ", ")) if parts else ""
+    return sign.join(f"({_written(p)})" if _parts(p) else _written(p) for p in parts) or _shown(
+        value, duration=duration
+    )
 
 
 def _changes(path: str, old: Json, new: Json, *, duration: bool = False) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a training told while it ran: its progress so far, and the end of its log. Files are read, nothing is waited for."""
+"""What a training told while it ran: its progress so far, and the end of its log. Reads files, waits for nothing."""
 
 from __future__ import annotations
 

@@ -116,9 +116,33 @@ function listen() {
 
 function refetch(topics) {
   for (const part of $$("[data-live]")) {
-    if (topics === null || part.dataset.live.split(" ").some((one) => topics.has(one))) htmx.trigger(part, "live", {}, false);
+    if (topics === null || part.dataset.live.split(" ").some((one) => topics.has(one))) renew(part);
   }
 }
+
+// A part is left alone while somebody writes in it, and keeps what they have opened and where they are.
+const REACHABLE = "a[href], button, summary, [tabindex]";
+
+function renew(part) {
+  const busy = $("dialog[open]", part) || (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select"));
+  part.toggleAttribute("data-missed", Boolean(busy));
+  if (busy) return;
+  part.kept = { focus: $$(REACHABLE, part).indexOf(document.activeElement), open: $$("details", part).map((one) => one.open) };
+  htmx.trigger(part, "live", {}, false);
+}
+
+function restore(part) {
+  const { focus, open } = part.kept;
+  delete part.kept;
+  const details = $$("details", part);
+  if (details.length === open.length) details.forEach((one, i) => { one.open = open[i]; });
+  if (focus >= 0 && document.activeElement === document.body) $$(REACHABLE, part)[focus]?.focus({ preventScroll: true });
+}
+
+for (const ended of ["close", "focusout"]) {
+  document.addEventListener(ended, () => setTimeout(() => $$("[data-missed]").forEach(renew)), true);
+}
+document.addEventListener("htmx:after:swap", () => $$("[data-live]").filter((part) => part.kept).forEach(restore));
 
 function live(state) {
   const sign = $("#live");

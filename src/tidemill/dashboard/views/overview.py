@@ -1,4 +1,4 @@
-"""The overview: who answers, where the cycle is, the quality of what users got, what is wrong, what waits for people."""
+"""The overview: who answers, where the cycle is, what users got, what is wrong, what waits for people."""
 
 from __future__ import annotations
 
@@ -114,9 +114,7 @@ def cohorts(project: Project, found: History) -> Table:
     known.sort(key=lambda q: _badness(q, metric), reverse=True)
     columns = [
         Column(key="cohort", title="Cohort"),
-        Column(
-            key="value", title=metric.name, kind="interval", help="with its 95 % interval and the labelled requests"
-        ),
+        Column(key="value", title=metric.name, kind="interval", help="with its 95 % interval and labelled requests"),
         Column(key="spark", title="How it went", kind="picture"),
     ]
     return Table(
@@ -140,7 +138,7 @@ def _row(one: Quality, found: History, metric: Metric) -> Row:
         cells={
             "cohort": Link(name, f"/cohorts?cohort={one.cohort}"),
             "value": Interval(one.value, one.low, one.high, one.num, _unit(metric)),
-            "spark": svg.sparkline(line, title=f"{metric.name} of {name}", width=140),
+            "spark": svg.sparkline(line, title=f"{metric.name} of {name}", width=104),
         },
     )
 

@@ -8,14 +8,16 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tidemill.errors import TidemillError, TrainingError
+from tidemill.loop.backtest.shelf import Made, Shelf
 from tidemill.loop.backtest.stream import Stream
 from tidemill.model import Model, TrainingData, check_scores
 from tidemill.project import Project
@@ -26,7 +28,7 @@ from tidemill.training.known import KnownRows
 from tidemill.training.sklearn_trainer import matrix_of
 from tidemill.transforms import Pipeline
 
-_MAX_MODELS = 24  # of a text model each may take 40 MB; one that is needed again is trained again
+_MAX_MODELS = 12  # of a text model each may take 40 MB; one that is needed again is on the shelf, or trained again
 _MAX_SCORED = 400
 _ROWS_AT_ONCE = 1 << 16
 
@@ -87,12 +89,14 @@ class _Scores:
 class Memo:
     """The models and predictions of one stream and project in this process.
 
-    With `enabled=False` it keeps no features, and forgets the rest between runs.
+    With `enabled=False` it keeps no features, and forgets the rest between runs. On a `shelf` it finds what other
+    processes made.
     """
 
     stream: Stream
     project: Project
     enabled: bool = True
+    shelf: Shelf | None = None
     spent: Spent = field(default_factory=Spent)
     _matrices: dict[str, Any] = field(default_factory=dict)
     _made: dict[str, _Made] = field(default_factory=dict)
@@ -106,6 +110,11 @@ class Memo:
         schema = self.project.schema
         return {name: kind.column(self.stream.frame[name].to_list()) for name, kind in schema.inputs.items()}
 
+    @cached_property
+    def masks(self) -> dict[str, Array]:
+        """Which rows of the stream are in each cohort, bool (N,)."""
+        return self.stream.masks(self.project)
+
     def columns(self, rows: Array) -> KnownRows:
         """Return the inputs of rows."""
         return KnownRows({name: column[rows] for name, column in self.inputs.items()}, rows, self)
@@ -117,7 +126,8 @@ class Memo:
         key = json.dumps(pipeline.to_json(), sort_keys=True)
         if key not in self._matrices:
             begun = time.process_time()
-            self._matrices[key] = matrix_of(Fitted(pipeline, {}), dict(self.inputs))
+            made = partial(matrix_of, Fitted(pipeline, {}), dict(self.inputs))
+            self._matrices[key] = made() if self.shelf is None else self.shelf.features(key, made)
             self.spent.features_s += time.process_time() - begun
         return self._matrices[key][rows]
 
@@ -140,15 +150,34 @@ class Memo:
         if name in self._made:
             self.spent.trainings_known += 1
             return self._made[name].cpu_s
-        begun = time.process_time()
-        features = self.spent.features_s
+        with nullcontext() if self.shelf is None else self.shelf.training(name):
+            model, cpu_s = self._found(name) or self._new(recipe, data)
+        self._made[name] = _Made(recipe, data, cpu_s)
+        self._hold(name, model)
+        return cpu_s
+
+    def _found(self, artefact: str) -> Made | None:
+        """Return a model from the shelf."""
+        found = None if self.shelf is None else self.shelf.model(artefact)
+        self.spent.trainings_known += found is not None
+        return found
+
+    def _new(self, recipe: Recipe, data: TrainingData) -> Made:
+        """Train a model, and put it on the shelf."""
+        begun, features = time.process_time(), self.spent.features_s
         model = self._trained(recipe, data)
         cpu_s = time.process_time() - begun - (self.spent.features_s - features)
         self.spent.train_s += cpu_s
         self.spent.trainings += 1
-        self._made[name] = _Made(recipe, data, cpu_s)
-        _put(self._models, name, model, _MAX_MODELS)
-        return cpu_s
+        if self.shelf is not None and self.shelf.shared:
+            self.shelf.put(recipe.artefact, model, cpu_s)
+        return model, cpu_s
+
+    def _hold(self, artefact: str, model: Model) -> None:
+        """Have a model at hand; those that nobody asked for the longest go on the shelf."""
+        for name, old in _put(self._models, artefact, model, _MAX_MODELS):
+            if self.shelf is not None:
+                self.shelf.put(name, old, self._made[name].cpu_s)
 
     def _trained(self, recipe: Recipe, data: TrainingData) -> Model:
         start_from = None if recipe.start_from is None else self._folder(recipe.start_from)
@@ -164,11 +193,12 @@ class Memo:
             raise TrainingError(what, "train on these rows alone to see the traceback") from error
 
     def model(self, artefact: str) -> Model:
-        """Return a model that was made; one that was let go of is trained again, which gives the same."""
+        """Return a model that was made; one that nobody has any more is trained again, which gives the same."""
         if artefact not in self._models:
-            made = self._made[artefact]
-            begun = time.process_time()
-            _put(self._models, artefact, self._trained(made.recipe, made.data), _MAX_MODELS)
+            made, begun = self._made[artefact], time.process_time()
+            found = None if self.shelf is None else self.shelf.model(artefact)
+            model = self._trained(made.recipe, made.data) if found is None else found[0]
+            self._hold(artefact, model)
             self.spent.train_s += time.process_time() - begun
         self._models.move_to_end(artefact)
         return self._models[artefact]
@@ -210,10 +240,10 @@ class Memo:
         return check_scores(model.predict(given), num_rows=num_rows, num_scores=self.project.output.num_scores)
 
 
-def _put(kept: OrderedDict[str, _T], name: str, value: _T, limit: int) -> None:
+def _put(kept: OrderedDict[str, _T], name: str, value: _T, limit: int) -> list[tuple[str, _T]]:
+    """Keep a value, and return those that are let go of for it."""
     kept[name] = value
-    while len(kept) > limit:
-        kept.popitem(last=False)
+    return [kept.popitem(last=False) for _ in range(len(kept) - limit)]
 
 
 def content_of(parts: Sequence[object]) -> str:

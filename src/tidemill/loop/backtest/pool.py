@@ -1,4 +1,4 @@
-"""Runs in parallel: warm processes that each keep a memo, and work through the runs of one seed after another."""
+"""Runs in parallel: warm processes that share a shelf, and work through the runs of one seed after another."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # c
 from tidemill.errors import BacktestError
 from tidemill.loop.backtest.memo import Memo, Spent
 from tidemill.loop.backtest.run import Run, Setting, replay
+from tidemill.loop.backtest.shelf import Shelf
 from tidemill.loop.backtest.stream import Stream
 from tidemill.project import Project
 from tidemill.stats.metrics import Metric
@@ -58,15 +59,20 @@ _Given = tuple[str, bytes, list[str], "SynchronizedArray[float]"]
 
 def run_here(work: Work, stream: Stream, tasks: Sequence[Task], *, done: Done, tell: Tell) -> None:
     """Do runs one after another, in this process."""
-    memo, begun = Memo(stream, work.project, work.memoise), time.monotonic()
-    for at, task in enumerate(tasks):
-        before = Spent(**vars(memo.spent))
+    with tempfile.TemporaryDirectory(prefix="tidemill-backtest-") as folder:
+        memo, begun = _memo(work, stream, Path(folder), shared=False), time.monotonic()
+        for at, task in enumerate(tasks):
+            before = Spent(**vars(memo.spent))
 
-        def progress(fraction: float, at: int = at) -> None:
-            _tell(tell, (at + fraction) / len(tasks), begun)
+            def progress(fraction: float, at: int = at) -> None:
+                _tell(tell, (at + fraction) / len(tasks), begun)
 
-        run = _replay(task, work, memo, progress)
-        done(task, run, memo.spent.less(before))
+            run = _replay(task, work, memo, progress)
+            done(task, run, memo.spent.less(before))
+
+
+def _memo(work: Work, stream: Stream, folder: Path, *, shared: bool) -> Memo:
+    return Memo(stream, work.project, work.memoise, Shelf(folder, shared=shared) if work.memoise else None)
 
 
 def run_apart(work: Work, stream: Stream, tasks: Sequence[Task], *, jobs: int, done: Done, tell: Tell) -> None:
@@ -149,7 +155,7 @@ def _prepare(folder: str, work: bytes, path: list[str], how_far: SynchronizedArr
     sys.path[:] = path  # functions and classes of the project file are found again by its name
     threadpool_limits(1)  # one process a core: threads of theirs would only wait for each other
     loaded: Work = pickle.loads(work)
-    _here["work"] = (loaded, Memo(Stream.load(Path(folder)), loaded.project, loaded.memoise), how_far)
+    _here["work"] = (loaded, _memo(loaded, Stream.load(Path(folder)), Path(folder), shared=True), how_far)
 
 
 def _do(at: int, task: Task) -> tuple[Run, Spent]:

@@ -47,7 +47,7 @@ class MemoryReservoir(Reservoir):
         self.label_codes = np.full(num, np.nan)
         self.is_test = np.zeros(num, dtype=bool)
         self.probability = np.full(num, np.nan)
-        self._decision = np.full(num, np.nan)
+        self.decision_codes = np.full(num, np.nan)
         self._version = np.full(num, _NEVER, dtype=np.int64)
         self._source = np.full(num, _NEVER, dtype=np.int64)
         self._sources: dict[str, int] = {}
@@ -72,12 +72,14 @@ class MemoryReservoir(Reservoir):
         self._fix_splits(rows)
         self.picked_at[rows] = micros(new.picked_at)
         self.probability[rows] = frame[PROBABILITY].cast(pl.Float64).fill_null(np.nan).to_numpy()
-        self._decision[rows] = self._values.codes(frame["decision"].to_list())
+        self.decision_codes[rows] = self._values.codes(frame["decision"])
         self._version[rows] = frame["answered_version"].fill_null(_NEVER).to_numpy()
-        self._reason[rows] = [self._reasons.setdefault(text, len(self._reasons)) for text in frame[REASON].to_list()]
+        reasons = frame[REASON].unique(maintain_order=True)
+        numbers = [self._reasons.setdefault(text, len(self._reasons)) for text in reasons.to_list()]
+        self._reason[rows] = frame[REASON].replace_strict(reasons, numbers, return_dtype=pl.UInt32).to_numpy()
         labelled = frame["label"].is_not_null().to_numpy()
         some, known = rows[labelled], frame.filter(pl.Series(labelled))
-        self.label_codes[some] = self._values.codes(known["label"].to_list())
+        self.label_codes[some] = self._values.codes(known["label"])
         self.rank[some] = known["label_trust"].replace_strict(_RANK, return_dtype=pl.Int64).to_numpy()
         self.labelled_at[some] = known["label_at"].to_numpy()
         imported = self._version[some] == _NEVER
@@ -117,7 +119,7 @@ class MemoryReservoir(Reservoir):
             "probability": pl.Series(self.probability[rows]).fill_nan(None),
             "split": pl.Series(["train", "test"]).gather(self.is_test[rows].astype(np.uint32)),
             "duplicates": pl.Series(self._stream.group[rows]).cast(pl.String),
-            "decision": self._values.series("decision", self._decision[rows]),
+            "decision": self._values.series("decision", self.decision_codes[rows]),
             "version": _known(self._version[rows]),
             "label": self._values.series("label", self.label_codes[rows]),
             "trust": trusts.gather((self.rank[rows] + 1).astype(np.uint32)),
@@ -144,6 +146,8 @@ class MemoryReservoir(Reservoir):
     def present(self, project: str, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are examples."""
         there = self.picked_at[rows_of(ids)] != _NEVER
+        if there.all():
+            return set(ids)
         return {id_ for id_, known in zip(ids, there.tolist(), strict=True) if known}
 
     def num_labelled(self, project: str) -> int:
@@ -162,8 +166,8 @@ class MemoryReservoir(Reservoir):
         """Give examples the labels that came as feedback."""
         for _, part in labels.sort("received_at", maintain_order=True).group_by("source", maintain_order=True):
             ranks = part["trust"].replace_strict(_RANK, return_dtype=pl.Int64).to_numpy()
-            codes = self._values.codes(part["value"].to_list())
-            rows, at = self._checked(project, part["request_id"].to_list()), part["received_at"].to_numpy()
+            codes = self._values.codes(part["value"])
+            rows, at = self._checked(project, part["request_id"]), part["received_at"].to_numpy()
             self._give(rows, codes, ranks, at, part["source"][0])
 
     def answer_rows(self, rows: Array, codes: Array, at: Array, *, trust: Trust) -> None:
@@ -243,11 +247,11 @@ class MemoryReservoir(Reservoir):
         self.skip(conn, project, id, by=by, now=now)
         return counts
 
-    def _checked(self, project: str, ids: Sequence[str]) -> Array:
+    def _checked(self, project: str, ids: Sequence[str] | pl.Series) -> Array:
         rows = rows_of(ids)
-        missing = [id_ for id_, row in zip(ids, rows, strict=True) if self.picked_at[row] == _NEVER]
-        if missing:
-            raise unknown(project, missing)
+        missing = rows[self.picked_at[rows] == _NEVER]
+        if len(missing):
+            raise unknown(project, [f"{row:09d}" for row in missing.tolist()])
         return rows
 
 

@@ -117,7 +117,7 @@ class _Rehearsal:
             begun=setting.start,
         )  # fmt: skip
         self._engine = Engine(world=world, clock=self._clock, holder="backtest", lapse=FOREVER, lease_ttl=FOREVER)
-        self._cohorts = memo.stream.masks(project)
+        self._cohorts = memo.masks
         self._windows: list[Json] = []
         self._num_before = 0
         self._work_before: Json = {}
@@ -182,7 +182,7 @@ class _Rehearsal:
             "rows": len(rows),
             "judged": int((~np.isnan(quality)).sum()),
             "quality": _mean(quality),
-            "answered_by": sorted({int(version) for version in versions}),
+            "answered_by": np.unique(versions).tolist(),
             "live_after": route.stable,
             **self._new_work(),
             **{f"cohort_{name}": _mean(quality[mask[rows]]) for name, mask in self._cohorts.items()},

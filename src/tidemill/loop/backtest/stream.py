@@ -74,6 +74,11 @@ class Stream:
         return self.frame["received_at"].to_numpy()
 
     @cached_property
+    def ids(self) -> Array:
+        """The ids of the requests, object (N,)."""
+        return np.array(self.frame["request_id"].to_list(), dtype=object)
+
+    @cached_property
     def units(self) -> Sequence[str]:
         """Whose each request is."""
         return self.frame["unit"].to_list()
@@ -240,7 +245,7 @@ def _groups(frame: pl.DataFrame, project: Project) -> tuple[Array, Array]:
     if sameness.near:
         database = MemoryDatabase()
         with database.begin() as conn:
-            groups = Groups(conn, "", sameness).assign(dict(zip(ids, rows, strict=True)))
+            groups = Groups(conn, "", sameness).assign(dict(zip(ids, rows, strict=True)), keep=False)
         database.close()
         keys = [groups[id_].duplicates for id_ in ids]
     else:

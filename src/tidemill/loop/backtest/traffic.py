@@ -12,7 +12,6 @@ from tidemill.errors import NotFound
 from tidemill.loop.backtest.log import MemoryLog
 from tidemill.loop.backtest.values import Values
 from tidemill.loop.backtest.world import RehearsalWorld
-from tidemill.monitor.outcomes import judged
 from tidemill.policy import Policy
 from tidemill.records import Route, Trust
 from tidemill.runtime.routing import position, share_in_force
@@ -149,9 +148,7 @@ class Traffic:
 
     def _judged(self, rows: Array, scores: Array, decisions: Sequence[str | float]) -> Array:
         """Return the quality that users got, float64 (N,): the strategy never reads it."""
-        truth = self._values.series("truth", self._stream.truth[rows]).to_list()
-        output = self._world.project.output
-        found = self._metric.rows(judged(output, scores=scores, labels=truth, decisions=decisions))
+        found = self._metric.rows(self._values.judged(self._stream.truth[rows], scores, decisions))
         assert found is not None, "the metric of a backtest has a value for each row"
         return found
 

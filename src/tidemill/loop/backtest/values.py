@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.schema import Array, Classes, Output
+from tidemill.stats.metrics import Judged
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,29 @@ class Values:
 
     output: Output
 
-    def codes(self, values: Sequence[Any]) -> Array:
+    def codes(self, values: Sequence[Any] | pl.Series) -> Array:
         """Return the numbers of labels, float64 (N,)."""
+        if isinstance(values, pl.Series):
+            return self._of_column(values)
         if not isinstance(self.output, Classes):
             return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
         number = {name: float(i) for i, name in enumerate(self.output.names)} | {None: np.nan}
         return np.array([number[value] for value in values], dtype=np.float64)
+
+    def _of_column(self, values: pl.Series) -> Array:
+        if not isinstance(self.output, Classes) or values.null_count():
+            return self.codes(values.to_list())
+        numbers = pl.Series(np.arange(len(self.output.names), dtype=np.float64))
+        return values.replace_strict(pl.Series(self.output.names), numbers).to_numpy()
+
+    def objects(self, codes: Array) -> Array:
+        """Return the labels of numbers as objects (N,), None where there is none."""
+        known = ~np.isnan(codes)
+        found: Array = codes.astype(object)
+        if isinstance(self.output, Classes):
+            found = np.array(self.output.names, dtype=object)[np.where(known, codes, 0).astype(np.int64)]
+        found[~known] = None
+        return found
 
     def series(self, name: str, codes: Array) -> pl.Series:
         """Return the labels of numbers as a column, null where there is none."""
@@ -33,6 +51,16 @@ class Values:
         index = pl.Series(np.where(known, codes, 0).astype(np.uint32))
         column = pl.Series(name, list(self.output.names), dtype=pl.String).gather(index)
         return column if known.all() else column.zip_with(pl.Series(known), pl.Series(name, [None], dtype=pl.String))
+
+    def judged(self, codes: Array, scores: Array, decisions: Sequence[str | float | None]) -> Judged:
+        """Lay decisions (N,) beside the labels of numbers; `scores` is (N, K)."""
+        if not isinstance(self.output, Classes):
+            said = np.array([np.nan if one is None else one for one in decisions], dtype=np.float64)
+            return Judged(decisions=said, labels=codes, scores=scores, targets=codes)
+        targets = np.where(np.isnan(codes), -1, codes).astype(np.int64)
+        said = np.array([*decisions, None], dtype=object)[:-1]
+        names, labels = tuple(self.output.names), self.objects(codes)
+        return Judged(decisions=said, labels=labels, scores=scores, targets=targets, classes=names)
 
     def targets(self, codes: Array) -> Array:
         """Return what a loss takes: class numbers int64 (N,), or values float64 (N,)."""

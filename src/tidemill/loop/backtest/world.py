@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+import numpy as np
 import polars as pl
 from sqlalchemy import Connection
 
@@ -30,7 +31,10 @@ from tidemill.stores.compactor import Compacted, Compactor
 from tidemill.stores.home import Home
 from tidemill.stores.journal import Lease
 from tidemill.stores.memory import MemoryDatabase
+from tidemill.strategy.dataset import ExampleIndex
 from tidemill.training.known import KnownRows
+
+_SPLITS = np.array(["train", "test"], dtype=object)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,22 @@ class RehearsalWorld(World):
     def size_mb(self, artefact: str) -> float:
         """Return 0: no artefact is written."""
         return 0.0
+
+    def labelled(self) -> ExampleIndex:
+        """Return the labelled examples, oldest request first."""
+        examples, stream = self.reservoir, self.memo.stream
+        assert isinstance(examples, MemoryReservoir)
+        rows, values = examples.labelled(), Values(self.project.output)
+        return ExampleIndex(
+            ids=stream.ids[rows],
+            received_at=stream.received_at[rows],
+            labelled_at=examples.labelled_at[rows],
+            split=_SPLITS[examples.is_test[rows].astype(np.int64)],
+            label=values.objects(examples.label_codes[rows]),
+            trust=examples.rank[rows],
+            decision=values.objects(examples.decision_codes[rows]),
+            cohorts={name: mask[rows] for name, mask in self.memo.masks.items()} if len(rows) else {},
+        )
 
     def columns(self, rows: pl.DataFrame) -> Columns:
         """Return the inputs of rows of a dataset, known by their numbers."""

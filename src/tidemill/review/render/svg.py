@@ -29,9 +29,7 @@ def _value(value: Attribute) -> str:
 def picture(title: str, *inside: Markup, width: float, height: float) -> Markup:
     """Return a plot that grows with the page, and says what it is to those who cannot see it."""
     size = f"0 0 {width:g} {height:g}"
-    return tag(
-        "svg", tag("title", title), *inside, viewBox=size, role="img", style=f"max-width:{width:g}px", class_="plot"
-    )
+    return tag("svg", tag("title", title), *inside, viewBox=size, width=width, height=height, role="img", class_="plot")
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", class_: str = "label") -> Markup:

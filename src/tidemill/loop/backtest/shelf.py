@@ -1,0 +1,116 @@
+"""Features and models in a folder of a backtest's own, which its processes share while it runs."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from tidemill.model import Model
+
+_MOST_BYTES = 1 << 30  # of models on the disk; the oldest go first
+
+Made = tuple[Model, float]
+"""A model, and the CPU seconds that its training took."""
+
+
+class Shelf:
+    """What was made once is there for whoever needs it next: each thing is made by one process, and the others wait.
+
+    The folder is the backtest's own, and gone when it ends: nobody else can put anything on it. `shared` says whether
+    there are others to make models for.
+    """
+
+    def __init__(self, folder: Path, *, shared: bool) -> None:
+        self._folder = folder
+        self.shared = shared
+
+    def features(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return a matrix, dense or CSR, mapped into memory from its file; `make` makes it where there is none."""
+        path = self._folder / f"features-{_short(name)}"
+        with self._alone(path.name):
+            if not path.is_dir():
+                _write_matrix(path, make())
+        return _read_matrix(path)
+
+    @contextmanager
+    def training(self, artefact: str) -> Iterator[None]:
+        """Hold other processes off that would make the same model."""
+        with self._alone(f"training-{_short(artefact)}"):
+            yield
+
+    def model(self, artefact: str) -> Made | None:
+        """Return a model that some process made, None where it is not there, or is there no more."""
+        try:
+            made: Made = pickle.loads(self._place(artefact).read_bytes())
+        except FileNotFoundError:
+            return None
+        return made
+
+    def put(self, artefact: str, model: Model, cpu_s: float) -> None:
+        """Keep a model, unless it is there already, cannot be written or takes up too much."""
+        if self._place(artefact).exists():
+            return
+        part = self._folder / f".{os.getpid()}.part"
+        try:
+            with part.open("wb") as file:  # into the file, not into memory first: arrays are not copied
+                pickle.dump((model, cpu_s), file, protocol=pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return  # made again where it is needed
+        with self._alone("models"):
+            part.replace(self._place(artefact))
+            self._make_room()
+
+    def _make_room(self) -> None:
+        known = sorted((path.stat().st_mtime_ns, path) for path in self._folder.glob("*.model"))
+        taken = sum(path.stat().st_size for _, path in known)
+        for _, path in known:
+            if taken <= _MOST_BYTES:
+                break
+            taken -= path.stat().st_size
+            path.unlink()
+
+    def _place(self, artefact: str) -> Path:
+        return self._folder / f"{_short(artefact)}.model"
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        with (self._folder / f"{name}.lock").open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file closes, or its process dies
+            yield
+
+
+def _short(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def _write_matrix(path: Path, matrix: Any) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.mkdir(exist_ok=True)
+    arrays = {"dense": matrix}
+    if scipy.sparse.issparse(matrix):
+        arrays = {
+            "data": matrix.data,
+            "indices": matrix.indices,
+            "indptr": matrix.indptr,
+            "shape": np.array(matrix.shape),
+        }
+    for name, array in arrays.items():
+        np.save(part / f"{name}.npy", array, allow_pickle=False)
+    part.rename(path)
+
+
+def _read_matrix(path: Path) -> Any:
+    arrays = {file.stem: np.load(file, mmap_mode="r") for file in path.glob("*.npy")}
+    if "dense" in arrays:
+        return arrays["dense"]
+    parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+    return scipy.sparse.csr_matrix(parts, shape=tuple(arrays["shape"]), copy=False)
