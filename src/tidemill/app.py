@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,9 +25,10 @@ from tidemill.loop.past import curate_past, curate_requests
 from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import World
 from tidemill.monitor.cohort_status import CohortStatus, cohort_status
-from tidemill.monitor.drift import Training, look
+from tidemill.monitor.drift import MOST_ROWS, Training, look
 from tidemill.monitor.ledger import EXPECTED
 from tidemill.monitor.outcomes import Window, horizon, matured_frame
+from tidemill.monitor.skew import Skew, served_skew
 from tidemill.monitor.slices import WorstSlice, judged_frame, slice_metric, worst
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project
@@ -115,6 +117,10 @@ class App(Controls):
             declared=ProjectFile(self.world.project_file),
         )
 
+    def with_webhook(self, webhook: Webhook | None) -> App:
+        """Return the same project with a webhook to send a test of alerts to."""
+        return replace(self, world=replace(self.world, courier=Courier(webhook, self.clock)))
+
     def status(self, *, period: timedelta = timedelta(days=1)) -> Status:
         """Return how the project stands."""
         w = self.world
@@ -160,6 +166,24 @@ class App(Controls):
         training = training or partial(training_rows, self.world, self.route().stable)
         rng = np.random.default_rng(self.world.seed("drift", micros(until)))
         return look(self.project, self.world.log, training, needs, until, rng)
+
+    def skew(self, *, version: int | None = None, period: timedelta = timedelta(days=1)) -> Skew | None:
+        """Ask a version (by default the live one) again what it answered in the last `period`, and compare.
+
+        Of many requests about 20,000 are asked, drawn by a hash. None where none has its scores and all its inputs.
+
+        Raises:
+            NotFound: no version answers yet.
+            StoreError: there is no such version.
+        """
+        version = self.route().stable if version is None else version
+        now = self.clock.now()
+        columns = ["request_id", "received_at", "scores", "answered_version", "error", *self.project.inputs]
+        frame = self.world.log.sample(
+            self.name, after=now - period, until=now, at_most=MOST_ROWS, columns=columns, schema=self.project.schema
+        )
+        with closing(self.world.load(self.catalog.model(self.name, version).artefact)) as loaded:
+            return served_skew(self.project, version, loaded, frame)
 
     def curate_past(self, condition: str, *, num: int, period: timedelta, wrong: bool = False) -> tuple[int, int]:
         """Put `num` requests of the last `period` that meet a condition into the label queue, first in it.

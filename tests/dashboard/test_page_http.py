@@ -13,6 +13,7 @@ from page_served import Serve, Served
 from tidemill.app import App
 from tidemill.dashboard.page import Site
 from tidemill.dashboard.session import Settings
+from tidemill.dashboard.static_files import FOLDER
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, View
 from tidemill.dashboard.views import VIEWS
 
@@ -61,6 +62,17 @@ def test_static_files_are_kept_for_ever_under_an_address_of_their_content(shared
     assert "immutable" in first.headers["cache-control"]
     assert shared.client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
     assert shared.client.get("/static/0/../../page.py").status_code == 404
+
+
+def test_every_template_compiles_and_what_is_vendored_has_its_licence_beside_it(shared: Served) -> None:
+    shared.site.rendered.warm()
+    kept = {path.name.partition(".")[0] for path in FOLDER.glob("*.min.js")}
+    assert {path.name.partition("-")[0] for path in (FOLDER / "LICENSES").iterdir()} == kept == {"htmx", "uplot"}
+
+
+def test_views_have_a_path_and_an_icon_of_their_own() -> None:
+    icons = set(re.findall(r'symbol id="(\w+)"', (FOLDER / "icons.svg").read_text()))
+    assert len({view.path for view in VIEWS}) == len(VIEWS) and {view.icon for view in VIEWS} <= icons
 
 
 def test_what_is_not_there_is_a_page_with_a_way_on(shared: Served) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,12 @@ def test_progress_and_agreement_are_shown(desk: Desk, serve: Serve) -> None:
         app.labelling.take(8, by=name)
         app.labelling.answer([(f"t{i:02}", "low") for i in range(6)] + [("t06", last)], by=name)
     app.labelling.answer([("t07", "low")], by="ann")
-    shown = serve(app, settings=Settings(user="ann")).measured("/label/-/standing")
-    while "being measured" in shown:
-        shown = serve(app, settings=Settings(user="ann")).measured("/label/-/standing")
+    served, shown = serve(app, settings=Settings(user="ann")), "being measured"
+    for _ in range(200):
+        if "being measured" not in shown:
+            break
+        time.sleep(0.05)
+        shown = served.client.get("/label/-/standing").text
     assert "8 answered" in shown
     assert "100% right" in shown
     assert "on 7 labelled by several" in shown

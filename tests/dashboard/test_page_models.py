@@ -44,7 +44,7 @@ def test_a_version_has_its_lineage_its_training_and_its_place_beside_the_live_on
     text = shared.client.get("/models/2").text
     for part in ("/datasets/2", "/strategy/1", "/report/2", "cycle-1-attempt-1", "Candidate against", "new_app"):
         assert part in text, part
-    assert shared.client.get("/models/99").status_code == 409
+    assert shared.client.get("/models/99").status_code == 404
 
 
 def test_the_alias_history_says_since_when_a_version_was_what(shared: Served) -> None:
@@ -79,3 +79,21 @@ def test_a_version_is_released_at_once_in_the_browser(home: App, serve: Any, tab
     tab.get_by_text("Version 1 answers all traffic").wait_for()
     route = home.catalog.route(home.name)
     assert route is not None and route.stable == 1
+
+
+def test_no_view_of_versions_is_wider_than_a_narrow_screen(shared: Served, tab: Any) -> None:
+    tab.set_viewport_size({"width": 400, "height": 800})
+    tab.emulate_media(color_scheme="dark")
+    for path in (
+        "/models",
+        "/models/2",
+        "/report/2",
+        "/rollout",
+        "/datasets",
+        "/datasets/2",
+        "/strategy",
+        "/strategy/1",
+    ):
+        tab.goto(f"{shared.url}{path}")
+        tab.locator("h1").wait_for()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 400, path

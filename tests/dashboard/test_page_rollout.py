@@ -18,7 +18,7 @@ from tidemill.strategy import guard, online
 
 
 def test_the_plan_is_read_from_the_strategy_whatever_it_is_made_of() -> None:
-    stage = online.Shadow(requests=40) >> online.Gradual((0.05, 0.5, 1.0), guards=[guard.Errors()]) >> online.Bake()
+    stage = online.Shadow(requests=40) >> online.Gradual((0.05, 0.5, 1.0), guards=(guard.Errors(),)) >> online.Bake()
     assert [stop.name for stop in plan(stage.to_json())] == ["shadow", "5 %", "50 %", "bake at 95 %", "promoted"]
     assert [stop.name for stop in plan(online.Now().to_json())] == ["promoted"]
 
@@ -73,6 +73,12 @@ def test_roll_back_takes_the_candidate_out_at_once_and_is_in_the_audit_log(home:
     assert "users complain" in served.client.get("/rollout").text
 
 
+def test_a_word_about_a_candidate_that_is_no_longer_the_one_is_refused(home: App, serve: Any) -> None:
+    answer = serve(home).press("/rollout/-/reject", version="2", reason="it is worse")
+    assert answer.status_code == 409 and "version 3 is under way by now" in answer.text
+    assert home.journal.waiting(home.name) == []
+
+
 def test_pause_is_shown_and_resume_takes_its_place(home: App, serve: Any) -> None:
     served = serve(home)
     served.press("/rollout/-/pause", reason="a release of our own")
@@ -106,7 +112,7 @@ def test_a_person_rejects_the_candidate_in_the_browser(home: App, serve: Any, ta
     tab.locator("[data-missed]").wait_for(state="attached")
     dialog.get_by_label("Reason").press_sequentially(" for our best customers")
     dialog.get_by_role("button", name="Reject").click()
-    tab.get_by_text("Asked to reject version 3").wait_for()
+    tab.get_by_text("Asked to reject version 3;").wait_for()
     [asked] = home.journal.waiting(home.name)
     assert (asked.verb, asked.args["version"], asked.by) == ("reject", 3, "ann")
     assert asked.args["reason"] == "it is worse for our best customers"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 
 
+@cache
+def as_recorded() -> Stream:
+    """The stream of `TABLE`, read once."""
+    return stream(TABLE)
+
+
+@cache
+def with_another_end() -> Stream:
+    """The stream of `TABLE` until `CHANGES_AT`, and of other rows from there."""
+    return stream(changed_after(TABLE, CHANGES_AT))
+
+
 def changed_after(table: pl.DataFrame, row: int) -> pl.DataFrame:
     """The same rows until `row`, then others: inputs, users and labels."""
     other = recorded(len(table), seed=9, turns_at=0.9).with_columns(pl.lit("v2").alias("app"))
@@ -60,8 +73,8 @@ def changed_after(table: pl.DataFrame, row: int) -> pl.DataFrame:
     return pl.concat([table[:row], other.with_columns(flipped)[row:]])
 
 
-def played(strategy: tm.Strategy, table: pl.DataFrame = TABLE, *, seed: int | None = 0, **given: Any) -> Run:
-    known = stream(table)
+def played(strategy: tm.Strategy, known: Stream | None = None, *, seed: int | None = 0, **given: Any) -> Run:
+    known = known or as_recorded()
     start = int(known.received_at[120])
     setting = Setting(**{"start": start, "step": STEP, "label_delay": HOUR, **given})
     return replay(strategy, "it", Memo(known, PROJECT), setting, seed=seed, metric=PROJECT.metrics[0])
@@ -70,7 +83,7 @@ def played(strategy: tm.Strategy, table: pl.DataFrame = TABLE, *, seed: int | No
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_nothing_looks_ahead(name: str) -> None:
     strategy = with_strategy(**STRATEGIES[name])
-    as_it_was, otherwise = played(strategy), played(strategy, changed_after(TABLE, CHANGES_AT))
+    as_it_was, otherwise = played(strategy), played(strategy, with_another_end())
     before = [w for w in as_it_was.windows if w["end"] < NOWS_BEFORE.timestamp() * 1e6]
     assert len(before) > 3
     assert _without_cost(before) == _without_cost(otherwise.windows[: len(before)])
@@ -139,7 +152,9 @@ def test_titles_alone_are_watched_for_drift() -> None:
     table = recorded(800).select("time", "user", "label").with_columns(title=pl.Series(titles))
     project = tm.Project(
         name="titles", inputs={"title": tm.Text()}, output=PROJECT.output, unit="user",
-        trainer=tm.trainers.Sklearn(SGDClassifier(loss="log_loss"), transforms=[tm.transforms.HashedNgrams("title", bits=10)]),
+        trainer=tm.trainers.Sklearn(
+            SGDClassifier(loss="log_loss"), transforms=[tm.transforms.HashedNgrams("title", bits=10)]
+        ),
     )  # fmt: skip
     strategy = tm.presets.drift("12h", with_strategy())
     strategy = replace(strategy, trigger=replace(strategy.trigger, min_rows=100), offline=(), online=tm.online.Now())
@@ -151,7 +166,7 @@ def test_titles_alone_are_watched_for_drift() -> None:
 
 def test_a_strategy_that_retrains_serves_users_better_when_the_meaning_turns() -> None:
     result = tm.backtest(
-        PROJECT, stream(TABLE), strategies={"never": tm.presets.never(), "always": tm.presets.sliding_window("10h")},
+        PROJECT, as_recorded(), strategies={"never": tm.presets.never(), "always": tm.presets.sliding_window("10h")},
         start=0.2, step=STEP, jobs=1,
     )  # fmt: skip
     assert result.compare("never", "always").verdict == "better"
@@ -166,7 +181,7 @@ def test_a_strategy_that_retrains_serves_users_better_when_the_meaning_turns() -
 
 def test_the_oracle_gets_no_less_than_the_strategy_whose_versions_it_chooses_from() -> None:
     strategies = {"oracle": tm.presets.oracle(), "always": tm.presets.everything()}
-    result = tm.backtest(PROJECT, stream(TABLE), strategies=strategies, step=STEP, jobs=1)
+    result = tm.backtest(PROJECT, as_recorded(), strategies=strategies, step=STEP, jobs=1)
     best, always = (result.of(name)[0] for name in strategies)
     pairs = [(a["quality"], b["quality"]) for a, b in zip(best.windows, always.windows, strict=True) if a["judged"]]
     assert all(a >= b for a, b in pairs)
@@ -179,7 +194,7 @@ def test_runs_of_a_seed_share_trainings_and_give_what_they_give_alone() -> None:
         for name in ("everything", "amount", "every window")
     }
     shared, alone = (
-        tm.backtest(PROJECT, stream(TABLE), strategies=strategies, step=2 * STEP, seeds=2, jobs=1, memoise=memoise)
+        tm.backtest(PROJECT, as_recorded(), strategies=strategies, step=2 * STEP, seeds=2, jobs=1, memoise=memoise)
         for memoise in (True, False)
     )
     for a, b in zip(shared.runs, alone.runs, strict=True):
@@ -191,7 +206,7 @@ def test_runs_of_a_seed_share_trainings_and_give_what_they_give_alone() -> None:
 def test_processes_give_what_one_process_gives() -> None:
     strategies = {"own": USUAL, "never": tm.presets.never()}
     here, apart = (
-        tm.backtest(PROJECT, stream(TABLE), strategies=strategies, step=4 * STEP, jobs=jobs) for jobs in (1, 2)
+        tm.backtest(PROJECT, as_recorded(), strategies=strategies, step=4 * STEP, jobs=jobs) for jobs in (1, 2)
     )
     for a, b in zip(here.runs, apart.runs, strict=True):
         np.testing.assert_array_equal(a.quality, b.quality)
@@ -235,7 +250,7 @@ def test_nothing_is_concluded_where_too_little_is_known() -> None:
 def test_a_label_that_nobody_has_cannot_be_bought() -> None:
     rng = np.random.default_rng(1)
     some = TABLE.with_columns(pl.when(pl.Series(rng.random(len(TABLE)) < 0.5)).then(pl.col("label")).alias("label"))
-    run = played(with_strategy(label=tm.label.Queue(daily_budget=100, horizon="1d")), some)
+    run = played(with_strategy(label=tm.label.Queue(daily_budget=100, horizon="1d")), stream(some))
     assert run.facts["labels"] == pytest.approx(run.facts["asked"] / 2, rel=0.3)
     assert run.facts["unanswerable"] > 0
     assert run.facts["coverage"] <= 1 - run.facts["unanswerable"] / run.facts["asked"]
@@ -243,7 +258,7 @@ def test_a_label_that_nobody_has_cannot_be_bought() -> None:
 
 def test_the_report_shows_strategies_windows_and_reasons(tmp_path: Path) -> None:
     strategies = {"<never>": tm.presets.never(), "own": USUAL}
-    result = tm.backtest(PROJECT, stream(TABLE), strategies=strategies, step=STEP, seeds=2, jobs=1)
+    result = tm.backtest(PROJECT, as_recorded(), strategies=strategies, step=STEP, seeds=2, jobs=1)
     text = result.report(tmp_path / "report.html").read_text()
     assert "&lt;never&gt;" in text and "<never>" not in text
     assert text.count("<svg") == 5
@@ -255,7 +270,7 @@ def test_the_report_shows_strategies_windows_and_reasons(tmp_path: Path) -> None
 
 def test_a_strategy_whose_feedback_always_comes_too_late_is_refused() -> None:
     with pytest.raises(ProjectError, match="none would count"):
-        tm.backtest(PROJECT, stream(TABLE), strategies=[tm.presets.never()], label_delay="1h")
+        tm.backtest(PROJECT, as_recorded(), strategies=[tm.presets.never()], label_delay="1h")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +287,7 @@ def test_a_strategy_whose_feedback_always_comes_too_late_is_refused() -> None:
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ProjectError, match=message):
-        tm.backtest(PROJECT, stream(TABLE), **{"jobs": 1, **wrong})
+        tm.backtest(PROJECT, as_recorded(), **{"jobs": 1, **wrong})
 
 
 def test_a_column_that_is_missing_or_does_not_fit_is_named() -> None:
@@ -287,7 +302,7 @@ def test_a_column_that_is_missing_or_does_not_fit_is_named() -> None:
 def test_a_step_that_fails_is_told_at_once() -> None:
     strategy = with_strategy(curate=tm.curate.Stratified(1.0, by="nothing"))
     with pytest.raises(BacktestError, match=r"step curate failed.*nothing"):
-        tm.backtest(PROJECT, stream(TABLE), strategies=[strategy], step=STEP, jobs=1)
+        tm.backtest(PROJECT, as_recorded(), strategies=[strategy], step=STEP, jobs=1)
 
 
 def test_rows_of_one_time_keep_their_order() -> None:

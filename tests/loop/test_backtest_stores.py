@@ -177,8 +177,16 @@ def test_the_log_in_memory_tells_what_the_log_tells(mill: Mill, role: str, span:
         lambda log: log.feedback("p", **given, kinds=["label"]),
         lambda log: log.labels("p", **given),
         lambda log: log.lookup("p", ["request-000003", "request-000077"], role=role, columns=names),
-        lambda log: log.outcomes(
-            "p", **given, horizon=timedelta(seconds=9), trust=Trust.CROWD, role=role, columns=names
+        *(
+            lambda log, trust=trust, columns=columns: log.outcomes(
+                "p", **given, horizon=timedelta(seconds=9), trust=trust, role=role, columns=columns
+            )
+            for trust, columns in (
+                (Trust.CROWD, names),
+                (Trust.FUNCTIONS, names),
+                (Trust.TRUTH, names),
+                (Trust.CROWD, names[:4]),
+            )
         ),
     ]
     for ask in questions:

@@ -57,3 +57,13 @@ def test_each_whole_window_is_looked_at_once_also_by_a_process_that_starts_anew(
     after = again.app.world.journal.state(h.name, "watch")
     assert (after["looked"], after["trigger"]) == (before["looked"], before["trigger"])
     again.app.close()
+
+
+def test_a_version_is_asked_again_what_it_served(harness: Make) -> None:
+    h = harness(edit=MANUAL)
+    h.seconds(5)
+    found = h.app.skew()
+    assert found is not None and found.num > 0
+    rows = h.app.world.log.lookup(h.name, found.examples, columns=["scores"])
+    assert found.share > 0.5, "the harness makes its answers up: the version would not have given them"
+    assert rows["scores"].to_list(), "and the examples are requests of the log"

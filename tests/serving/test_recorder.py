@@ -153,6 +153,31 @@ def test_after_a_slow_write_a_thread_writes_until_the_disk_is_quick_again(tmp_pa
     asyncio.run(act())
 
 
+def test_a_quick_disk_is_waited_for_and_one_that_hangs_does_not_stop_the_loop(tmp_path: Path) -> None:
+    async def act() -> None:
+        gate = Gate(tmp_path)
+        made, _ = recorder(gate, wait_below_s=10.0)
+        told: list[str | None] = []
+        at_once = 0
+        for number in range(100):
+            made.add(feedback(number, number), told.append)
+            await asyncio.sleep(0)
+            at_once += len(told) == number + 1
+            await settle(lambda number=number: len(told) == number + 1)
+        assert at_once > 0, "in the same turn, though a thread writes"
+        gate.open.clear()
+        made.add(feedback(100, 100), told.append)
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        assert len(told) == 100, "nobody is told before it is written, but the loop goes on"
+        gate.open.set()
+        await settle(lambda: len(told) == 101)
+        await made.close()
+
+    asyncio.run(act())
+    assert written(tmp_path) == [f"r{number}" for number in range(101)]
+
+
 def test_a_log_that_could_not_be_opened_is_opened_later_and_refuses_what_came_before(tmp_path: Path) -> None:
     folder = tmp_path / "not yet"
 

@@ -23,7 +23,7 @@ def part(number: int, num_rows: int, num_bytes: int = 10) -> Part:
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3000)), min_size=1, max_size=6))
 def test_parts_of_any_sizes_follow_each_other(sizes: list[tuple[int, int]]) -> None:
     tray = Tray(new_file())
-    other = Tray(open(tray.descriptor, "rb", buffering=0, closefd=False))  # noqa: PTH123, SIM115  as a process has it
+    other = Tray(open(tray.descriptor, "rb", buffering=0, closefd=False))  # noqa: SIM115  as a process has it
     for number, (num_rows, num_bytes) in enumerate(sizes):
         laid = part(number, num_rows, num_bytes)
         taken = other.take(number, tray.lay(laid), [list(one) for one in laid.lost])

@@ -19,6 +19,7 @@ from tidemill.cli.settings import (
     ProjectOption,
     who,
 )
+from tidemill.cli.webhook import WebhookOption, WebhookPrivateOption, WebhookSecretOption, webhook_of
 from tidemill.dashboard.gateway import URL, Gateway
 from tidemill.dashboard.serve import PORT, run
 
@@ -38,9 +39,13 @@ def page(
     name: PageNameOption = [],  # noqa: B006  typer copies it
     gateway: GatewayOption = URL,
     token: GatewayTokenOption = "",
+    webhook: WebhookOption = None,
+    webhook_secret: WebhookSecretOption = "",
+    webhook_private: WebhookPrivateOption = False,
 ) -> None:
     """Run the web page alone: see the loop, label, try the model, and press its buttons."""
-    opened = App.open(project, home, database=database)
+    told = webhook_of(webhook, webhook_secret, webhook_private)
+    opened = App.open(project, home, database=database).with_webhook(told)
     run(
         opened, host=host, port=port, hosts=tuple(name), user=who(""), gateway=Gateway(url=gateway, token=token),
         ready=lambda url: typer.echo(f"page on {url}"),

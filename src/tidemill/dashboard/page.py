@@ -81,8 +81,9 @@ class Site:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        await run_in_threadpool(self.rendered.warm)
         self.measured.start()
-        self.live.start()
+        await run_in_threadpool(self.live.start)
         try:
             yield
         finally:

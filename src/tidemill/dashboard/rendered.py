@@ -24,6 +24,11 @@ class Rendered:
         self._templates = environment(str(folder))
         self._templates.globals |= {"static": static.address, "project": project, "release": __version__}
 
+    def warm(self) -> None:
+        """Compile every template, so that nobody waits for it."""
+        for name in self._templates.list_templates():
+            self._templates.get_template(name)
+
     def add(self, name: str, template: str) -> None:
         """Add a template that is in no file, before those that are: for a view of your own."""
         own = ChoiceLoader([DictLoader({name: template}), self._templates.loader or DictLoader({})])

@@ -101,8 +101,8 @@ def tag(text: str) -> str:
 def environment(folder: str) -> Environment:
     """Return the templates, which escape all they are given, and refuse a name that they are not given."""
     made = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, auto_reload=False,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     written: dict[str, Any] = {
         "count": count,

@@ -23,7 +23,7 @@ ROLES = ("answer", "shadow")
 YES_OR_NO = ("yes", "no")
 FALLBACKS = ("yes", "no", "failed")
 _LOOKS_AT = 3_000_000  # rows, where the log's own columns say which are wanted
-_LOOKS_AT_INPUTS = 400_000
+_LOOKS_AT_INPUTS = 150_000
 _LOOKS_AT_PROJECTED = 20_000  # a projection is a function of the user's
 
 

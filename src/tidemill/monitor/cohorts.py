@@ -77,8 +77,9 @@ def inputs_kept(project: Project, frame: pl.DataFrame) -> Array:
 
 def keep_weights(frame: pl.DataFrame) -> Array:
     """Return how many requests each row stands for whose inputs were kept, float64 (N,): 0 where none ever are."""
-    chances = frame["keep_probability"].fill_null(0.0).to_numpy().astype(np.float64)
-    return np.divide(1.0, chances, out=np.zeros(len(chances)), where=chances > 0)
+    chance = pl.col("keep_probability")
+    weights: Array = frame.select(pl.when(chance > 0).then(1 / chance).otherwise(0.0)).to_series().to_numpy()
+    return weights
 
 
 def with_projections(project: Project, frame: pl.DataFrame, names: Sequence[str] | None = None) -> pl.DataFrame:

@@ -212,7 +212,7 @@ def _looks(memory: Json, verdicts: Sequence[GivenVerdict]) -> Iterator[Look]:
         names = [tuple(name) for name in trail["sides"]]
         for at, step, *values in trail["looks"]:
             known = {name: value for name, value in zip(names, values, strict=False) if value is not None}
-            yield Look(at=from_micros(at), step=step, evidence=known)  # type: ignore[arg-type]
+            yield Look(at=from_micros(at), step=step, evidence=known)
         return
     for given in reversed(verdicts):
         found = {(part.by, side.name): side.value for part in given.verdict.parts for side in _sides(part)}

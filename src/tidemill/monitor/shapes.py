@@ -12,7 +12,7 @@ import polars as pl
 from tidemill.monitor.drift import Training
 from tidemill.monitor.views import view_names, views
 from tidemill.project import Project
-from tidemill.schema import Array
+from tidemill.schema import Array, Image, Tensor, Text
 from tidemill.stores.log import Log
 from tidemill.strategy.drift_needs import DriftNeeds
 
@@ -40,7 +40,9 @@ def shapes(project: Project, log: Log, training: Training, needs: DriftNeeds, un
 
     Rows that were kept or picked with a probability count by its inverse.
     """
-    names = needs.columns or view_names(project, traffic=needs.past is not None)
+    names = [
+        n for n in needs.columns or view_names(project, traffic=needs.past is not None) if not _is_vector(project, n)
+    ]
     after = until - needs.window
     now = _traffic(project, log, after, until)
     if needs.past is None:
@@ -58,12 +60,14 @@ def shapes(project: Project, log: Log, training: Training, needs: DriftNeeds, un
 
 
 def shape_of(before: pl.Series, now: pl.Series, weights: Array, weights_now: Array) -> Shape | None:
-    """Return the shape of a column from its values and weights float (n,) on both sides; None of vectors."""
-    if isinstance(before.dtype, pl.Array) or isinstance(now.dtype, pl.Array):
-        return None
+    """Return the shape of a column from its values and weights float (n,) on both sides; None where none is known."""
     if before.dtype == pl.Float64 and now.dtype == pl.Float64:
         return _numbers(before, now, weights, weights_now)
     return _words(before.cast(pl.String), now.cast(pl.String), weights, weights_now)
+
+
+def _is_vector(project: Project, name: str) -> bool:
+    return isinstance(project.schema.inputs.get(name), Text | Image | Tensor)
 
 
 def _traffic(project: Project, log: Log, after: datetime, until: datetime) -> pl.DataFrame:

@@ -234,11 +234,11 @@ class Log:
             schema: what is declared.
         """
         first, last = _span(after, until)
-        last = last if behind is None else min(last, behind.received_at)
+        last = last if behind is None else min(last, behind.last)
         where = (pl.col("role") == role) & where & (_ANY if behind is None else behind.older())
         asked = list(dict.fromkeys([*KEY, *needed]))
         found = newest(
-            parts_back(self._files, project, first=first, last=last),
+            parts_back(self._files, project, first=first, last=last, most=at_most),
             lambda part: self._predictions(project, (part.first, part.last), where, asked, schema),
             limit=limit, at_most=at_most, meets=meets,
         )  # fmt: skip

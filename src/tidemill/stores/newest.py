@@ -54,6 +54,11 @@ class Place(NamedTuple):
         except ValueError:
             raise InvalidInput(f"{text[:60]!r} is no place in the log.", "go back to the first page", "after") from None
 
+    @property
+    def last(self) -> int:
+        """The last microsecond in which there may be rows behind it."""
+        return self.received_at if self.request_id else self.received_at - 1
+
     def older(self) -> pl.Expr:
         """Return what is true of the rows behind it."""
         at, id_, version = (pl.col(name) for name in KEY)
@@ -82,12 +87,12 @@ class Part(NamedTuple):
     num: int
 
 
-def parts_back(files: LogFiles, project: str, *, first: int, last: int) -> Iterator[Part]:
-    """Yield spans that follow each other from `last` back to `first`, each larger than the one before."""
+def parts_back(files: LogFiles, project: str, *, first: int, last: int, most: int) -> Iterator[Part]:
+    """Yield spans that follow each other from `last` back to `first`, of more and more rows up to about `most`."""
     found = files.find(project, "predictions", first=first, last=last)
     units = [unit for file in found for unit in _units(files.folder, file)]
     units = sorted((unit for unit in units if unit.last >= first), key=lambda unit: unit.last)
-    wanted = _FIRST_LOOK
+    wanted = min(_FIRST_LOOK, most)
     while units:
         units = sorted((u for u in units if u.first <= last), key=lambda unit: min(unit.last, last))
         some = _newest_units(units, wanted)
@@ -97,7 +102,7 @@ def parts_back(files: LogFiles, project: str, *, first: int, last: int) -> Itera
         starts = sorted(unit.first for unit in some)
         low = first if len(some) == len(units) else max(first, starts[len(starts) // 2])
         yield Part(low, last, sum(unit.num for unit in some if unit.first >= low))
-        last, wanted = low - 1, wanted * _GROWS
+        last, wanted = low - 1, min(wanted * _GROWS, most)
         if last < first:
             return
 

@@ -63,9 +63,10 @@ def look_part(asked: Asked) -> Page:
                             "reference": dict(REFERENCES)[_reference(asked)],
                             "ways": _ways(asked)}  # fmt: skip
     if reading is not None and reading.value is not None:
-        since = _since(asked)
+        before, is_dated = _before(asked)
         data |= {
-            "features": _features(reading.value, since), "is_dated": since is not None, "found": reading.value.report,
+            "features": [_feature(column, reading.value, before) for column in reading.value.report.columns],
+            "is_dated": is_dated, "found": reading.value.report,
             "rows": features_table(asked),
         }  # fmt: skip
     return Page(template="_drift.html", data=data)
@@ -109,15 +110,10 @@ def measure(app: App, needs: DriftNeeds) -> Look:
     return Look(report=report, shapes=known, needs=needs)
 
 
-def measure_before(app: App, needs: DriftNeeds) -> list[DriftReport]:
-    """Compare the windows before, the newest first; it ends with the first that has too few rows."""
-    training, until = _training(app), app.world.log.complete_until(app.clock.now())
-    reports: list[DriftReport] = []
-    for back in range(1, _NUM_BEFORE + 1):
-        reports.append(_look(app, needs, until - back * needs.window, training))
-        if reports[-1].rank is None:
-            break
-    return reports
+def measure_before(app: App, needs: DriftNeeds, back: int) -> DriftReport:
+    """Compare the window that ended `back` windows ago."""
+    until = app.world.log.complete_until(app.clock.now()) - back * needs.window
+    return _look(app, needs, until, _training(app))
 
 
 def _look(app: App, needs: DriftNeeds, until: datetime, training: Training) -> DriftReport:
@@ -142,18 +138,24 @@ def _reading(asked: Asked) -> Reading[Look] | None:
     return asked.measured.ask(("drift.look", needs), partial(measure, asked.app, needs), fresh_s=120)
 
 
-def _since(asked: Asked) -> list[DriftReport] | None:
-    """Return the looks at the windows before, None while they are not taken."""
-    needs = _needs(asked)
-    reading = asked.measured.ask(("drift.before", needs), partial(measure_before, asked.app, needs), fresh_s=900)
-    return None if reading is None else reading.value
+def _before(asked: Asked) -> tuple[list[DriftReport], bool]:
+    """Return the looks at the windows before, the newest first, and whether that is all.
+
+    They are taken one after the other, so that other measures come in between; one with too few rows is the last.
+    """
+    needs, reports = _needs(asked), list[DriftReport]()
+    for back in range(1, _NUM_BEFORE + 1):
+        ask = partial(measure_before, asked.app, needs, back)
+        reading = asked.measured.ask(("drift.before", needs, back), ask, fresh_s=3600)
+        if reading is None:
+            return reports, False
+        if reading.value is None or reading.value.rank is None:
+            break
+        reports.append(reading.value)
+    return reports, True
 
 
 # --- what is shown
-
-
-def _features(found: Look, before: Sequence[DriftReport] | None) -> list[dict[str, Any]]:
-    return [_feature(column, found, before or []) for column in found.report.columns]
 
 
 def _feature(column: ColumnDrift, found: Look, before: Sequence[DriftReport]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tidemill.dashboard import svg
 from tidemill.dashboard.table import Cell as Shown
 from tidemill.dashboard.table import Column, Interval, Link, Row, Table
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
-from tidemill.errors import InvalidInput
+from tidemill.errors import InvalidInput, NotFound, StoreError
 from tidemill.records import DatasetVersion, Json, ModelVersion, Route
 from tidemill.review.report import Report
 from tidemill.strategy.evidence import ALL, Cell
@@ -62,7 +62,8 @@ def models_table(asked: Asked) -> Table:
     reported = app.catalog.reported(app.name)
     more = first + len(shown) < len(found)
     return Table(
-        name="models", title="Versions", columns=_COLUMNS, total=len(found), sort=sort,
+        name="models", title="Versions", total=len(found), sort=sort,
+        columns=[c for c in _COLUMNS if c.key != "parent" or any(m.parent is not None for m in shown)],
         rows=[_row(app, m, route, datasets, strategies, m.version in reported) for m in shown],
         next=str(first + len(shown)) if more else "", previous=str(first - asked.limit) if first > asked.limit else "",
         empty="No version yet." if not wanted else f"No version is {wanted}.", command="tidemill train data.parquet",
@@ -108,7 +109,7 @@ def first_cell(report: Report) -> Cell | None:
 def one(asked: Asked) -> Page:
     """Return one version: lineage, training, candidate against champion, and where it answered."""
     app, version = asked.app, int(asked.place["version"])
-    model, route = app.catalog.model(app.name, version), app.catalog.route(app.name)
+    model, route = _found(app, version), app.catalog.route(app.name)
     run = app.catalog.run(app.name, model.run)
     body = app.catalog.report(app.name, version)
     report = None if body is None else Report.from_json(body)
@@ -124,6 +125,13 @@ def one(asked: Asked) -> Page:
         "python": _python(f"model = app.catalog.model(app.name, {version})\nloaded = app.world.load(model.artefact)"),
     }  # fmt: skip
     return Page(template="model.html", title=f"Version {version}", data=data)
+
+
+def _found(app: App, version: int) -> ModelVersion:
+    try:
+        return app.catalog.model(app.name, version)
+    except StoreError as error:
+        raise NotFound(error.message, "choose one of the list") from error
 
 
 def _trained(body: Json) -> dict[str, Any]:

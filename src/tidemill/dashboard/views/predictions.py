@@ -34,7 +34,7 @@ def show(asked: Asked) -> Page:
     """Return the predictions that the address asks for."""
     app = asked.app
     wanted = Wanted.read(asked)
-    found = wanted.find(asked, [*_COLUMNS, *app.project.inputs])
+    found = wanted.find(asked, _read(asked))
     data = {
         "found": _table(asked, found), "choices": _choices(app), "python": _python(app, wanted), "cut": _cut(found),
         "log": app.world.log.complete_until(asked.now), "no_queue": _no_queue(app), "hint": _hint(app),
@@ -65,10 +65,17 @@ def similar_part(asked: Asked) -> Page:
 
 def predictions_table(asked: Asked) -> Table:
     """Return the page of predictions that the address asks for."""
-    return _table(asked, Wanted.read(asked).find(asked, [*_COLUMNS, *asked.app.project.inputs]))
+    return _table(asked, Wanted.read(asked).find(asked, _read(asked)))
 
 
 # --- the table
+
+
+def _read(asked: Asked) -> list[str]:
+    """Return the columns to read: a file has no pictures."""
+    inputs, is_file = asked.app.project.schema.inputs, asked.limit > LIMIT
+    unseen = (Image, Tensor) if is_file else (Tensor,)
+    return [*_COLUMNS, *(name for name, kind in inputs.items() if not isinstance(kind, unseen))]
 
 
 def _table(asked: Asked, found: Newest) -> Table:
@@ -102,7 +109,8 @@ def _row(asked: Asked, row: Mapping[str, Any], truth: Truth | None, images: Sequ
     project, id_ = asked.app.project, row["request_id"]
     inputs: dict[str, Cell] = {}
     for name, kind in project.schema.inputs.items():
-        inputs[f"input.{name}"] = thumbnail(kind, row[name], name) if name in images else brief(row[name])
+        value = row.get(name)
+        inputs[f"input.{name}"] = thumbnail(kind, value, name) if name in images else brief(value)
     is_ = None if truth is None or row["decision"] is None else "right" if truth.label == row["decision"] else "wrong"
     version = row["answered_version"]
     cells: dict[str, Cell] = {

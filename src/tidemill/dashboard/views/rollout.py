@@ -11,7 +11,7 @@ from tidemill.app import App
 from tidemill.dashboard.chart import Chart, Marker, Series
 from tidemill.dashboard.table import Column, Link, Row, Table
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
-from tidemill.errors import NotFound
+from tidemill.errors import Conflict, NotFound
 from tidemill.monitor.rollouts import Look, Rollout, Watch, rollout
 from tidemill.records import Cycle, Route
 from tidemill.stores.routes import RouteChange
@@ -170,30 +170,22 @@ def python(cycle: Cycle | None) -> str:
 def disabled(app: App, route: Route | None) -> dict[str, str]:
     """Return why each control cannot be pressed now, "" where it can."""
     cycle = app.journal.cycle(app.name)
-    candidate = None if cycle is None else cycle.candidate
-    waits = cycle is not None and app.journal.step(app.name, cycle.number, "test.waiting") is not None
-    in_traffic = route is not None and route.rollout is not None
-    none = "no candidate is under way"
-    return {
-        "promote": none
-        if candidate is None
-        else ""
-        if cycle and cycle.step == "release"
-        else "it has not passed the gate",
-        "approve": none
-        if candidate is None
-        else "it is past the gate"
-        if cycle and cycle.step == "release"
-        else ""
-        if waits
-        else "the gate does not wait for a person",
-        "reject": none if cycle is None else "",
-        "rollback": "no version answers yet"
-        if route is None
-        else ""
-        if in_traffic or route.fallback is not None
-        else f"version {route.stable} has no version before it",
-    }
+    back = _no_way_back(route)
+    if cycle is None or cycle.candidate is None:
+        none = "no candidate is under way"
+        return {"promote": none, "approve": none, "reject": none, "rollback": back}
+    waits = app.journal.step(app.name, cycle.number, "test.waiting") is not None
+    promote, approve = "", "it is past the gate"
+    if cycle.step != "release":
+        promote, approve = "it has not passed the gate", "" if waits else "the gate does not wait for a person"
+    return {"promote": promote, "approve": approve, "reject": "", "rollback": back}
+
+
+def _no_way_back(route: Route | None) -> str:
+    if route is None:
+        return "no version answers yet"
+    is_possible = route.rollout is not None or route.fallback is not None
+    return "" if is_possible else f"version {route.stable} has no version before it"
 
 
 def promote_now(posted: Posted) -> Done:
@@ -222,6 +214,8 @@ def reject(posted: Posted) -> Done:
 
 def _ask(posted: Posted, verb: str) -> Done:
     version = posted.app.waiting_candidate()
+    if posted.whole("version") != version:
+        raise Conflict(f"version {version} is under way by now.", "look at that one, and decide anew")
     posted.app.ask(verb, by=posted.who.name, version=version, reason=posted.reason)
     return Done(said=f"Asked to {verb} version {version}; the loop does it at its next turn.")
 

@@ -102,6 +102,7 @@ class Memo:
     _made: dict[str, _Made] = field(default_factory=dict)
     _models: OrderedDict[str, Model] = field(default_factory=OrderedDict)
     _scores: OrderedDict[str, _Scores] = field(default_factory=OrderedDict)
+    _sizes: dict[str, float] = field(default_factory=dict)
     _folders: dict[str, tempfile.TemporaryDirectory[str]] = field(default_factory=dict)
 
     @cached_property
@@ -209,6 +210,15 @@ class Memo:
             self._folders[artefact] = tempfile.TemporaryDirectory(prefix="tidemill-backtest-")
             export(self.model(artefact), self._made[artefact].data, Path(self._folders[artefact].name))
         return Path(self._folders[artefact].name)
+
+    def size_mb(self, artefact: str) -> float:
+        """Return how many megabytes (of 1,000,000 bytes) a model takes as files."""
+        if artefact not in self._sizes:
+            with tempfile.TemporaryDirectory(prefix="tidemill-backtest-") as folder:
+                export(self.model(artefact), self._made[artefact].data, Path(folder))
+                files = [file for file in Path(folder).rglob("*") if file.is_file()]
+                self._sizes[artefact] = sum(file.stat().st_size for file in files) / 1e6
+        return self._sizes[artefact]
 
     # --- predictions
 

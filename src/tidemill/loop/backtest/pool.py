@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -152,10 +155,20 @@ _here: dict[str, tuple[Work, Memo, SynchronizedArray[float]]] = {}
 
 
 def _prepare(folder: str, work: bytes, path: list[str], how_far: SynchronizedArray[float]) -> None:
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     sys.path[:] = path  # functions and classes of the project file are found again by its name
     threadpool_limits(1)  # one process a core: threads of theirs would only wait for each other
     loaded: Work = pickle.loads(work)
     _here["work"] = (loaded, _memo(loaded, Stream.load(Path(folder)), Path(folder), shared=True), how_far)
+
+
+def _end_with_parent(folder: str) -> None:
+    """End this process when the one that started it is killed: nobody would take its results, or tidy up."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has been started"
+    parent.join()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def _do(at: int, task: Task) -> tuple[Run, Spent]:

@@ -32,6 +32,7 @@ from tidemill.stores.home import Home
 from tidemill.stores.journal import Lease
 from tidemill.stores.memory import MemoryDatabase
 from tidemill.strategy.dataset import ExampleIndex
+from tidemill.strategy.offline import Size
 from tidemill.training.known import KnownRows
 
 _SPLITS = np.array(["train", "test"], dtype=object)
@@ -75,8 +76,9 @@ class RehearsalWorld(World):
         return ""
 
     def size_mb(self, artefact: str) -> float:
-        """Return 0: no artefact is written."""
-        return 0.0
+        """Return what a version would take on disk if a stage asks, else 0: writing one takes longer than the rest."""
+        asked = any(isinstance(stage, Size) for stage in self.project.strategy.offline)
+        return self.memo.size_mb(artefact) if asked else 0.0
 
     def labelled(self) -> ExampleIndex:
         """Return the labelled examples, oldest request first."""
