@@ -1,16 +1,14 @@
-"""The try page over a real gateway: the form of the schema, the answer, what people say of it, and a gateway that is gone."""
+"""The try page over a real gateway: the form of the schema, the answer, what people say of it, no gateway at all."""
 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,8 +26,7 @@ from tidemill.errors import InvalidInput
 from tidemill.records import Feedback
 from tidemill.schema import Category, Classes, Image, Number, Schema, Sensitive, Tensor, Text, Value
 from tidemill.stores.png import png
-from tidemill.stores.segments import Batch, Segments
-from tidemill.stores.tokens import Tokens
+from tidemill.stores.segments import Segments, decode, read_frames
 
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 GOOD = {
@@ -64,16 +61,13 @@ def tried(open_gateway: tuple[Path, str], told: Path) -> Iterator[Served]:
 
 def feedback(folder: Path) -> list[Feedback]:
     """Return the feedback that the gateway has written and nobody has taken into the log yet."""
-    found = []
-    for file in sorted((folder / "home" / "segments").iterdir()):
-        found += feedback_in(file)
-    return found
-
-
-def feedback_in(file: Path) -> list[Feedback]:
-    from tidemill.stores.segments import read_segment
-
-    return [one for batch in read_segment(file) for one in batch.feedback]
+    segments = Segments(folder / "home" / "segments").present()
+    return [
+        told
+        for segment in segments
+        for payload in read_frames(segment.path).payloads
+        for told in decode(payload, name=segment.name).feedback
+    ]
 
 
 # --- the form

@@ -70,11 +70,33 @@ def test_where_all_inputs_of_a_window_were_dropped_no_row_is_in_a_cohort_of_proj
     assert found["dutch"][-2:] == [True, True]
 
 
-def test_a_projection_that_raises_is_named(mill: Mill) -> None:
-    mill.put(row(mill, 1), project="mail")
-    project = mail(projections={"odd": lambda r: 1 / int(r["num_links"])}, cohorts={"odd_ones": "odd > 1"})
-    with pytest.raises(ProjectError, match="'odd' raised ZeroDivisionError"):
-        masks(project, mill)
+def first_letter(example: Any) -> str:
+    return str(example["text"][0])  # an empty text has none
+
+
+def test_a_row_on_which_a_projection_fails_is_in_none_of_its_cohorts_and_stops_nothing(
+    mill: Mill, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["apple", "", "berry"]
+    mill.put(
+        *(row(mill, i, inputs={"text": t, "num_links": 0.0, "logo": bytes(4)}) for i, t in enumerate(texts)),
+        project="mail",
+    )
+    cohorts = {"a": "first = 'a'", "not_a": "NOT first = 'a'", "dutch": "country = 'NL'"}
+    found = masks(mail(projections={"first": first_letter}, cohorts=cohorts), mill)
+    assert found == {"a": [True, False, False], "not_a": [False, False, True], "dutch": [True, True, True]}
+    assert "1 of 3 rows are left out: projection 'first' raised IndexError" in caplog.text
+
+
+def test_one_strange_row_alone_stops_nothing_either(mill: Mill) -> None:
+    mill.put(row(mill, 1, inputs={"text": "", "num_links": 0.0, "logo": bytes(4)}), project="mail")
+    assert masks(mail(projections={"first": first_letter}, cohorts={"a": "first = 'a'"}), mill) == {"a": [False]}
+
+
+def test_a_projection_that_fails_on_every_row_is_named(mill: Mill) -> None:
+    mill.put(*(row(mill, i) for i in range(20)), project="mail")
+    with pytest.raises(ProjectError, match="'broken' raised ZeroDivisionError"):
+        masks(mail(projections={"broken": lambda r: 1 / 0}, cohorts={"x": "broken > 0"}), mill)
 
 
 def test_only_what_conditions_need_is_read_from_the_log() -> None:

@@ -84,7 +84,7 @@ def test_row_groups_of_a_large_file_are_read_from_its_end(mill: Mill, monkeypatc
 def test_a_look_that_is_cut_says_so_and_goes_on_where_it_ended(mill: Mill) -> None:
     for i in range(6):
         mill.put(*[prediction(10 * i + k, mill.at(10 * i + k - 100)) for k in range(10)])
-    asked = {"where": pl.col("unit") == "u3", "limit": 50, "at_most": 1}
+    asked: dict[str, Any] = {"where": pl.col("unit") == "u3", "limit": 50, "at_most": 1}
     first = page(mill, **asked)
     assert first.is_cut and first.next is not None
     everything = [int(id_[-6:]) for one in pages(mill, **asked) for id_ in one]

@@ -10,7 +10,7 @@ import polars as pl
 
 from tidemill.errors import ProjectError
 from tidemill.project import Project
-from tidemill.projections import project_columns
+from tidemill.projections import project_known
 from tidemill.schema import Array, Image, Number, Tensor
 from tidemill.stores.conditions import condition_columns, evaluate
 
@@ -83,7 +83,7 @@ def keep_weights(frame: pl.DataFrame) -> Array:
 
 
 def with_projections(project: Project, frame: pl.DataFrame, names: Sequence[str] | None = None) -> pl.DataFrame:
-    """Return the frame with a column per projection, of `names` or all, null where the inputs were dropped."""
+    """Return the frame with a column per projection, of `names` or all, null where inputs were dropped or it fails."""
     wanted = {name: project.projections[name] for name in (project.projections if names is None else names)}
     if not wanted:
         return frame
@@ -91,12 +91,12 @@ def with_projections(project: Project, frame: pl.DataFrame, names: Sequence[str]
     rows = np.flatnonzero(known.to_numpy())
     some = frame.select(list(project.inputs))[rows]
     columns = {n: t.column(some[n].to_list()) for n, t in project.schema.inputs.items()}
-    values = project_columns(wanted, columns, len(rows))
+    values = project_known(wanted, columns, len(rows))
     return frame.with_columns(_spread(name, value, rows, len(frame)) for name, value in values.items())
 
 
-def _spread(name: str, values: Array, rows: Array, num_rows: int) -> pl.Series:
+def _spread(name: str, values: Sequence[object], rows: Array, num_rows: int) -> pl.Series:
     full: list[object] = [None] * num_rows
-    for row, value in zip(rows, values.tolist(), strict=True):
+    for row, value in zip(rows, values, strict=True):
         full[row] = value
     return pl.Series(name, full)

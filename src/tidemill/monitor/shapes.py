@@ -77,7 +77,8 @@ def _traffic(project: Project, log: Log, after: datetime, until: datetime) -> pl
 
 def _weights(frame: pl.DataFrame, by: str) -> Array:
     chances = frame[by].cast(pl.Float64).fill_null(0.0).to_numpy()
-    return np.divide(1.0, chances, out=np.zeros(len(chances)), where=chances > 0)
+    weights: Array = np.divide(1.0, chances, out=np.zeros(len(chances)), where=chances > 0)
+    return weights
 
 
 def _numbers(before: pl.Series, now: pl.Series, weights: Array, weights_now: Array) -> Shape | None:

@@ -28,7 +28,6 @@ from tidemill.strategy.wording import counted, more, percent
 
 _LEVELS = np.linspace(0.0, 1.0, 101)  # fixed beforehand, as the guarantee asks
 _STARTS = (0.0, 0.05, 0.1, 0.2, 0.5)  # the share of the rows that is decided where a search begins
-_STARTS = (0.0, 0.2, 0.5)  # the share of the rows that is decided where a search begins
 _CONTRADICTED = 0.05
 _NEWS = 0.005  # a level moves when it moves by more than that
 

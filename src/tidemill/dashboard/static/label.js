@@ -58,10 +58,10 @@ async function sendAll() {
         headers: { "X-CSRF-Token": csrf(), "HX-Request": "true" },
       });
     } catch { later("the page does not answer. They are sent once it does."); return; } finally { sending = ""; }
-    if (answer.ok) { remove(item.key); trouble = ""; waitMs = 1000; continue; }
+    if (answer.ok) { marked.set(item.id, Date.now()); remove(item.key); trouble = ""; waitMs = 1000; continue; }
     if (answer.status === 401 || answer.status === 403) { trouble = "you are signed out. Load the page again, and they are sent."; return; }
     const why = words(await answer.text());
-    if (REFUSED.has(answer.status)) { remove(item.key); say(`“${item.label ?? item.verb}” was not taken: ${why}`, "bad"); continue; }
+    if (REFUSED.has(answer.status)) { marked.delete(item.id); remove(item.key); say(`“${item.label ?? item.verb}” was not taken: ${why}`, "bad"); continue; }
     later(why);
     return;
   }
@@ -79,7 +79,7 @@ const words = (html) => new DOMParser().parseFromString(html, "text/html").query
 
 let tasks = [], current = null, done = [], isFetching = false, isEmpty = false, shownAt = 0, num = 0;
 const began = Date.now();
-const marked = new Set(); // tasks answered in this tab: the server may still lend them while their answer is on its way
+const marked = new Map(); // when the server took what was answered in this tab: a list of tasks asked for before then may still name it
 
 async function fetchTasks(id = "") {
   if (isFetching && !id) return [];
@@ -98,10 +98,12 @@ async function fetchTasks(id = "") {
 
 async function fill() {
   if (tasks.length >= AHEAD - 1) return;
-  const kept = new Set([...tasks.map(idOf), ...waiting().map((one) => one.id), ...marked, current && idOf(current)]);
-  const fresh = (await fetchTasks()).filter((one) => !kept.has(idOf(one)) && !tasks.some((held) => idOf(held) === idOf(one)));
-  tasks.push(...fresh);
-  if (!current) next();
+  const askedAt = Date.now(), unsent = new Set(waiting().map((one) => one.id));
+  const fetched = await fetchTasks();
+  const held = new Set([...tasks, ...(current ? [current] : [])].map(idOf));
+  for (const one of waiting()) unsent.add(one.id);
+  tasks.push(...fetched.filter((one) => !held.has(idOf(one)) && !unsent.has(idOf(one)) && !((marked.get(idOf(one)) ?? 0) >= askedAt)));
+  if (!current) show(tasks.shift() ?? null);
 }
 
 const idOf = (task) => task.dataset.task;
@@ -141,7 +143,7 @@ function give(verb, fields, word) {
   add({ verb, key: newKey(), id, at: Date.now(), ...fields });
   done.push({ task: current, said: fields.label ?? "", isSkip: verb === "skip" });
   done = done.slice(-50);
-  marked.add(id);
+  marked.set(id, Infinity);
   num += 1;
   const summary = tasks[0]?.dataset.summary;
   const find = $("label-find");
@@ -164,7 +166,7 @@ async function undo() {
   }
   const unsent = waiting().findLast((one) => one.id === idOf(last.task));
   const isBack = !!unsent && unsent.key !== sending;
-  if (isBack) { remove(unsent.key); if (!done.some((one) => one.task === last.task)) marked.delete(idOf(last.task)); }
+  if (isBack) { remove(unsent.key); marked.delete(idOf(last.task)); }
   if (current) tasks.unshift(current);
   num = Math.max(0, num - 1);
   last.task.dataset.said = isBack || last.isSkip ? last.task.dataset.said : last.said;

@@ -92,7 +92,7 @@ def slices_table(asked: Asked) -> Table:
         Column(key="gap", title="Worse by", kind="number", help="than everyone; below 0 is better"),
         Column(key="trend", title="Trend", kind="picture"),
         Column(key="p", title="Chance", kind="number", help="corrected for all slices that were looked at"),
-        Column(key="requests", title=""),
+        Column(key="requests", title="Requests"),
     ]  # fmt: skip
     bounds = _bounds(found)
     rows = [_row(asked, one, found, bounds) for one in found.slices]
@@ -231,7 +231,7 @@ def _row(asked: Asked, one: Slice, found: Slices, bounds: tuple[float, float]) -
         "quality": Interval(quality.value, quality.low, quality.high, quality.num), "picture": picture,
         "gap": one.gap, "trend": svg.sparkline(one.trend, title=f"{one.name}: {found.metric} over the period"),
         "p": one.p,
-        "requests": Link("requests", _requests(asked, one.name)),
+        "requests": Link("see", _requests(asked, one.name)),
     }  # fmt: skip
     return Row(cells=cells, tone=tone)
 

@@ -51,7 +51,7 @@ class Look:
 def show(asked: Asked) -> Page:
     """Return the view; what is heavy in it comes later."""
     needs = _needs(asked)
-    data = {"needs": needs, "references": REFERENCES, "windows": WINDOWS, "python": _python(asked.app, needs),
+    data = {"needs": needs, "references": REFERENCES, "windows": _windows(asked), "python": _python(asked.app, needs),
             "reference": _reference(asked)}  # fmt: skip
     return Page(template="drift.html", title="Drift", data=data)
 
@@ -210,6 +210,12 @@ def _ways(asked: Asked) -> list[tuple[str, str]]:
     now = _reference(asked)
     kept = {"period": asked.word("period")}
     return [(text, asked.link("/drift", reference=value, **kept)) for value, text in REFERENCES if value != now]
+
+
+def _windows(asked: Asked) -> tuple[str, ...]:
+    """Return the windows to choose from, with the one that is asked for."""
+    now = asked.word("period")
+    return WINDOWS if not now or now in WINDOWS else (now, *WINDOWS)
 
 
 def _reference(asked: Asked) -> str:
