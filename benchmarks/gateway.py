@@ -60,12 +60,18 @@ from tidemill.serving.serve import run
 from tidemill.stores.home import Home
 if sys.argv[4] == "nothing":
     recorder.Recorder.add = lambda self, batch, release: release(None)
-    def thin(row, **made):
-        blank = row.table.blank.__copy__()
-        blank.request_id, blank.answered_version = row.request_id, made["answered"]
-        blank.scores, blank.decision, blank.abstained = made["scores"], made["decision"], made["abstained"]
-        return blank
-    deployment.prediction = thin
+    whole = deployment.predictions
+    def thin(rows, answered, latency_ms=None, scores=(None,), decided=None):
+        if decided is None:
+            return whole(rows, answered, latency_ms)
+        out = []
+        for row, listed, decision, abstained in zip(rows, scores, decided.decisions, decided.abstained):
+            blank = row.table.blank.__copy__()
+            blank.request_id, blank.answered_version = row.request_id, answered
+            blank.scores, blank.decision, blank.abstained = listed, decision, abstained
+            out.append(blank)
+        return out
+    deployment.predictions = thin
 run(Home(Path(sys.argv[1])), port=int(sys.argv[2]), durability=sys.argv[3], ready=lambda a: print(a, flush=True))
 """
 PEERS = {

@@ -146,7 +146,7 @@ def test_an_answer_has_its_scores_version_and_time(tried: Served) -> None:
     assert len(re.findall("<progress", text)) == 2
     assert re.search(r"<dt>Version</dt><dd>\d+, policy 1", text)
     assert re.search(r"<dt>Took</dt><dd>\d", text)
-    assert "version" in ask(tried, version="1")
+    assert "<dt>Version</dt><dd>1, policy 1" in ask(tried, version="1")
 
 
 def test_inputs_that_do_not_fit_are_said_before_anything_is_asked(tried: Served) -> None:

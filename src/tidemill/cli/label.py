@@ -20,6 +20,7 @@ from tidemill.cli.settings import (
     DatabaseOption,
     HomeOption,
     ProjectOption,
+    ReasonOption,
     who,
 )
 from tidemill.errors import ProjectError
@@ -127,6 +128,22 @@ def ask(
     """Ask for the labels of examples, again where they were answered."""
     App.open(project, home, database=database).labelling.ask(ids, priority=priority)
     typer.echo(f"asked for {len(ids)}")
+
+
+@app.command()
+def skip(
+    ids: Annotated[list[str], typer.Argument(help="The examples' ids.")],
+    reason: ReasonOption = "",
+    by: ByOption = "",
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+) -> None:
+    """Leave tasks to others, and take back what you said of them."""
+    labelling = App.open(project, home, database=database).labelling
+    for id_ in ids:
+        labelling.skip(id_, by=who(by), reason=reason)
+    typer.echo(f"skipped {len(ids)}")
 
 
 @app.command()

@@ -89,7 +89,7 @@ _TONES = {
     "open": "bad", "closed": "good", "done": "good", "running": "unsure", "expired": "unsure", "revoked": "bad",
     "silenced": "unsure", "refused": "bad", "under way": "unsure",
     "right": "good", "wrong": "bad", "abstained": "unsure", "fallback": "unsure", "moved": "bad", "as usual": "good",
-    "told": "good", "not told": "bad", "taken": "good",
+    "told": "good", "not told": "bad", "taken": "good", "better": "good", "worse": "bad",
 }  # fmt: skip
 
 

@@ -78,6 +78,11 @@ class Asked:
         """The parameters of the address as they stand in it."""
         return urlencode(dict(self.query))
 
+    @property
+    def file_query(self) -> str:
+        """The same with what stands in the path, such as a version: a table's file is asked for by both."""
+        return urlencode({**self.place, **self.query})
+
     def word(self, name: str, default: str = "") -> str:
         """Return a parameter of the address, without blanks around it."""
         return self.query.get(name, default).strip()

@@ -6,6 +6,7 @@ from tidemill.dashboard.view import View
 from tidemill.dashboard.views import (
     alerts,
     audit,
+    backtests,
     cohorts,
     datasets,
     drift,
@@ -31,6 +32,7 @@ VIEWS: tuple[View, ...] = (
     report.VIEW,
     rollout.VIEW,
     datasets.VIEW,
+    backtests.VIEW,
     strategies.VIEW,
     alerts.VIEW,
     audit.VIEW,
