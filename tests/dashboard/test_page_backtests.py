@@ -37,7 +37,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> KeptBacktest:
     x, y = rng.normal(size=(2, 600))
     high = np.where(np.arange(600) > 300, x - y, x + y) > 0
     stream = pl.DataFrame({
-        "time": [datetime(2026, 1, 1) + i * timedelta(minutes=5) for i in range(600)], "x": x, "y": y,
+        "time": [datetime(2026, 1, 1, tzinfo=UTC) + i * timedelta(minutes=5) for i in range(600)], "x": x, "y": y,
         "label": np.where(high, "high", "low"),
     })  # fmt: skip
     project = tm.Project(
@@ -123,7 +123,7 @@ def test_two_strategies_are_compared_in_the_browser(served: Served, replayed: Ke
     tab.goto(f"{served.url}/backtests")
     tab.get_by_role("link", name=replayed.id).click()
     tab.locator("#curves canvas").wait_for()
-    tab.get_by_label("with", exact=True).select_option("often")
+    tab.locator("select[name=b]").select_option("often")
     tab.wait_for_url("**b=often**")
     assert "over" in tab.locator("#compare").inner_text()
     assert tab.evaluate("window.hacked") is None

@@ -54,7 +54,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def curves(found: KeptBacktest) -> Chart:
-    """Return the quality of each window, a line for each strategy: the mean of its seeds, and how far they lie apart."""
+    """Return the quality of each window, a line for each strategy: the mean of its seeds, and their range."""
     table = found.windows.with_columns(pl.col("quality").cast(pl.Float64).fill_nan(None))
     table = table.group_by("strategy", "window").agg(
         pl.col("end").first(), pl.col("quality").mean(), pl.col("quality").min().alias("low"),
@@ -106,8 +106,8 @@ def event_line(found: KeptBacktest, events: pl.DataFrame, *, width: float = 900,
         y = height * found.names.index(row["strategy"]) + 18
         told = f"{row['at']:%Y-%m-%d %H:%M} {row['step']} {row['outcome']}: {row['reason']}"
         tone = {"pass": "good", "fail": "bad", "fire": "unsure"}.get(row["outcome"], "tick")
-        drawn.append(tag("text", tag("title", told), _SIGNS.get(row["outcome"], "?"), x=across(row["at"].timestamp()), y=y,
-                         text_anchor="middle", class_=f"sign {tone}"))  # fmt: skip
+        sign, x = _SIGNS.get(row["outcome"], "?"), across(row["at"].timestamp())
+        drawn.append(tag("text", tag("title", told), sign, x=x, y=y, text_anchor="middle", class_=f"sign {tone}"))
     for when in (min(times), max(times)):
         anchor = "start" if when == min(times) else "end"
         drawn.append(text(across(when.timestamp()), foot + 16, f"{when:%Y-%m-%d}", anchor=anchor, class_="tick"))

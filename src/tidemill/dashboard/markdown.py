@@ -34,17 +34,11 @@ def _block(lines: Sequence[str]) -> Markup:
 
 def _table(lines: Sequence[str]) -> Markup:
     right = [cell.strip().endswith("-:") for cell in _cells(lines[1])]
-    head, *rows = (
-        _row(line, right, name) for line, name in zip([lines[0], *lines[2:]], _names(len(lines)), strict=True)
-    )
+    head, rows = _row(lines[0], right, "th"), [_row(line, right, "td") for line in lines[2:]]
     return Markup(
         '<div class="table-box" tabindex="0" role="region" aria-label="Card"><table class="table">'
         "<thead>{}</thead><tbody>{}</tbody></table></div>"
     ).format(head, Markup("").join(rows))
-
-
-def _names(num_lines: int) -> list[str]:
-    return ["th", *["td"] * (num_lines - 2)]
 
 
 def _row(line: str, right: Sequence[bool], name: str) -> Markup:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tidemill.dashboard import svg
+from tidemill.dashboard.opening import opening
 from tidemill.records import Verdict
 
 DASH = "–"
@@ -113,5 +114,5 @@ def environment(folder: str) -> Environment:
         "figure": figure,
     }
     made.filters |= written | {"figure": figure, "tone": tone, "ago": ago, "verdict": Verdict.from_json, "tag": tag}
-    made.globals |= {"svg": svg}
+    made.globals |= {"svg": svg, "opening": opening}
     return made

@@ -79,7 +79,8 @@ def one(asked: Asked) -> Page:
     found = _found(asked)
     a, b = _pair(asked, found)
     data = {
-        "one": found, "best": _best(found), "change": None if found.card_markdown is None else markdown(found.card_markdown),
+        "one": found, "best": _best(found),
+        "change": None if found.card_markdown is None else markdown(found.card_markdown),
         "summary": summary_table(asked), "comparisons": comparisons_table(asked), "events": events_table(asked),
         "curves": curves(found), "fronts": fronts(found), "line": event_line(found, _of_first_seed(found)),
         "a": a, "b": b, "pair": compared(found, a, b) if a != b else None, "facts": _facts(found.setting),
@@ -126,7 +127,8 @@ def comparisons_table(asked: Asked) -> Table:
     found = _found(asked)
     rows = [
         Row(tone=_TONES.get(one["verdict"], ""), cells={
-            "b": Link(one["b"], f"{asked.link(f'/backtests/{found.id}', a=one['a'], b=one['b'])}#compare"), "a": one["a"],
+            "b": Link(one["b"], asked.link(f"/backtests/{found.id}", a=one["a"], b=one["b"]) + "#compare"),
+            "a": one["a"],
             "gain": Interval(one["gain"], one["low"], one["high"], one["num"]), "verdict": one["verdict"],
             "reason": one["reason"],
         })

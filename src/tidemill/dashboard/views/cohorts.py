@@ -14,12 +14,13 @@ from markupsafe import Markup
 from tidemill.app import App
 from tidemill.dashboard import svg
 from tidemill.dashboard.chart import Chart, Series
+from tidemill.dashboard.cohort_file import cohort_file
 from tidemill.dashboard.deploys import markers
 from tidemill.dashboard.inputs import brief, thumbnail
 from tidemill.dashboard.measured import Reading
 from tidemill.dashboard.span import matured_window
 from tidemill.dashboard.table import Cell, Column, Interval, Link, Row, Table
-from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
+from tidemill.dashboard.view import Action, Asked, Done, File, Fragment, Page, Posted, View
 from tidemill.errors import ProjectError
 from tidemill.monitor.cohort_status import CohortStatus, cohort_status
 from tidemill.monitor.history import history
@@ -116,10 +117,7 @@ def one(asked: Asked) -> Page:
 
 def close_part(asked: Asked) -> Page:
     """Return a cohort close up, as it was measured last."""
-    name = asked.word("name", ALL) or ALL
-    key = ("cohorts.one", name, _metric(asked), asked.period())
-    ask = partial(measure_one, asked.app, name, _metric(asked), asked.period())
-    reading = asked.measured.ask(key, ask, fresh_s=120)
+    name, reading = asked.word("name", ALL) or ALL, _reading_one(asked)
     data: dict[str, Any] = {"reading": reading, "url": asked.link(), "name": name, "period": asked.period()}
     if reading is not None and reading.value is not None:
         found = reading.value
@@ -128,7 +126,25 @@ def close_part(asked: Asked) -> Page:
     return Page(template="_cohort.html", data=data)
 
 
+def file(asked: Asked) -> File:
+    """Return a cohort close up as one HTML file: what was measured last, else measured now."""
+    name, reading = asked.word("name", ALL) or ALL, _reading_one(asked)
+    known = None if reading is None else reading.value
+    found = known if known is not None else measure_one(asked.app, name, _metric(asked), asked.period())
+    body = cohort_file(
+        found.status, found.pictures, project=asked.app.name, at=asked.now if reading is None else reading.at,
+        num=found.num, period=asked.word("period") or "1d",
+    )  # fmt: skip
+    return File(body=body.encode(), media="text/html; charset=utf-8", name=f"{asked.app.name}-cohort.html")
+
+
 # --- what is measured
+
+
+def _reading_one(asked: Asked) -> Reading[CloseUp] | None:
+    name = asked.word("name", ALL) or ALL
+    ask = partial(measure_one, asked.app, name, _metric(asked), asked.period())
+    return asked.measured.ask(("cohorts.one", name, _metric(asked), asked.period()), ask, fresh_s=120)
 
 
 def measure(app: App, name: str | None, period: timedelta) -> Slices:
@@ -359,7 +375,7 @@ def curate(posted: Posted) -> Done:
 
 VIEW = View(
     path="/cohorts", name="Cohorts", group="Look", icon="cohorts", show=show, pages={"/one": one},
-    fragments={"slices": Fragment(show=slices_part), "close": Fragment(show=close_part)},
+    fragments={"slices": Fragment(show=slices_part), "close": Fragment(show=close_part), "file": Fragment(show=file)},
     tables={"cohorts": slices_table},
     actions={"curate": Action(do=curate, verb="curate", thing=lambda posted: f"cohort {posted.field('name')}"[:300])},
 )  # fmt: skip

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from tidemill.app import App
 from tidemill.dashboard import svg
 from tidemill.dashboard.inputs import brief, thumbnail
+from tidemill.dashboard.opening import opening
 from tidemill.dashboard.table import Cell, Column, Link, Row, Table
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
 from tidemill.errors import InvalidInput
@@ -32,7 +33,8 @@ _CHANGES = {
 
 def show(asked: Asked) -> Page:
     """Return the list of versions."""
-    python = _python("for dataset in app.world.datasets.all(app.name):\n    print(dataset.number, dataset.num_train)")
+    line = "for dataset in app.world.datasets.all(app.name):\n    print(dataset.number, dataset.num_train)"
+    python = opening(asked.app, line)
     return Page(template="datasets.html", title="Datasets", data={"datasets": datasets_table(asked), "python": python})
 
 
@@ -125,7 +127,7 @@ def one(asked: Asked) -> Page:
         "parent": next((d for d in found if d.digest == version.parent), None),
         "children": [d.number for d in found if d.parent == version.digest],
         "models": _models(app)[version.digest], "tags": _tags(app)[version.digest], "other": other,
-        "python": _python(f"rows = app.world.datasets.train_rows(app.name, {version.digest!r})"),
+        "python": opening(app, f"rows = app.world.datasets.train_rows(app.name, {version.digest!r})"),
     }  # fmt: skip
     return Page(template="dataset.html", title=f"Dataset {version.number}", data=data)
 
@@ -257,10 +259,6 @@ def untag(posted: Posted) -> Done:
 
 def _thing(posted: Posted) -> str:
     return f"{posted.field('name')} on dataset {posted.field('number')}"
-
-
-def _python(line: str) -> str:
-    return f'from tidemill.app import App\n\napp = App.open("project.py", ".tidemill")\n{line}'
 
 
 VIEW = View(

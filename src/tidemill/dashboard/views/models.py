@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from tidemill.app import App
 from tidemill.dashboard import svg
+from tidemill.dashboard.opening import opening
 from tidemill.dashboard.table import Cell as Shown
 from tidemill.dashboard.table import Column, Interval, Link, Row, Table
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
@@ -41,7 +42,7 @@ def show(asked: Asked) -> Page:
     data = {
         "models": models_table(asked), "statuses": _STATUSES, "route": route, "num": len(made),
         "fates": svg.history([_TONES.get(m.status, "") for m in made[-40:]], title="What became of the last versions"),
-        "python": _python('for model in app.catalog.models(app.name):\n    print(model.version, model.status)'),
+        "python": opening(app, 'for model in app.catalog.models(app.name):\n    print(model.version, model.status)'),
     }  # fmt: skip
     return Page(template="models.html", title="Models", data=data)
 
@@ -122,7 +123,9 @@ def one(asked: Asked) -> Page:
         "children": [m.version for m in app.catalog.models(app.name) if m.parent == version],
         "compared": compared(asked), "roles": roles(asked), "because": _because(app, model, route),
         "trained": _trained(run.body) if run is not None else {},
-        "python": _python(f"model = app.catalog.model(app.name, {version})\nloaded = app.world.load(model.artefact)"),
+        "python": opening(
+            app, f"model = app.catalog.model(app.name, {version})\nloaded = app.world.load(model.artefact)"
+        ),
     }  # fmt: skip
     return Page(template="model.html", title=f"Version {version}", data=data)
 
@@ -277,10 +280,6 @@ def promote(posted: Posted) -> Done:
         )
     app.ask("promote", by=posted.who.name, version=version, reason=posted.reason)
     return Done(said=f"Asked: the loop takes version {version} into traffic step by step.", goto="/rollout")
-
-
-def _python(line: str) -> str:
-    return f'from tidemill.app import App\n\napp = App.open("project.py", ".tidemill")\n{line}'
 
 
 VIEW = View(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tidemill.app import App
 from tidemill.dashboard.inputs import ShownInput, shown_inputs
+from tidemill.dashboard.opening import opening
 from tidemill.dashboard.table import Column, Interval, Link, Row, Table
 from tidemill.dashboard.view import Asked, File, Fragment, Page, View
 from tidemill.errors import NotFound
@@ -54,9 +55,10 @@ def _page(asked: Asked, version: int, versions: list[int]) -> Page:
         "plots": plots(report),
         "outcome": "" if whole is None else str(whole.outcome),
         "cells": cells(asked, version=version),
-        "python": f'from tidemill.app import App\nfrom tidemill.review.report import Report\n\n'
-        'app = App.open("project.py", ".tidemill")\n'
-        f"report = Report.from_json(app.catalog.report(app.name, {version}))",
+        "python": opening(
+            asked.app, f"report = Report.from_json(app.catalog.report(app.name, {version}))",
+            after="from tidemill.review.report import Report",
+        ),
     }  # fmt: skip
     return Page(template="report.html", title=f"Report on version {version}", data=data)
 

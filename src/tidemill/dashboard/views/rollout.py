@@ -9,6 +9,7 @@ from typing import Any
 
 from tidemill.app import App
 from tidemill.dashboard.chart import Chart, Marker, Series
+from tidemill.dashboard.opening import opening
 from tidemill.dashboard.table import Column, Link, Row, Table
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
 from tidemill.errors import Conflict, NotFound
@@ -48,7 +49,7 @@ def _data(asked: Asked) -> dict[str, Any]:
         "because": disabled(app, route),
         "commands": app.journal.waiting(app.name),
         "history": history(asked),
-        "python": python(found),
+        "python": python(app, found),
     }
 
 
@@ -153,14 +154,14 @@ def _change(change: RouteChange, *, most: int) -> Row:
     )
 
 
-def python(cycle: Cycle | None) -> str:
+def python(app: App, cycle: Cycle | None) -> str:
     """Return how to read the same in Python."""
     number = 1 if cycle is None else cycle.number
-    return (
-        'from tidemill.app import App\n\napp = App.open("project.py", ".tidemill")\n'
+    return opening(
+        app,
         "print(app.catalog.route(app.name))\n"
         f"for given in app.journal.verdicts(app.name, cycle={number}):\n"
-        "    print(given.at, given.verdict.outcome, given.verdict.reason)"
+        "    print(given.at, given.verdict.outcome, given.verdict.reason)",
     )
 
 

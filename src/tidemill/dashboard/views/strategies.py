@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from tidemill.app import App
 from tidemill.dashboard import svg
+from tidemill.dashboard.opening import opening
 from tidemill.dashboard.shown import number as written
 from tidemill.dashboard.table import Cell, Column, Interval, Link, Row, Table
 from tidemill.dashboard.view import Asked, Fragment, Page, View
@@ -34,7 +35,7 @@ class Brought(NamedTuple):
 def show(asked: Asked) -> Page:
     """Return the list of versions, and what changed with the newest."""
     found = _versions(asked.app)
-    data = {"versions": versions_table(asked), "num": len(found), "python": _python()}
+    data = {"versions": versions_table(asked), "num": len(found), "python": opening(asked.app, _EACH)}
     return Page(template="strategies.html", title="Strategies", data=data)
 
 
@@ -231,7 +232,7 @@ def one(asked: Asked) -> Page:
         "stages": stages_text(version.body), "changes": changes(asked),
         "models": [m.version for m in app.catalog.models(app.name) if m.strategy == version.digest][::-1][:200],
         "cycles": [c for c in app.journal.cycles(app.name) if c.strategy == version.digest][::-1][:50],
-        "python": _python(f"version = app.catalog.strategies(app.name)[{wanted - 1}]\nprint(version.body)"),
+        "python": opening(app, f"version = app.catalog.strategies(app.name)[{wanted - 1}]\nprint(version.body)"),
     }  # fmt: skip
     return Page(template="strategy.html", title=f"Strategy {wanted}", data=data)
 
@@ -258,10 +259,7 @@ def changes(asked: Asked) -> Table:
     return Table(name="changes", title="Changes", columns=columns, rows=rows, total=len(rows), empty=empty)
 
 
-def _python(
-    line: str = "for version in app.catalog.strategies(app.name):\n    print(version.number, version.since)",
-) -> str:
-    return f'from tidemill.app import App\n\napp = App.open("project.py", ".tidemill")\n{line}'
+_EACH = "for version in app.catalog.strategies(app.name):\n    print(version.number, version.since)"
 
 
 VIEW = View(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
@@ -156,6 +156,7 @@ _here: dict[str, tuple[Work, Memo, SynchronizedArray[float]]] = {}
 
 def _prepare(folder: str, work: bytes, path: list[str], how_far: SynchronizedArray[float]) -> None:
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    tempfile.tempdir = folder  # what trainings write goes when the folder goes
     sys.path[:] = path  # functions and classes of the project file are found again by its name
     threadpool_limits(1)  # one process a core: threads of theirs would only wait for each other
     loaded: Work = pickle.loads(work)
@@ -167,7 +168,9 @@ def _end_with_parent(folder: str) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has been started"
     parent.join()
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another worker was first
+        Path(folder).rename(f"{folder}.gone")  # so that nothing is added while it is deleted
+        shutil.rmtree(f"{folder}.gone", ignore_errors=True)
     os._exit(1)
 
 
