@@ -13,7 +13,7 @@ EXTRAS    := dev
 endif
 WORKERS ?= 2
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench screenshots clean
 
 demo: $(VENV)/.base
 	$(BIN)/tidemill demo
@@ -31,6 +31,12 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# The pictures of README.md and docs/page.md; Pillow makes them smaller, and moves them.
+screenshots: $(VENV)/.dev
+	$(PIP) install --quiet pillow
+	$(BIN)/python tests/dashboard/chromium.py
+	$(BIN)/python docs/record_page.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

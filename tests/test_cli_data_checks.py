@@ -112,7 +112,7 @@ def test_the_report_tells_what_became_of_the_training_data(shell: Shell, tmp_pat
         ("check --suggest", "--suggest needs data to look at."),
         ("check rows.parquet --suggest --out project.py", "'project.py' exists already."),
         ("check nothing.parquet --suggest", "data file 'nothing.parquet' does not exist."),
-        ("report 7 --format html", "there is no report on version 7."),
+        ("report 7 --format html", "there is no home folder"),
     ],
 )
 def test_what_cannot_be_done_is_said(shell: Shell, typed: str, error: str):

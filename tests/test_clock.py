@@ -55,7 +55,8 @@ def test_a_timedelta_is_a_duration() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "30", "d", "30 days", "-1d", "1d,2h", "1d x", "1e3s", "nan s", "99999999999w", None, 30, 2.5]
+    "value",
+    ["", "30", "d", "30 days", "-1d", "1d,2h", "1d x", "1e3s", "nan s", "99999999999w", "100000d", None, 30, 2.5],
 )
 def test_what_is_no_duration_is_refused_with_its_name_its_value_and_what_to_write(value: object) -> None:
     with pytest.raises(ProjectError, match=r"horizon is .*30d") as caught:

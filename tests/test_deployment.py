@@ -151,7 +151,7 @@ def test_up_hands_the_database_to_gateway_and_loop_where_nobody_sees_it(
         with Database.open(postgres_url) as database:
             until(lambda: has_lease(database))  # by the loop
         children = psutil.Process(up.pid).children()
-        assert sorted(child.cmdline()[3] for child in children) == ["loop", "serve"]
+        assert sorted(child.cmdline()[3] for child in children) == ["loop", "page", "serve"]
         assert not any("postgresql" in word for child in children for word in child.cmdline())
     finally:
         up.terminate()

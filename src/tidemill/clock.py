@@ -12,6 +12,7 @@ from tidemill.errors import ProjectError
 _WANTED = "a timedelta or a string such as '30d', '2h', '10m', '5s', '250ms'"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LONGEST = timedelta(days=36_525)  # 100 years: added to any time of today it is a time still
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
 
 
@@ -75,10 +76,10 @@ def duration(value: timedelta | str, *, name: str = "duration") -> timedelta:
     parts = list(_DURATION.finditer(value)) if isinstance(value, str) else []
     if not parts or "".join(p.group(0) for p in parts) != value:
         raise ProjectError(f"{name} is {value!r}, which is not a duration.", f"give {_WANTED}")
-    try:
-        return timedelta(seconds=sum(float(p.group(1)) * _UNITS[p.group(2)] for p in parts))
-    except OverflowError:
-        raise ProjectError(f"{name} is {value!r}, longer than any calendar.", f"give {_WANTED}") from None
+    seconds = sum(float(p.group(1)) * _UNITS[p.group(2)] for p in parts)
+    if seconds > _LONGEST.total_seconds():
+        raise ProjectError(f"{name} is {value!r}, longer than 100 years.", f"give {_WANTED}")
+    return timedelta(seconds=seconds)
 
 
 def micros(at: datetime) -> int:

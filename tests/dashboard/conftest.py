@@ -98,9 +98,12 @@ def token() -> Callable[..., str]:
 # --- the browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A Chromium; where there is none the test is skipped with the reason, and fails where CI is true."""
+    """A Chromium; where there is none the test is skipped with the reason, and fails where CI is true.
+
+    One for each module: while it is there an event loop runs in this thread, and other suites want one of their own.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     path = chromium.found()
     if path is None:

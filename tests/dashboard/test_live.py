@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from page_served import Serve, Served
 
 from tidemill.app import App
 from tidemill.stores.revisions import Revisions
+from tidemill.stores.tokens import Scope, Tokens
 
 
 def events(served: Served) -> Iterator[tuple[str, dict[str, object]]]:
@@ -53,3 +55,17 @@ def test_a_topic_has_another_revision_after_a_change_and_the_same_without(
     assert revisions.read(home.name) == before
     change(home)  # type: ignore[operator]
     assert revisions.read(home.name).topics[topic] != before.topics[topic]
+
+
+def test_a_stream_tells_nothing_more_once_its_token_is_revoked(
+    home: App, serve: Serve, token: Callable[..., str]
+) -> None:
+    served = serve(home, token=token(home, Scope.VIEW, name="bob"))
+    told = events(served)
+    assert next(told)[0] == "hello"
+    with home.db.begin() as conn:
+        Tokens(home.db).revoke(conn, "bob", now=home.clock.now())
+    time.sleep(1.1)  # tokens are remembered for a second
+    home.ask("retrain", by="ann", reason="because")
+    later = [topics for _, data in told for topics in data["topics"]]  # type: ignore[attr-defined]
+    assert "commands" not in later

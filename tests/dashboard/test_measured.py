@@ -81,3 +81,36 @@ def test_the_revision_grows_with_each_measure(measured: Measured) -> None:
     measured.ask("b", lambda: 1)
     measured.settle()
     assert measured.revision == before + 2
+
+
+def test_it_ends_after_the_measure_under_way_however_many_wait(clock: ManualClock) -> None:
+    made, under_way, gate, taken = Measured(clock), threading.Event(), threading.Event(), []
+    made.start()
+
+    def first() -> None:
+        under_way.set()
+        gate.wait(10)
+
+    made.ask("first", first)
+    assert under_way.wait(10)
+    for number in range(5):
+        made.ask(number, lambda: taken.append(1))
+    ending = threading.Thread(target=made.stop)
+    ending.start()
+    gate.set()
+    ending.join()
+    assert len(taken) < 5
+
+
+def test_what_waits_has_a_bound_and_is_asked_for_again(measured: Measured) -> None:
+    gate = threading.Event()
+    measured.ask("first", lambda: gate.wait(10))
+    taken: list[int] = []
+    for number in range(1_000):
+        measured.ask(number, lambda: taken.append(1))
+    gate.set()
+    assert measured.settle() and len(taken) < 200
+    measured.ask(999, lambda: "now")
+    assert measured.settle()
+    reading = measured.ask(999, lambda: "later")
+    assert reading is not None and reading.value == "now"

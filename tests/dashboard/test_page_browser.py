@@ -26,7 +26,7 @@ def test_the_loop_is_paused_with_a_reason_and_the_page_shows_it(home: App, serve
     dialog = tab.get_by_role("dialog", name="Pause the loop?")
     dialog.get_by_label("Reason").fill("the labels look odd")
     dialog.get_by_role("button", name="Pause").click()
-    tab.get_by_text("Paused: no cycle opens").wait_for()
+    tab.get_by_text("Paused: no cycle opens and no candidate").wait_for()
     tab.get_by_text("The loop is paused since").first.wait_for()
     tab.get_by_role("button", name="Resume").wait_for()
     assert Audit(home.db).acts(home.name)[0].reason == "the labels look odd"

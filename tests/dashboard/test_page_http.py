@@ -137,3 +137,35 @@ def test_parts_drawn_once_are_kept_until_something_changes(
     for _ in range(3):
         assert "here" in client.get("/-/kept").text and "here" in client.get("/-/fresh").text
     assert drawn.count("/-/kept") == 1 and drawn.count("/-/fresh") == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(f"/{view}/{digits}", status) for view in ("models", "report", "datasets", "strategy")
+     for digits, status in (("9" * 30, 404), ("9" * 5000, 414))],
+)  # fmt: skip
+def test_a_number_too_large_for_any_store_is_no_page(shared: Served, path: str, status: int) -> None:
+    answer = shared.client.get(path)
+    assert answer.status_code == status and "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/99", "/models/-/training?version=99", "/report/99", "/report/cells.csv?version=99"]
+)
+def test_a_version_that_was_never_made_is_not_found(shared: Served, path: str) -> None:
+    assert shared.client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/models/-/promote", {"version": "9" * 30}), ("/alerts/-/silence", {"alert": "1", "long": "99999999d"}),
+        ("/alerts/-/unsilence", {"alert": "9" * 30}),
+        ("/tokens/-/make", {"name": "ann", "scope": "view", "expires": "99999999d"}),
+    ],
+)  # fmt: skip
+def test_a_field_that_no_store_could_hold_is_refused_in_words(
+    home: App, serve: Serve, path: str, fields: dict[str, str]
+) -> None:
+    answer = serve(home).press(path, reason="to break it", **fields)
+    assert answer.status_code == 422 and "failed" not in answer.text

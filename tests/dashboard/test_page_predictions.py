@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import html
 import io
 import json
 import re
@@ -69,10 +71,17 @@ def test_a_unit_and_an_id_give_what_is_theirs_alone(shared: Served) -> None:
     assert rows(shared, "?unit=nobody") == [] and rows(shared, "?abstained=yes") == []
 
 
-@pytest.mark.parametrize("query", ["?where=read_text('/etc/passwd') = ''", "?cohort=none", "?after=x", "?until=soon"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?where=read_text('/etc/passwd') = ''", "?where=app > 1 AND", "?cohort=none", "?after=x",
+        "?after=-9223372036854775809.1.x", f"?after=1.{'9' * 5000}.x", "?until=soon", "?until=9999-12-31T23:59",
+        "?until=0001-01-01T00:00:00%2B23:00", "?period=soon", "?period=10000000d", f"?version={'9' * 30}",
+    ],
+)  # fmt: skip
 def test_what_is_no_filter_is_refused_with_the_next_move(shared: Served, query: str) -> None:
     answer = shared.client.get(f"/predictions{query}")
-    assert 400 <= answer.status_code < 500 and "Traceback" not in answer.text
+    assert answer.status_code == 422 and "Traceback" not in answer.text
     assert "error-page" in answer.text
 
 
@@ -138,3 +147,14 @@ def test_filters_are_chosen_with_the_keyboard_and_stand_in_the_address(shared: S
     tab.set_viewport_size({"width": 400, "height": 800})
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert tab.evaluate(wide) <= 0
+
+
+def test_no_link_puts_code_of_its_own_into_the_lines_to_copy(shared: Served) -> None:
+    hostile = "app = '" + '"' * 3 + " + hacked() + " + '"' * 3 + "' OR app = '\\'"
+    given = {"where": hostile, "unit": '"' * 3 + "); hacked() #"}
+    text = html.unescape(shared.client.get("/predictions", params=given).text)
+    tree = ast.parse(text.partition("import tidemill as tm")[2].partition("</")[0])
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert called == {"tm.App.open", "app.sql"}
+    (query,) = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and "SELECT" in str(node.value)]
+    assert f"({hostile})" in str(query)

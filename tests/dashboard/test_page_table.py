@@ -6,6 +6,7 @@ import csv
 import io
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
@@ -16,6 +17,11 @@ from tidemill.dashboard.table import Column, Interval, Link, Row, Table, to_csv
 def of(cell: object, kind: str = "text") -> list[list[str]]:
     table = Table(name="t", title="T", columns=[Column(key="a", title="A", kind=kind)], rows=[Row(cells={"a": cell})])  # type: ignore[arg-type, dict-item]
     return list(csv.reader(io.StringIO(to_csv(table))))
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\n=1"])
+def test_no_cell_is_taken_for_a_formula(text: str) -> None:
+    assert of(text)[1] == [f"'{text}"]
 
 
 def test_an_interval_is_four_columns() -> None:

@@ -44,7 +44,11 @@ def test_a_token_of_one_project_makes_and_revokes_none_for_others(home: App, ser
     assert refused.status_code == 403
     foreign = next(one for one in Tokens(home.db).all() if one.name == "everywhere")
     assert served.press("/tokens/-/revoke", id=str(foreign.id), reason="not mine").status_code == 403
-    assert {one.name for one in Tokens(home.db).all()} == {"everywhere", "mine"}
+    with home.db.begin() as conn:
+        Tokens(home.db).add(conn, "theirs", scopes=[Scope.VIEW], project="other", now=home.clock.now(), by="test")
+    shown = served.client.get("/tokens").text + served.client.get("/tokens/tokens.csv").text
+    assert "mine" in shown and "everywhere" in shown and "theirs" not in shown
+    assert {one.name for one in Tokens(home.db).all()} == {"everywhere", "mine", "theirs"}
     assert foreign.revoked_at is None
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tidemill.clock import SystemClock
 from tidemill.records import Feedback
+from tidemill.serving.gateway import Gateway
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.recorder import Recorder
 from tidemill.stores.segments import Batch, Segments, SegmentWriter, decode, read_frames
@@ -218,3 +220,41 @@ def test_a_batch_that_no_log_could_hold_is_refused_and_the_next_one_is_written(t
 
     asyncio.run(act())
     assert written(tmp_path) == ["r1"]
+
+
+def test_one_who_cannot_be_told_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    async def run() -> None:
+        made, _ = recorder(Gate(tmp_path))
+        told: list[str | None] = []
+
+        def fails(problem: str | None) -> None:
+            raise RuntimeError("gone")
+
+        made.add(feedback(1, 10), fails)
+        made.add(feedback(2, 10), told.append)
+        await asyncio.sleep(0.01)
+        assert told == [None]
+        await made.close()
+
+    asyncio.run(run())
+    assert written(tmp_path) == ["r1", "r2"]
+
+
+def test_a_process_that_stood_still_takes_its_own_delay_for_no_slow_disk(tmp_path: Path) -> None:
+    async def act() -> None:
+        gate = Gate(tmp_path)
+        made, metrics = recorder(gate, wait_below_s=0.0, patience_s=0.5)
+        time_kept = asyncio.create_task(Gateway(made, metrics, SystemClock()).keep_time())
+        told: list[str | None] = []
+        gate.open.clear()
+        made.add(feedback(1, 10), told.append)
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(time.sleep, 0.8)  # as when the machine runs something else
+        asyncio.get_running_loop().call_later(0.5, gate.open.set)  # the disk goes on when the process does
+        while not told:
+            await asyncio.sleep(0.01)
+        assert told == [None]
+        time_kept.cancel()
+        await made.close()
+
+    asyncio.run(act())

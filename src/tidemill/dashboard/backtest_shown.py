@@ -18,7 +18,7 @@ from tidemill.schema import Array
 from tidemill.stats.paired_blocks import mean_span
 from tidemill.stores.backtests import KeptBacktest
 
-_TONES = ("main", "other", "good", "unsure", "bad", "muted")
+_TONES = ("main", "other", "unsure", "bad", "muted", "good")
 _COSTS = {"retrainings": "retrainings", "labels": "labels", "train_cpu_s": "CPU s of training"}
 _SIGNS = {"pass": "✓", "fail": "✕", "fire": "▲", "quiet": "·"}
 _MOST_SIGNS = 2000

@@ -24,6 +24,9 @@ HEADERS = {
 }
 
 
+MOST_PATH = 2_000
+
+
 class Guard:
     """Refuses requests that were not meant for the page, and sends headers that keep strangers' scripts out."""
 
@@ -50,5 +53,9 @@ class Guard:
             check_host(given.get("host", ""), origin, self._settings)
         except Refused as error:
             await PlainTextResponse(f"{error}\n", status_code=error.status)(scope, receive, guarded)
+            return
+        if len(scope["path"]) > MOST_PATH:
+            too_long = PlainTextResponse("this address is too long: begin at /\n", status_code=414)
+            await too_long(scope, receive, guarded)
             return
         await self._app(scope, receive, guarded)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -101,26 +102,27 @@ class Live:
                 place.revision = revision
             return place.kept
 
-    def stream(self, request: Request) -> Response:
-        """Return an answer that lasts: an event for each change, and a sign of life when there is none."""
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(self._events(request), media_type="text/event-stream", headers=headers)
+    def stream(self, request: Request, may: Callable[[], bool]) -> Response:
+        """Return an answer that lasts: an event for each change, and a sign of life when there is none.
 
-    async def _events(self, request: Request) -> AsyncIterator[str]:
+        It ends before the next of them once `may` says no.
+        """
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._events(request, may), media_type="text/event-stream", headers=headers)
+
+    async def _events(self, request: Request, may: Callable[[], bool]) -> AsyncIterator[str]:
         queue: asyncio.Queue[str] = asyncio.Queue(maxsize=100)
         with self._lock:
             self._open[queue] = asyncio.get_running_loop()
         try:
             yield f"retry: 2000\nevent: hello\ndata: {json.dumps(dict(self._counts))}\n\n"
             while not self._stopping:
-                try:
+                data = None
+                with contextlib.suppress(TimeoutError):
                     data = await asyncio.wait_for(queue.get(), _BEAT_S)
-                except TimeoutError:
-                    yield ": still here\n\n"
-                    continue
-                if not data or await request.is_disconnected():
+                if data == "" or await request.is_disconnected() or not await run_in_threadpool(may):
                     return
-                yield f"event: changed\ndata: {data}\n\n"
+                yield ": still here\n\n" if data is None else f"event: changed\ndata: {data}\n\n"
         finally:
             with self._lock:
                 self._open.pop(queue, None)

@@ -54,7 +54,7 @@ def _stage(stage: Stage, x: float, width: float) -> Markup:
         text(middle, _TOP + 24, stage.name, class_="loop-name"),
         tag("circle", tag("title", stage.state), cx=x + width - 18, cy=_TOP + 20, r=5, class_="loop-sign"),
         text(middle, _TOP + 54, _cut(stage.figure, 13), class_="loop-figure"),
-        text(middle, _TOP + 76, _cut(stage.note, 21), class_="loop-note"),
+        text(middle, _TOP + 76, _cut(stage.note, 19), class_="loop-note"),
     ]
     return tag("a", *inside, href=stage.href, class_=f"loop-stage {stage.state}")
 

@@ -16,6 +16,7 @@ from tidemill.clock import Clock
 from tidemill.errors import TidemillError
 
 _MOST = 500  # readings kept; the one not asked for the longest goes first
+_MOST_WAITING = 100  # measures; whoever asks for more asks again, as open pages do
 FRESH_S = 60.0
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Measured:
         self._queue: SimpleQueue[tuple[Hashable, Callable[[], Any]] | None] = SimpleQueue()
         self._idle = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="tidemill-measured", daemon=True)
+        self._stopping = False
         self.revision = 0
         """Grows with every measure taken."""
 
@@ -53,6 +55,7 @@ class Measured:
     def stop(self) -> None:
         """End the thread, once the measure under way is taken."""
         if self._thread.is_alive():
+            self._stopping = True
             self._queue.put(None)
             self._thread.join()
 
@@ -68,7 +71,7 @@ class Measured:
                 age_s = (self._clock.now() - last.at).total_seconds()
                 if age_s <= fresh_s and key not in self._asked:
                     return last
-            if key not in self._asked:
+            if key not in self._asked and len(self._asked) < _MOST_WAITING:
                 self._asked.add(key)
                 self._queue.put((key, measure))
             return None if last is None else replace(last, is_renewing=True)
@@ -79,7 +82,7 @@ class Measured:
             return self._idle.wait_for(lambda: not self._asked, timeout_s)
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
+        while (job := self._queue.get()) is not None and not self._stopping:
             key, measure = job
             reading = self._take(measure)
             with self._idle:

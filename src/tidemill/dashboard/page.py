@@ -31,6 +31,7 @@ from tidemill.dashboard.static_files import StaticFiles
 from tidemill.dashboard.table import Table, to_csv
 from tidemill.dashboard.view import (
     CSV_LIMIT,
+    GREATEST,
     Action,
     Asked,
     File,
@@ -124,6 +125,7 @@ class Site:
         if who is None:
             return RedirectResponse(self._to_sign_in(request), status_code=303)
         check_role(who, view.role)
+        _check_place(request)
         asked = self._asked(request, who)
         shown = show(asked)
         if isinstance(shown, File):
@@ -269,7 +271,7 @@ class Site:
         _, who = await run_in_threadpool(self._who, request)
         if who is None:
             return Response(status_code=401)
-        return self.live.stream(request)
+        return self.live.stream(request, lambda: self._who(request)[1] is not None)
 
     async def _missing(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -315,6 +317,16 @@ def _kept(request: Request, kept: Kept) -> Response:
         return _file(kept.file)
     headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
     return Response(kept.packed, media_type=kept.file.media, headers=headers)
+
+
+def _check_place(request: Request) -> None:
+    """Let numbers of the path pass that something could have.
+
+    Raises:
+        NotFound: one is too large.
+    """
+    if any(isinstance(value, int) and value > GREATEST for value in request.path_params.values()):
+        raise NotFound(f"there is no page {request.url.path[:120]!r}.", "go to the overview")
 
 
 def _inside(goto: str) -> str:

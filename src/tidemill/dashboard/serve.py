@@ -43,7 +43,9 @@ def run(
     thread = threading.Thread(target=server.run, args=([sock],), name="tidemill-page")
     with _until_told() as stop:
         thread.start()
-        if ready is not None:
+        while thread.is_alive() and not server.started and not stop.wait(0.02):
+            pass  # whoever is told the address may ask at once
+        if ready is not None and server.started:
             ready(f"http://{'[' + host + ']' if ':' in host else host}:{sock.getsockname()[1]}")
         while thread.is_alive() and not stop.wait(0.2):
             pass

@@ -136,7 +136,7 @@ def pareto(
     h, v = Scale.around([p[0] for p in points], 56, width - 16), Scale.around([p[1] for p in points], height - 40, 12)
     drawn = [line(56, v(t), width - 16, v(t)) for t in v.ticks(5)]
     drawn += [text(50, v(t) + 4, f"{t:.3g}", anchor="end", class_="tick") for t in v.ticks(5)]
-    drawn += [text(h(t), height - 22, f"{t:.3g}", anchor="middle", class_="tick") for t in h.ticks(5)]
+    drawn += [text(h(t), height - 22, f"{t:,.4g}", anchor="middle", class_="tick") for t in h.ticks(5)]
     drawn += [text((56 + width) / 2, height - 4, across, anchor="middle", class_="tick")]
     drawn += [text(60, 12, up, class_="tick")]
     front = sorted((p for p in points if p[3]), key=lambda p: p[0])

@@ -14,10 +14,11 @@ from tidemill.clock import duration
 from tidemill.dashboard.gateway import LOCAL, Gateway
 from tidemill.dashboard.measured import Measured
 from tidemill.dashboard.table import Table
-from tidemill.errors import Forbidden, InvalidInput, TidemillError
+from tidemill.errors import Forbidden, InvalidInput, ProjectError, TidemillError
 
 LIMIT = 50
 CSV_LIMIT = 100_000
+GREATEST = 1_000_000_000  # whole number that is read: it fits every column
 PERIODS = ("1h", "6h", "1d", "7d", "30d")
 
 
@@ -87,7 +88,7 @@ class Asked:
         """Return a parameter of the address, without blanks around it."""
         return self.query.get(name, default).strip()
 
-    def number(self, name: str, default: int, *, least: int = 0, most: int = 1_000_000_000) -> int:
+    def number(self, name: str, default: int, *, least: int = 0, most: int = GREATEST) -> int:
         """Return a whole number of the address.
 
         Raises:
@@ -149,15 +150,16 @@ class Posted(Asked):
         """Return a field that is a whole number.
 
         Raises:
-            InvalidInput: it was not sent, or is none.
+            InvalidInput: it was not sent, is none, or is too large.
         """
         text = self.field(name)
         try:
-            return int(text)
+            value = int(text)
         except ValueError:
-            raise InvalidInput(
-                f"{name} is {text[:60]!r}, which is no whole number.", "load the page again", name
-            ) from None
+            value = GREATEST + 1
+        if abs(value) > GREATEST:
+            raise InvalidInput(f"{name} is {text[:60]!r}, which is no such number.", "load the page again", name)
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,5 +268,6 @@ _SCOPE = {Role.VIEWER: "view", Role.LABELLER: "label", Role.OPERATOR: "operate"}
 def problem_of(error: Exception) -> tuple[int, str, str]:
     """Return the status, the message and the next move of an error."""
     if isinstance(error, TidemillError):
-        return getattr(error, "status", 409), error.message, error.hint
+        usual = InvalidInput.status if isinstance(error, ProjectError) else 409  # a word of the address, or of a field
+        return getattr(error, "status", usual), error.message, error.hint
     return 500, "the page failed on this.", "the log of `tidemill page` says why"

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from tidemill.clock import duration
 from tidemill.dashboard.view import Asked
 from tidemill.errors import InvalidInput
 from tidemill.monitor.cohorts import with_projections
@@ -22,6 +21,7 @@ FILTERS = ("period", "until", "id", "unit", "version", "decision", "abstained", 
 ROLES = ("answer", "shadow")
 YES_OR_NO = ("yes", "no")
 FALLBACKS = ("yes", "no", "failed")
+_YEARS = range(1970, 3000)
 _LOOKS_AT = 3_000_000  # rows, where the log's own columns say which are wanted
 _LOOKS_AT_INPUTS = 150_000
 _LOOKS_AT_PROJECTED = 20_000  # a projection is a function of the user's
@@ -53,7 +53,7 @@ class Wanted:
         role, plain = asked.choice("role", ROLES), _plain(asked)
         conditions, decision = _conditions(asked, project), asked.word("decision")
         told = [f"decision = {_quoted(decision)}"] if decision else []
-        after = until - duration(asked.word("period"), name="period") if asked.word("period") else None
+        after = until - asked.period() if asked.word("period") else None
         times = [f"received_at <= TIMESTAMP '{until:%Y-%m-%d %H:%M:%S.%f}'"] if asked.word("until") else []
         times += [f"received_at > TIMESTAMP '{after:%Y-%m-%d %H:%M:%S.%f}'"] if after else []
         return cls(
@@ -98,12 +98,14 @@ def time_of(text: str, name: str) -> datetime:
     """Read a time of an address, in UTC.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: it is none, or of no year that the log could be from.
     """
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(f"{name} is {text[:60]!r}.", "give a time such as 2026-01-31T12:00", name) from None
+    if at.year not in _YEARS:  # near the ends of the calendar there is no time before, or after
+        raise InvalidInput(f"{name} is {text[:60]!r}.", f"give a year from {_YEARS[0]} to {_YEARS[-1]}", name)
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 

@@ -85,14 +85,18 @@ def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _examples(turn: Turn, frame: pl.DataFrame, picks: Picks) -> PickedRows:
+    """Return the picked rows of the frame, in the order of the picks."""
     picked = pl.DataFrame(
         {"request_id": picks.ids, REASON: picks.reasons, PROBABILITY: picks.probabilities},
         schema={"request_id": pl.String(), REASON: pl.String(), PROBABILITY: pl.Float64()},
     )
     # A request whose inputs were not kept could not be picked.
     chance = pl.col(PROBABILITY) * pl.col("keep_probability")
-    chosen = picked.join(frame, on="request_id", how="left", maintain_order="left").with_columns(chance)
-    return PickedRows(chosen, picked_at=turn.now, inputs=tuple(turn.world.project.inputs))
+    if picked["request_id"].equals(frame["request_id"]):  # all of them
+        chosen = picked.hstack(frame.drop("request_id"))
+    else:
+        chosen = picked.join(frame, on="request_id", how="left", maintain_order="left")
+    return PickedRows(chosen.with_columns(chance), picked_at=turn.now, inputs=tuple(turn.world.project.inputs))
 
 
 def _ask_for_labels(turn: Turn, conn: Connection, examples: Sequence[Example]) -> None:

@@ -250,7 +250,10 @@ class Gateway:
     async def keep_time(self) -> None:
         """Tick until cancelled."""
         while True:
+            due = time.monotonic() + TICK_S
             await asyncio.sleep(TICK_S)
+            if time.monotonic() - due > TICK_S:  # this process stood still: what threads did meanwhile is told first
+                await asyncio.sleep(TICK_S)
             try:
                 self.tick()
             except Exception:  # a tick that fails must not be the last one

@@ -152,8 +152,7 @@ class Recorder:
         if error is None and self.failure is not None:
             _logger.warning("the log can be written again")
             self.failure = None
-        for _, release in written:
-            release(problem)
+        _tell(written, problem)
         self.commit()
 
     def _refusal(self, batch: Batch) -> str | None:
@@ -172,8 +171,7 @@ class Recorder:
         self._gave_up = True
         problem = self._failed(TimeoutError(0, f"the disk has been at one write for {self._hand.busy_s:.1f} s"))
         told, self._writing, self._waiting = [*self._writing, *self._waiting], [], []
-        for _, release in told:
-            release(problem)
+        _tell(told, problem)
 
     def _failed(self, error: Exception) -> str:
         if self.failure is None:
@@ -217,6 +215,15 @@ class Recorder:
                 self._since, self.failure = self._now(), None
         elif not self._hand.is_busy:
             self._append(self._writer, [Batch(project=self._project)])
+
+
+def _tell(batches: Sequence[tuple[Batch, Release]], problem: str | None) -> None:
+    """Release batches: one whose callers cannot be told keeps those of the others waiting no longer."""
+    for _, release in batches:
+        try:
+            release(problem)
+        except Exception:
+            _logger.exception("callers could not be told")
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ the longer nothing is found, until there are as many rows as a page takes or as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,7 @@ from tidemill.stores.logfiles import LogFile, LogFiles
 KEY = ("received_at", "request_id", "answered_version")
 _FIRST_LOOK, _GROWS = 4_000, 4
 _LARGE = 100_000  # rows of a file from which on its row groups are told apart
+_DIGITS = re.compile(r"-?[0-9]{1,18}")  # of a number that fits 64 bits
 _AT_ONCE = 2_048  # rows that are asked first whether they meet a condition, then more
 
 Meets = Callable[[pl.DataFrame], Array]
@@ -49,10 +51,9 @@ class Place(NamedTuple):
         """
         at, _, rest = text.partition(".")
         version, _, request_id = rest.partition(".")
-        try:
-            return cls(int(at), request_id, int(version))
-        except ValueError:
-            raise InvalidInput(f"{text[:60]!r} is no place in the log.", "go back to the first page", "after") from None
+        if not all(_DIGITS.fullmatch(number) for number in (at, version)):
+            raise InvalidInput(f"{text[:60]!r} is no place in the log.", "go back to the first page", "after")
+        return cls(int(at), request_id, int(version))
 
     @property
     def last(self) -> int:

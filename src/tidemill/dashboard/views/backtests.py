@@ -16,6 +16,7 @@ from tidemill.stores.backtests import Backtests, KeptBacktest
 
 _COMMAND = "tidemill backtest log --strategy preset:never --strategy preset:every_window"
 _TONES = {"better": "good", "worse": "bad", "inconclusive": "unsure"}
+_MOST_EVENTS = 15
 _COSTS = ("retrainings", "promotions", "rejections", "rollbacks", "labels")
 
 
@@ -155,7 +156,7 @@ def events_table(asked: Asked) -> Table:
     for name in ("strategy", "step", "outcome"):
         if wanted := asked.word(name):
             events = events.filter(pl.col(name) == wanted)
-    first = asked.number("after", 0)
+    first, limit = asked.number("after", 0), _MOST_EVENTS if asked.place else asked.limit
     columns = [
         Column(key="at", title="When in the stream"), Column(key="strategy", title="Strategy"),
         Column(key="seed", title="Seed"), Column(key="cycle", title="Cycle"), Column(key="step", title="Step"),
@@ -163,10 +164,10 @@ def events_table(asked: Asked) -> Table:
         Column(key="reason", title="Why"),
     ]  # fmt: skip
     rows = [Row(cells={**row, "at": f"{row['at']:%Y-%m-%d %H:%M:%S}"})
-            for row in events[first : first + asked.limit].iter_rows(named=True)]  # fmt: skip
+            for row in events[first : first + limit].iter_rows(named=True)]  # fmt: skip
     return Table(
         name="events", title="Every verdict", columns=columns, rows=rows, total=len(events),
-        next=str(first + asked.limit) if first + asked.limit < len(events) else "", empty="No verdict like that.",
+        next=str(first + limit) if first + limit < len(events) else "", empty="No verdict like that.",
     )  # fmt: skip
 
 

@@ -248,7 +248,7 @@ def role_of(route: Route, version: int) -> str:
 def training_part(asked: Asked) -> Page:
     """Return how the training went: its progress, curves of what it reported, and the end of its log."""
     app = asked.app
-    model = app.catalog.model(app.name, asked.number("version", 0))
+    model = _found(app, asked.number("version", 0))
     folder = app.world.workdir(model.run)
     told = progress_of(folder)
     names = dict.fromkeys(name for one in told for name in one.numbers)

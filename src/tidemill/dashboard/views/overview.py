@@ -138,7 +138,7 @@ def _row(one: Quality, found: History, metric: Metric) -> Row:
         cells={
             "cohort": Link(name, f"/cohorts?cohort={one.cohort}"),
             "value": Interval(one.value, one.low, one.high, one.num, _unit(metric)),
-            "spark": svg.sparkline(line, title=f"{metric.name} of {name}", width=104),
+            "spark": svg.sparkline(line, title=f"{metric.name} of {name}", width=72),
         },
     )
 

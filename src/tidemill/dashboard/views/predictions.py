@@ -282,6 +282,7 @@ def _opened(app: App) -> str:
 def _python(app: App, wanted: Wanted) -> str:
     where = "\n  AND ".join(wanted.sql)
     query = f"SELECT * FROM predictions\nWHERE {where}\nORDER BY received_at DESC"
+    query = query.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')  # a link must not end the text and go on as code
     return f'import tidemill as tm\n\n{_opened(app)}\nfound = app.sql("""\n{query}\n""", limit={LIMIT})'
 
 

@@ -66,7 +66,6 @@ def _page(asked: Asked, version: int, versions: list[int]) -> Page:
 def _report(app: App, version: int) -> Report:
     body = app.catalog.report(app.name, version)
     if body is None:
-        app.catalog.model(app.name, version)  # says if there is no such version
         known = ", ".join(map(str, app.catalog.reported(app.name))) or "none yet"
         raise NotFound(f"there is no report on version {version}.", f"reports are on versions {known}")
     return Report.from_json(body)

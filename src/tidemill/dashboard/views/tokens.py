@@ -32,8 +32,13 @@ def part(asked: Asked) -> Page:
 
 
 def tokens(asked: Asked) -> Table:
-    """Return every token that was made, the newest first, by its last four characters."""
-    found = sorted(Tokens(asked.app.db).all(), key=lambda one: -one.id)[: asked.limit]
+    """Return the tokens that were made, the newest first, by their last four characters.
+
+    Who has a token for one project sees those for it and for every one.
+    """
+    only = bound(asked)
+    known = (one for one in Tokens(asked.app.db).all() if only is None or one.project in (None, only))
+    found = sorted(known, key=lambda one: -one.id)[: asked.limit]
     return Table(
         name="tokens", title="Tokens", rows=[_row(one, asked.now) for one in found], picks=True,
         empty="No token was ever made: this machine needs none.", command="tidemill token add ann --scope operate",

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class _Rows:
     ranks: Array
     probability: Array
 
+    @cached_property
     def digest(self) -> str:
         parts = (self.rows, self.labels, self.weights)
         return hashlib.sha256(b"\0".join(part.tobytes() for part in parts)).hexdigest()
@@ -66,7 +68,7 @@ class MemoryDatasets(Datasets):
         rows = self._examples.labelled()
         judges = rows[self._examples.is_test[rows] & (self._examples.rank[rows] >= test_trust.rank)]
         test = self._taken(judges, np.ones(len(judges)))
-        digest = hashlib.sha256(f"{self._stream.digest} {train.digest()} {test.digest()}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self._stream.digest} {train.digest} {test.digest}".encode()).hexdigest()
         if digest not in self._versions:
             about = DatasetVersion(
                 digest=digest, number=len(self._versions) + 1, parent=parent, formed_by=formed_by, created_at=now,
@@ -89,7 +91,7 @@ class MemoryDatasets(Datasets):
 
     def content(self, digest: str) -> str:
         """Return the hash of the train rows alone, which is all that a model learns from."""
-        return self._version("", digest).train.digest()
+        return self._version("", digest).train.digest
 
     def training_data(self, project: str, digest: str, schema: Schema) -> TrainingData:
         """Return the train rows as columns, with the targets of the schema's output and weights of mean 1."""
@@ -99,7 +101,7 @@ class MemoryDatasets(Datasets):
             columns=self._memo.columns(train.rows),
             targets=self._values.targets(train.labels),
             weights=train.weights / train.weights.mean(),
-            ids=tuple(self._stream.frame["request_id"].gather(train.rows).to_list()),
+            ids=tuple(self._stream.ids[train.rows].tolist()),
         )
 
     def test_rows(self, project: str, digest: str) -> pl.DataFrame:
@@ -125,7 +127,7 @@ class MemoryDatasets(Datasets):
     def shards(self, project: str, digest: str) -> Shards:
         """Return what a version is made of."""
         version = self._version(project, digest)
-        return Shards(form=version.form, train=[version.train.digest()], test=[version.test.digest()])
+        return Shards(form=version.form, train=[version.train.digest], test=[version.test.digest])
 
     def tables(self, project: str, digest: str, split: Split) -> Iterator[Any]:
         """Yield the ids of a version, in one table."""

@@ -31,8 +31,10 @@ class _Remembered:
         answer: _T = self._answers[question]
         return answer
 
-    def forget(self) -> None:
-        self._answers.clear()
+    def forget(self, *about: str) -> None:
+        """Forget the answers to these questions."""
+        for question in [known for known in self._answers if known[0] in about]:
+            del self._answers[question]
 
 
 class MemoryJournal(Journal):
@@ -72,7 +74,7 @@ class MemoryJournal(Journal):
 
     def cycle(self, project: str) -> Cycle | None:
         """Return the open cycle, None between cycles."""
-        return self._remembered.get(("cycle", project), lambda: super(MemoryJournal, self).cycle(project))
+        return next((cycle for cycle in self.cycles(project) if cycle.closed_at is None), None)
 
     def cycles(self, project: str) -> list[Cycle]:
         """Return every cycle, oldest first."""
@@ -82,7 +84,7 @@ class MemoryJournal(Journal):
         self, conn: Connection, project: str, *, trigger: Verdict, strategy: str, step: str, now: datetime
     ) -> int:
         """Begin a cycle and return its number."""
-        self._remembered.forget()
+        self._remembered.forget("cycles")
         return super().open_cycle(conn, project, trigger=trigger, strategy=strategy, step=step, now=now)
 
     def move(
@@ -90,14 +92,14 @@ class MemoryJournal(Journal):
         dataset: str | None = None,
     ) -> None:  # fmt: skip
         """Note where the open cycle is and what it made."""
-        self._remembered.forget()
+        self._remembered.forget("cycles")
         super().move(conn, project, number, step=step, candidate=candidate, dataset=dataset)
 
     def close_cycle(
         self, conn: Connection, project: str, number: int, *, outcome: str, reason: str, now: datetime
     ) -> None:
         """End the open cycle."""
-        self._remembered.forget()
+        self._remembered.forget("cycles")
         super().close_cycle(conn, project, number, outcome=outcome, reason=reason, now=now)
 
     def waiting(self, project: str) -> list[Command]:
@@ -118,7 +120,7 @@ class MemoryCatalog(Catalog):
 
     def publish(self, conn: Connection, manifest: Json, strategy: Json, *, file: str, now: datetime) -> int:
         """Make this declaration the one in force."""
-        self._remembered.forget()
+        self._remembered.forget("route", "policy", "models")
         return super().publish(conn, manifest, strategy, file=file, now=now)
 
     def route(self, project: str) -> Route | None:
@@ -127,7 +129,7 @@ class MemoryCatalog(Catalog):
 
     def set_route(self, conn: Connection, project: str, route: Route, *, now: datetime, by: str, reason: str) -> Route:
         """Replace the route."""
-        self._remembered.forget()
+        self._remembered.forget("route", "policy")
         return super().set_route(conn, project, route, now=now, by=by, reason=reason)
 
     def renew(self, conn: Connection, project: str, rollout: str, lapses_at: datetime) -> bool:
@@ -149,19 +151,19 @@ class MemoryCatalog(Catalog):
 
     def add_model(self, conn: Connection, project: str, model: ModelVersion) -> int:
         """Add a version and return its number."""
-        self._remembered.forget()
+        self._remembered.forget("models")
         return super().add_model(conn, project, model)
 
     def set_status(self, conn: Connection, project: str, version: int, status: str) -> None:
         """Say what became of a version."""
-        self._remembered.forget()
+        self._remembered.forget("models")
         super().set_status(conn, project, version, status)
 
     def add_policy(
         self, conn: Connection, project: str, policy: Policy, *, now: datetime, by: str, reason: str
     ) -> PolicyVersion:
         """Keep a policy under the next number."""
-        self._remembered.forget()
+        self._remembered.forget("policy")
         return super().add_policy(conn, project, policy, now=now, by=by, reason=reason)
 
     def paused_at(self, project: str) -> datetime | None:

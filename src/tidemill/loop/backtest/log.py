@@ -73,7 +73,7 @@ class MemoryLog(Log):
         own = own_types(kind)
         types = {**own, **(asked or {})}
         names = columns if columns is not None else _names(own, parts)
-        known = [part.filter(where).select(_column(part, name, types) for name in names) for part in parts]
+        known = [_columns(_filtered(part, where), names, types) for part in parts]
         empty = pl.DataFrame(schema={name: types.get(name, pl.Null()) for name in names})
         return pl.concat(known, how="vertical") if known else empty
 
@@ -83,7 +83,10 @@ def _trusted(found: pl.DataFrame, trust: Trust, columns: Sequence[str], events: 
     labels, said = ("label", "label_trust", "label_at"), [f"event_{name}" for name in events]
     names = dict.fromkeys([*columns, "request_id", "received_at", *labels, *said])
     enough = pl.col("label_trust").is_in([str(one) for one in Trust if one.rank >= trust.rank])
-    return found.select(list(names)).with_columns(pl.when(enough).then(pl.col(name)).alias(name) for name in labels)
+    found = found.select(list(names))
+    if found.select(enough).to_series().all():  # that of a row without a label counts as enough
+        return found
+    return found.with_columns(pl.when(enough).then(pl.col(name)).alias(name) for name in labels)
 
 
 def _within(frame: pl.DataFrame, first: int, last: int, *, whole: bool) -> pl.DataFrame:
@@ -93,6 +96,18 @@ def _within(frame: pl.DataFrame, first: int, last: int, *, whole: bool) -> pl.Da
     times = frame["received_at"]
     start = int(times.search_sorted(first, side="left"))
     return frame[start : int(times.search_sorted(last, side="right"))]
+
+
+def _filtered(part: pl.DataFrame, where: pl.Expr) -> pl.DataFrame:
+    """Return the rows that meet a condition: mostly all do, and then nothing is copied."""
+    met = part.select(where).to_series()
+    return part if len(met) == len(part) and met.sum() == len(part) else part.filter(where)
+
+
+def _columns(part: pl.DataFrame, names: Sequence[str], types: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    if all(name in part.columns for name in names):
+        return part[list(names)]
+    return part.select(_column(part, name, types) for name in names)
 
 
 def _names(own: Mapping[str, pl.DataType], parts: Sequence[pl.DataFrame]) -> list[str]:

@@ -22,7 +22,7 @@ from tidemill.stores.examples import INDEX
 from tidemill.stores.picked import unknown
 from tidemill.stores.reservoir import Reservoir
 
-_RANK = {str(trust): trust.rank for trust in Trust}
+_TRUSTS = [str(trust) for trust in Trust]  # in the order of their ranks
 _NEVER = -1
 
 
@@ -57,6 +57,7 @@ class MemoryReservoir(Reservoir):
         self._asked_at = np.full(num, _NEVER, dtype=np.int64)
         self._answered = np.zeros(num, dtype=bool)
         self._priority = np.zeros(num)
+        self._num_labelled: int | None = None  # until the next write
 
     def add(self, conn: Connection, project: str, new: Sequence[Example], *, sameness: Sameness = Sameness()) -> int:  # noqa: B008 - frozen
         """Insert picked rows and return how many were new; one that is known stays as it is."""
@@ -66,21 +67,23 @@ class MemoryReservoir(Reservoir):
         frame = new.frame
         rows = rows_of(frame["request_id"])
         fresh = self.picked_at[rows] == _NEVER
-        rows, frame = rows[fresh], frame.filter(pl.Series(fresh))
+        if not fresh.all():
+            rows, frame = rows[fresh], frame.filter(pl.Series(fresh))
         if not len(rows):
             return 0
+        self._num_labelled = None
         self._fix_splits(rows)
         self.picked_at[rows] = micros(new.picked_at)
         self.probability[rows] = frame[PROBABILITY].cast(pl.Float64).fill_null(np.nan).to_numpy()
         self.decision_codes[rows] = self._values.codes(frame["decision"])
         self._version[rows] = frame["answered_version"].fill_null(_NEVER).to_numpy()
-        reasons = frame[REASON].unique(maintain_order=True)
-        numbers = [self._reasons.setdefault(text, len(self._reasons)) for text in reasons.to_list()]
-        self._reason[rows] = frame[REASON].replace_strict(reasons, numbers, return_dtype=pl.UInt32).to_numpy()
+        reasons = frame[REASON].unique(maintain_order=True).to_list()
+        numbers = np.array([self._reasons.setdefault(text, len(self._reasons)) for text in reasons], dtype=np.uint32)
+        self._reason[rows] = numbers[_places(frame[REASON], reasons)]
         labelled = frame["label"].is_not_null().to_numpy()
-        some, known = rows[labelled], frame.filter(pl.Series(labelled))
+        some, known = rows[labelled], frame if labelled.all() else frame.filter(pl.Series(labelled))
         self.label_codes[some] = self._values.codes(known["label"])
-        self.rank[some] = known["label_trust"].replace_strict(_RANK, return_dtype=pl.Int64).to_numpy()
+        self.rank[some] = _places(known["label_trust"], _TRUSTS)
         self.labelled_at[some] = known["label_at"].to_numpy()
         imported = self._version[some] == _NEVER
         self._source[some] = np.where(imported, self._number_of("import"), self._number_of("feedback"))
@@ -152,7 +155,9 @@ class MemoryReservoir(Reservoir):
 
     def num_labelled(self, project: str) -> int:
         """Return the number of labelled examples that are not for tests."""
-        return int(((self.rank != _NEVER) & ~self.is_test).sum())
+        if self._num_labelled is None:  # asked at every turn
+            self._num_labelled = int(((self.rank != _NEVER) & ~self.is_test).sum())
+        return self._num_labelled
 
     def label(
         self, conn: Connection, project: str, id: str, *, value: str | float, trust: Trust, source: str, at: datetime
@@ -165,7 +170,7 @@ class MemoryReservoir(Reservoir):
     def label_all(self, conn: Connection, project: str, labels: pl.DataFrame) -> None:
         """Give examples the labels that came as feedback."""
         for _, part in labels.sort("received_at", maintain_order=True).group_by("source", maintain_order=True):
-            ranks = part["trust"].replace_strict(_RANK, return_dtype=pl.Int64).to_numpy()
+            ranks = _places(part["trust"], _TRUSTS)
             codes = self._values.codes(part["value"])
             rows, at = self._checked(project, part["request_id"]), part["received_at"].to_numpy()
             self._give(rows, codes, ranks, at, part["source"][0])
@@ -182,7 +187,7 @@ class MemoryReservoir(Reservoir):
         same = (self._source[rows] == self._number_of(source)) & (self.label_codes[rows] == codes)
         for i in np.flatnonzero((ranks == before) & (at == when) & ~same):  # as in SQL: by name, then by value
             counts[i] = self._is_later(int(rows[i]), source, codes[i])
-        some = rows[counts]
+        some, self._num_labelled = rows[counts], None
         self.label_codes[some], self.rank[some], self.labelled_at[some] = codes[counts], ranks[counts], at[counts]
         self._source[some] = self._number_of(source)
         return counts
@@ -253,6 +258,11 @@ class MemoryReservoir(Reservoir):
         if len(missing):
             raise unknown(project, [f"{row:09d}" for row in missing.tolist()])
         return rows
+
+
+def _places(texts: pl.Series, names: Sequence[str]) -> Array:
+    """Return where each text is among the names, int64 (N,)."""
+    return texts.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
 
 
 def _known(numbers: Array) -> pl.Series:

@@ -12,7 +12,7 @@ from tidemill.errors import NotFound
 from tidemill.loop.backtest.log import MemoryLog
 from tidemill.loop.backtest.values import Values
 from tidemill.loop.backtest.world import RehearsalWorld
-from tidemill.policy import Policy
+from tidemill.policy import Decided, Policy
 from tidemill.records import Route, Trust
 from tidemill.runtime.routing import position, share_in_force
 from tidemill.schema import Array
@@ -53,14 +53,15 @@ class Traffic:
         share, assigned = self._assigned(route, rows)
         frame = self._frame(rows, route, share, "answer").with_columns(assigned_version=assigned)
         decided, scores = self._decided(rows, assigned, policy)
-        self._log.append("predictions", self._kept(frame.hstack(decided), rows))
+        self._log.append("predictions", self._kept(frame.hstack(_said(assigned, scores, decided)), rows))
         self.version[rows] = assigned
         self._answered = int(rows[-1]) + 1
-        self.quality[rows] = self._judged(rows, scores, decided["decision"].to_list())
+        self.quality[rows] = self._judged(rows, scores, decided.decisions)
         for version in route.shadows:
             who = np.full(len(rows), version)
             shadow = self._frame(rows, route, share, "shadow").with_columns(assigned_version=who)
-            self._log.append("predictions", shadow.hstack(self._decided(rows, who, policy)[0]))
+            decided, scores = self._decided(rows, who, policy)
+            self._log.append("predictions", shadow.hstack(_said(who, scores, decided)))
 
     def answer_best(self, rows: Array, versions: Sequence[int]) -> None:
         """Judge rows as if the best of some versions had answered them all: nothing is written."""
@@ -69,7 +70,7 @@ class Traffic:
         found = []
         for version in versions:
             decided, scores = self._decided(rows, np.full(len(rows), version), policy)
-            quality = self._judged(rows, scores, decided["decision"].to_list())
+            quality = self._judged(rows, scores, decided.decisions)
             mean = float(np.nanmean(quality)) if np.isfinite(quality).any() else 0.0
             found.append((sign * mean, -version, quality))
         _, best, self.quality[rows] = max(found, key=lambda one: one[:2])
@@ -79,7 +80,7 @@ class Traffic:
         """Return what the stable version would get on rows now, float64 (N,): nothing is written."""
         policy = self._world.catalog.policy_in_force(self._world.name).policy
         decided, scores = self._decided(rows, np.full(len(rows), self._route().stable), policy)
-        return self._judged(rows, scores, decided["decision"].to_list())
+        return self._judged(rows, scores, decided.decisions)
 
     def _route(self) -> Route:
         route = self._world.catalog.route(self._world.name)
@@ -111,18 +112,10 @@ class Traffic:
             pl.lit(1.0 if role == "answer" else 0.0).alias("keep_probability"),
         )
 
-    def _decided(self, rows: Array, versions: Array, policy: Policy) -> tuple[pl.DataFrame, Array]:
+    def _decided(self, rows: Array, versions: Array, policy: Policy) -> tuple[Decided, Array]:
         """Return what the versions say of the rows, and their scores."""
         scores = self._scores(rows, versions)
-        decided = policy.decide(self._world.project.output, scores)
-        kind = pl.String() if isinstance(decided.decisions[0], str) else pl.Float64()
-        columns = {
-            "answered_version": pl.Series(versions),
-            "scores": pl.Series(scores, dtype=pl.Array(pl.Float32, scores.shape[1])).arr.to_list(),
-            "decision": pl.Series(decided.decisions, dtype=kind),
-            "abstained": pl.Series(decided.abstained, dtype=pl.Boolean),
-        }
-        return pl.DataFrame(columns), scores
+        return policy.decide(self._world.project.output, scores), scores
 
     def _scores(self, rows: Array, versions: Array) -> Array:
         scores = np.zeros((len(rows), self._world.project.output.num_scores), dtype=np.float32)
@@ -180,6 +173,17 @@ class Traffic:
             "trust": pl.Series([str(trust)]).new_from_index(0, len(rows)),
         })  # fmt: skip
         self._log.append("feedback", frame)
+
+
+def _said(versions: Array, scores: Array, decided: Decided) -> pl.DataFrame:
+    """Return what versions (N,) said, as the log has it."""
+    kind = pl.String() if isinstance(decided.decisions[0], str) else pl.Float64()
+    return pl.DataFrame({
+        "answered_version": pl.Series(versions),
+        "scores": pl.Series(scores, dtype=pl.Array(pl.Float32, scores.shape[1])).arr.to_list(),
+        "decision": pl.Series(decided.decisions, dtype=kind),
+        "abstained": pl.Series(decided.abstained, dtype=pl.Boolean),
+    })  # fmt: skip
 
 
 def told_labels(truth: Array, *, noise: float, num_classes: int, seed: int) -> Array:

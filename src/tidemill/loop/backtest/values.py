@@ -29,18 +29,18 @@ class Values:
         return np.array([number[value] for value in values], dtype=np.float64)
 
     def _of_column(self, values: pl.Series) -> Array:
-        if not isinstance(self.output, Classes) or values.null_count():
+        if not isinstance(self.output, Classes) or values.dtype != pl.String():
             return self.codes(values.to_list())
-        numbers = pl.Series(np.arange(len(self.output.names), dtype=np.float64))
-        return values.replace_strict(pl.Series(self.output.names), numbers).to_numpy()
+        numbers = values.cast(pl.Enum(self.output.names)).to_physical().cast(pl.Float64)
+        return numbers.to_numpy()  # NaN where it is null
 
     def objects(self, codes: Array) -> Array:
         """Return the labels of numbers as objects (N,), None where there is none."""
-        known = ~np.isnan(codes)
-        found: Array = codes.astype(object)
         if isinstance(self.output, Classes):
-            found = np.array(self.output.names, dtype=object)[np.where(known, codes, 0).astype(np.int64)]
-        found[~known] = None
+            names = np.array([*self.output.names, None], dtype=object)  # the last one is for NaN
+            return np.take(names, np.nan_to_num(codes, nan=len(names) - 1).astype(np.int64))
+        found: Array = codes.astype(object)
+        found[np.isnan(codes)] = None
         return found
 
     def series(self, name: str, codes: Array) -> pl.Series:
