@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from tidemill.app import App
 from tidemill.clock import duration
@@ -96,7 +97,7 @@ def _rule(alert: Alert, found: Sequence[OpenAlert], asked: Asked) -> Row:
     about = alert.about
     cells: dict[str, Cell] = {
         "rule": alert.name, "state": {"closed": "quiet"}.get(state, state),
-        "about": "everyone" if about == EVERYONE else Link(about, f"/cohorts/one?name={about}"),
+        "about": "everyone" if about == EVERYONE else Link(about, f"/cohorts/one?{urlencode({'name': about})}"),
         "last": max((one.fired_at for one in found), default=None), "times": len(found),
         "days": svg.history(_days(found, asked.now), title=f"{alert.name}, day by day"),
         "then": alert.acts,
