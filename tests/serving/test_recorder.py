@@ -180,6 +180,23 @@ def test_a_quick_disk_is_waited_for_and_one_that_hangs_does_not_stop_the_loop(tm
     assert written(tmp_path) == [f"r{number}" for number in range(101)]
 
 
+def test_no_write_is_waited_for_while_the_loop_has_more_to_do(tmp_path: Path) -> None:
+    async def act() -> None:
+        made, _ = recorder(Gate(tmp_path), wait_below_s=10.0)
+        told: list[str | None] = []
+        more: list[int] = []
+        for number in range(50):
+            made.add(feedback(number, number), told.append)
+            made.turn.later(lambda number=number: more.append(len(told) - number))  # the next batch
+            await asyncio.sleep(0)
+            await settle(lambda number=number: len(told) == number + 1)
+        assert more == [0] * 50, "what is next is begun before the write is over"
+        await made.close()
+
+    asyncio.run(act())
+    assert written(tmp_path) == [f"r{number}" for number in range(50)]
+
+
 def test_a_log_that_could_not_be_opened_is_opened_later_and_refuses_what_came_before(tmp_path: Path) -> None:
     folder = tmp_path / "not yet"
 

@@ -394,3 +394,27 @@ def test_what_keeps_grpc_from_being_served_is_told_before_anything_starts(place,
     monkeypatch.setattr("tidemill.serving.serve.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"tidemill\[grpc\]"):
         run(place.home, port=0, grpc_port=0)
+
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("name", ["pets", "nobody's"])
+def test_a_call_of_a_trace_gets_a_span_of_its_own(standing, name):
+    """Answered or refused: the reply's first metadata name it, and a call without a trace has none."""
+    spans = set()
+    with grpc.insecure_channel(f"127.0.0.1:{standing[1].service.grpc_port}") as channel:
+        call = channel.unary_unary(
+            f"/{SERVICE}/ModelMetadata",
+            request_serializer=service_pb2.ModelMetadataRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelMetadataResponse.FromString,
+        )
+        for parent in (f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}", None):
+            asked = call.future(
+                service_pb2.ModelMetadataRequest(name=name), metadata=[("traceparent", parent)] if parent else None
+            )
+            assert (asked.exception() is None) == (name == "pets")
+            told = {**dict(asked.initial_metadata()), **dict(asked.trailing_metadata())}
+            spans.add(told.get("traceresponse"))
+    spans.remove(None)
+    assert len(spans) == 2 and all(span.startswith(f"00-{TRACE}-") and PARENT not in span for span in spans)

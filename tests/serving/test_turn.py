@@ -68,3 +68,17 @@ def test_one_that_fails_takes_no_other_with_it(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.ERROR):
         asyncio.run(main())
     assert (done, "failed" in caplog.text) == (["other", "later"], True)
+
+
+def test_what_is_for_later_is_done_after_what_is_ready_and_the_turn_knows_of_it() -> None:
+    done: list[str] = []
+
+    async def main() -> None:
+        turn = Turn()
+        asyncio.get_running_loop().call_soon(done.append, "ready")
+        turn.taking(partial(turn.later, partial(done.append, "later")))
+        assert (done, turn.goes_on) == ([], True)
+        await asyncio.sleep(0)
+        assert (done, turn.goes_on) == (["ready", "later"], False)
+
+    asyncio.run(main())

@@ -225,7 +225,7 @@ class Batcher:
     def _go_on(self) -> None:
         if (self._rows or self._shadows) and self._num_free and not self._woken:
             self._woken = True
-            self._loop.call_soon(self._next)  # not in this turn: others may have come in, and replies go first
+            self._turn.later(self._next)
 
     def _take(self, waiting: deque[Row]) -> list[Row]:
         now = time.monotonic()

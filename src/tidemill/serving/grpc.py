@@ -27,6 +27,7 @@ from tidemill.serving.inference import Inference, server_metadata, version_numbe
 from tidemill.serving.protocol import Answer, InternalError
 from tidemill.serving.rows import Asked, Moment
 from tidemill.serving.tokens import ANYBODY, Caller, TokenTable
+from tidemill.serving.trace import child
 from tidemill.stores.tokens import Scope
 
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED = 3, 4, 5, 7, 8
@@ -148,6 +149,7 @@ class Calls:
     def call(self, stream: Stream, body: bytes) -> None:
         """Take a whole call."""
         head = stream.head
+        _join_trace(stream)
         if head.method != b"POST" or not head.kind.startswith(b"application/grpc"):
             stream.end(_NO_GRPC)
         elif head.path == _INFER:
@@ -159,6 +161,7 @@ class Calls:
 
     def refuse(self, stream: Stream, too_large: bool) -> None:
         """Refuse a call whose message is too large, or did not come in time."""
+        _join_trace(stream)
         if too_large:
             _refuse(stream, RESOURCE_EXHAUSTED, "the message is too large. Next: send less, or raise max_body_bytes")
         else:
@@ -304,13 +307,22 @@ def _parsed(parse: grpc_wire.Parse, raw: bytes) -> Any:
 
 
 def _send(stream: Stream, message: bytes) -> None:
-    stream.reply(_HEAD, b"\0%b%b" % (len(message).to_bytes(4, "big"), message), _TRAILERS)
+    stream.reply(_headers(stream), b"\0%b%b" % (len(message).to_bytes(4, "big"), message), _TRAILERS)
+
+
+def _join_trace(stream: Stream) -> None:
+    if stream.head.parent:
+        stream.span = child(stream.head.parent)
+
+
+def _headers(stream: Stream) -> bytes:
+    return _HEAD if stream.span is None else _HEAD + _literal(b"traceresponse", stream.span.header)
 
 
 def _failed(stream: Stream, error: Exception, *, where: str = "") -> None:
     """Tell of an error; one that is not on purpose is told in the log alone."""
     if not isinstance(error, InvalidRequest):
-        _logger.error("a gRPC call failed", exc_info=error)
+        _logger.error("a gRPC call failed (%s)", stream.span or "no trace", exc_info=error)
         _refuse(stream, INTERNAL, _LOST)
         return
     _refuse(stream, _CODES.get(error.status, UNKNOWN), f"{where}{error}", getattr(error, "request_id", ""))
@@ -320,7 +332,7 @@ def _refuse(stream: Stream, code: int, details: str, request_id: str = "") -> No
     """Reply with a status alone."""
     told = quote(details[:_MAX_DETAILS], safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()
     more = _literal(b"tidemill-request-id", request_id.encode()) if request_id else b""
-    stream.end(_HEAD + _literal(b"grpc-status", b"%d" % code) + _literal(b"grpc-message", told) + more)
+    stream.end(_headers(stream) + _literal(b"grpc-status", b"%d" % code) + _literal(b"grpc-message", told) + more)
 
 
 def _message(kind: str, /, **fields: Any) -> bytes:

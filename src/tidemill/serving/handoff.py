@@ -79,11 +79,11 @@ class Handoff:
         """How long the call under way has taken so far."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def run(self, call: Call, done: Done, *, rare: bool = False, is_large: bool = False) -> None:
+    def run(self, call: Call, done: Done, *, rare: bool = False, waits: bool = True) -> None:
         """Make a call, then call `done`. None may be under way.
 
-        One that is `rare` takes longer than the others: it is no measure of them, and is not waited for. Nor is one that
-        `is_large`: where there is much to do in one call, there is more to do meanwhile than the waiting would save.
+        One that is `rare` takes longer than the others: it is no measure of them, and is not waited for. Without
+        `waits` none is: where there is more to do meanwhile, that saves more than the waiting would.
         """
         assert self._since is None, "calls must not overlap"
         self._since = time.monotonic()
@@ -96,8 +96,8 @@ class Handoff:
             threading.Thread(target=_run, args=(self._work, self._told), name="log-writer", daemon=True).start()
         work = _Work(call, done, counts=not self._is_inline and not rare)
         self._work.put(work)
-        waits = work.counts and not is_large and self._average_s < self._wait_below_s
-        if work.is_over_within(_LONGEST_S if waits else 0.0):
+        is_waited_for = waits and work.counts and self._average_s < self._wait_below_s
+        if work.is_over_within(_LONGEST_S if is_waited_for else 0.0):
             self._told(work)
 
     def close(self) -> None:

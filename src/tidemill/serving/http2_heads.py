@@ -19,6 +19,7 @@ class Head(NamedTuple):
     kind: bytes
     authorization: bytes | None
     encoding: bytes
+    parent: bytes = b""  # of the trace it belongs to
 
 
 class Heads:
@@ -49,10 +50,11 @@ class Heads:
             fields.get(b"content-type", b""),
             fields.get(b"authorization"),
             fields.get(b"grpc-encoding", b"identity"),
+            fields.get(b"traceparent", b""),
         )
         same = table.maxsize == before and (table.dynamic_entries[0] if table.dynamic_entries else None) is newest
         if not same or len(self._known) >= _MAX_KNOWN:
             self._known.clear()  # what the blocks refer to has moved
-        if same:
+        if same and not head.parent:  # a trace's headers do not come again
             self._known[block] = head
         return head

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from tidemill.serving.http2_heads import Head
+from tidemill.serving.trace import Span
 
 if TYPE_CHECKING:
     from tidemill.serving.http2 import Http2
@@ -40,6 +41,7 @@ class Stream(Struct, eq=False):
     is_gone: bool = False
     unsent: bytes = b""
     trailers: bytes = b""
+    span: Span | None = None  # its part of the caller's trace
 
     def reply(self, head: bytes, data: bytes, trailers: bytes) -> None:
         """Send a block of headers, a body and a block of trailers."""

@@ -18,7 +18,6 @@ from tidemill.stores.segments import Batch, SegmentWriter
 _logger = logging.getLogger(__name__)
 _PROBE_EVERY_S = 1.0
 _MAX_BUFFERS, _MAX_BUFFER_BYTES = 4, 4 << 20  # that are kept for the next write
-_LARGE_BYTES = 1 << 16  # where this much is written at once, there are more calls to take meanwhile
 _CLOSED = "the log is closed"
 _LATE = "the log was opened after this request came"
 
@@ -133,8 +132,7 @@ class Recorder:
         except Exception as error:  # a value that no log could hold
             self._appended(error, 0.0)
             return
-        is_large = sum(map(len, frames)) > _LARGE_BYTES
-        self._hand.run(partial(writer.append, frames), self._appended, is_large=is_large)
+        self._hand.run(partial(writer.append, frames), self._appended, waits=not self.turn.goes_on)
 
     def _encoded(self, batches: Sequence[Batch]) -> Sequence[bytearray]:
         """Return the batches in msgpack; what was returned before is overwritten, since no two writes overlap."""

@@ -21,12 +21,23 @@ class Turn:
     def __init__(self) -> None:
         self._acts: list[Act] = []
         self._is_open = False
+        self._num_later = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more to do once this turn is over."""
+        return self._num_later > 0
 
     def soon(self, act: Act) -> None:
         """Do this in this turn, after what was put in before it."""
         if not self._acts and not self._is_open:
             asyncio.get_running_loop().call_soon(self._end)
         self._acts.append(act)
+
+    def later(self, act: Act) -> None:
+        """Do this in a later turn: others may have come in by then, and replies go first."""
+        self._num_later += 1
+        asyncio.get_running_loop().call_soon(self._act_later, act)
 
     def taking(self, take: Act) -> None:
         """Take what has come in, then do all that comes of it."""
@@ -35,6 +46,10 @@ class Turn:
             take()
         finally:
             self._end()
+
+    def _act_later(self, act: Act) -> None:
+        self._num_later -= 1
+        act()
 
     def _end(self) -> None:
         self._is_open = True
