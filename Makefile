@@ -29,8 +29,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# `make bench BENCH="--only stores page"` runs some; `BENCH=--help` says what the others need.
 bench: $(VENV)/.dev
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	$(BIN)/python benchmarks $(BENCH)
 
 # The pictures of README.md and docs/page.md; Pillow makes them smaller, and moves them.
 screenshots: $(VENV)/.dev

@@ -55,10 +55,12 @@ MEMBERS: dict[str, curate.Curate] = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="?", choices=["cost", "labels", "all"], default="all")
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared/data")
+    parser.add_argument("--data", type=Path, help="a folder with the recorded streams, for `labels`")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_000_000)
     given = parser.parse_args()
+    if given.data is None and given.what != "cost":
+        parser.error("labels are of recorded streams: give --data")
     if given.what in ("cost", "all"):
         costs(given.rows)
     if given.what in ("labels", "all"):
