@@ -206,6 +206,13 @@ def test_a_metric_of_classes_is_refused_for_numbers() -> None:
         pets(output=tm.Value(), metrics=[tm.metrics.LogLoss()])
 
 
+def test_numbers_have_no_classes_to_balance() -> None:
+    strategy = tm.Strategy(dataset=tm.dataset.Recent(500) + tm.dataset.Balanced())
+    with pytest.raises(ProjectError, match="the output has no classes to balance"):
+        pets(output=tm.Value(), strategy=strategy)
+    assert pets(strategy=strategy).strategy.dataset == strategy.dataset
+
+
 def test_without_metrics_classes_are_judged_by_accuracy_and_numbers_by_their_error() -> None:
     assert [m.name for m in pets().metrics] == ["accuracy"]
     assert [m.name for m in pets(output=tm.Value()).metrics] == ["mean_absolute_error"]

@@ -27,7 +27,7 @@ MEMBERS = {
         "Curate", "Disagreement", "Diverse", "ExpectedError", "FeedbackDriven", "Mix", "Novel", "Projected", "Random",
         "Representative", "Similar", "Stratified", "Uncertain",
     ],
-    "dataset": ["Dataset", "Everything", "Replay", "Union", "Window"],
+    "dataset": ["Balanced", "Dataset", "Everything", "Recent", "Replay", "Union", "Window"],
     "guard": ["Abstains", "Difference", "Disagreement", "Errors", "Guard", "Latency", "NoWorse", "SampleRatio"],
     "label": ["Either", "Feedback", "Functions", "Label", "Queue"],
     "log": ["Everything", "Log", "Profile", "Sample"],

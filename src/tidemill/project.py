@@ -87,6 +87,7 @@ class Project:
         resolved = self.strategy.resolved(first.name, binary=first.bounds == (0.0, 1.0))
         object.__setattr__(self, "strategy", resolved)
         self._check_metrics_are_declared()
+        self._check_dataset()
         self._check_suites()
         self._check_policy()
         self._check_serving()
@@ -144,6 +145,13 @@ class Project:
                         f"strategy.{stage} watches {name!r}, which has no value for a single request.",
                         "watch accuracy, log_loss, mean_absolute_error or an event rate there; the gate may read it",
                     )
+
+    def _check_dataset(self) -> None:
+        if self.strategy.dataset.needs_classes and not isinstance(self.output, Classes):
+            raise ProjectError(
+                f"strategy.dataset is {self.strategy.dataset}, and the output has no classes to balance.",
+                "leave Balanced out, or declare tm.Classes([...])",
+            )
 
     def _check_suites(self) -> None:
         object.__setattr__(self, "suites", tuple(self.suites))

@@ -44,6 +44,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     },
     "trigger: composed": {"trigger": (tm.trigger.Amount(50) & tm.trigger.Every("7h")).at_most("14h")},
     "dataset: recent and some of all": {"dataset": tm.dataset.Window("1d") + tm.dataset.Replay(100)},
+    "dataset: the newest, balanced": {"dataset": tm.dataset.Balanced(tm.dataset.Recent(150))},
     "offline: several": {
         "offline": [tm.offline.BeatsBaseline(tm.offline.Majority()), tm.offline.AtLeast("accuracy", 0.6)]
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -12,11 +13,23 @@ from hypothesis import strategies as st
 
 from tidemill.clock import micros
 from tidemill.errors import ProjectError
-from tidemill.strategy.dataset import Dataset, Everything, ExampleIndex, Replay, Selection, Union, Window
+from tidemill.strategy.dataset import (
+    Balanced,
+    Dataset,
+    Everything,
+    ExampleIndex,
+    Recent,
+    Replay,
+    Selection,
+    Union,
+    Window,
+)
 from tidemill.testing import facts
 
 NOW = facts.NOW
-members = st.sampled_from([Everything(), Window("30d"), Window("100d"), Replay(5), Replay(1000)])
+members = st.sampled_from(
+    [Everything(), Window("30d"), Window("100d"), Replay(5), Replay(1000), Recent(7), Balanced(Recent(20), at_most=2)]
+)
 
 
 def form(stage: Dataset, index: ExampleIndex, seed: int = 0) -> Selection:
@@ -59,6 +72,33 @@ def test_a_window_reaches_back_from_now_by_the_time_of_the_request():
     assert form(Window("30d"), index).ids == tuple(index.ids[recent])
 
 
+@given(st.integers(0, 80), st.integers(1, 30), st.integers(0, 1000))
+@settings(deadline=None)
+def test_recent_is_the_newest_and_as_many_as_there_are(num: int, most: int, seed: int):
+    index = facts.examples(np.random.default_rng(seed), num)
+    ids = np.array(form(Everything(), index).ids, dtype=object)
+    assert form(Recent(most), index).ids == tuple(ids[-most:])  # facts.examples are in the order of their requests
+
+
+@given(st.integers(1, 300), st.floats(1, 50), st.integers(0, 1000))
+@settings(deadline=None)
+def test_balanced_classes_weigh_the_same_and_all_together_what_they_did(num: int, at_most: float, seed: int):
+    rng = np.random.default_rng(seed)
+    index = replace(
+        facts.examples(rng, num), label=rng.choice(["a", "b", "c"], num, p=[0.9, 0.08, 0.02]).astype(object)
+    )
+    plain, balanced = weights(Everything(), index), weights(Balanced(at_most=at_most), index)
+    assert balanced.keys() == plain.keys()
+    assert sum(balanced.values()) == pytest.approx(len(plain))
+    class_of = dict(zip(index.ids, index.label, strict=True))
+    count = Counter(class_of[id_] for id_ in plain)
+    each = {class_of[id_]: weight for id_, weight in balanced.items()}
+    assert all(each[class_of[id_]] == weight for id_, weight in balanced.items()), "alike within a class"
+    for name in count:
+        times = min(max(count.values()) / count[name], at_most)
+        assert each[name] == pytest.approx(times * min(each.values()))
+
+
 def test_what_is_not_known_yet_is_not_learnt_from():
     """A backtest stands at a `now` in the past: labels that came later do not exist for it."""
     index = facts.examples(np.random.default_rng(0), 50)
@@ -95,6 +135,9 @@ def test_sums_are_flat_and_read_as_written():
     ("make", "problem"),
     [
         (lambda: Replay(0), "num is 0"),
+        (lambda: Recent(-1), "num is -1"),
+        (lambda: Balanced(at_most=0.5), "at_most is 0.5"),
+        (lambda: Balanced("all"), "of is 'all'"),
         (lambda: Window("later"), "Window.period is 'later', which is not a duration"),
         (lambda: Union(("all",)), "all is no dataset stage"),
     ],

@@ -55,6 +55,11 @@ class Dataset(Member):
 
     stage: ClassVar[str] = "dataset"
 
+    @property
+    def needs_classes(self) -> bool:
+        """Whether labels have to be classes."""
+        return False
+
     def weigh(self, index: ExampleIndex, now: datetime, rng: np.random.Generator) -> Array:
         """Return a weight for each example, float64 (N,), 0 for those left out. Members implement this."""
         raise NotImplementedError
@@ -91,6 +96,28 @@ class Window(Dataset):
 
 
 @dataclass(frozen=True)
+class Recent(Dataset):
+    """The `num` training examples whose requests came last (all, when there are no more), weight 1.
+
+    A `Window` is as long as its period, however little came in it; this one reaches back as far as it must.
+    """
+
+    num: int
+
+    def check(self) -> None:
+        """Refuse a selection of nothing."""
+        self.require(isinstance(self.num, int) and self.num > 0, f"num is {self.num!r}", "give a positive number")
+
+    def weigh(self, index: ExampleIndex, now: datetime, rng: np.random.Generator) -> Array:
+        """Return 1 for the newest ones; of those that came at once, the later in the index."""
+        pool = np.flatnonzero(index.trainable(now))
+        newest = pool[np.argsort(index.received_at[pool], kind="stable")[-self.num :]]
+        weights = np.zeros(len(index))
+        weights[newest] = 1.0
+        return weights
+
+
+@dataclass(frozen=True)
 class Replay(Dataset):
     """A uniform sample of `num` of all training examples (all, when there are no more), weight 1.
 
@@ -113,6 +140,43 @@ class Replay(Dataset):
 
 
 @dataclass(frozen=True)
+class Balanced(Dataset):
+    """What `of` selects, with weights under which each class weighs as much as any other; the mean weight stays.
+
+    An example of a rare class weighs at most `at_most` times one of the commonest, so that three do not outshout a
+    thousand. For outputs that are classes. King & Zeng, Logistic Regression in Rare Events Data, Political Analysis
+    2001, whose weights these are.
+    """
+
+    of: Dataset = Everything()
+    at_most: float = 10.0
+
+    def check(self) -> None:
+        """Refuse what is no dataset stage, and a limit that could only make rare classes rarer."""
+        self.require(isinstance(self.of, Dataset), f"of is {self.of!r}", "give a member of tm.dataset")
+        self.require(self.at_most >= 1, f"at_most is {self.at_most!r}", "give 1 or more")
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether labels have to be classes."""
+        return True
+
+    def weigh(self, index: ExampleIndex, now: datetime, rng: np.random.Generator) -> Array:
+        """Return the weights of `of`, times a factor for each class."""
+        weights = np.where(index.trainable(now), self.of.weigh(index, now, rng), 0.0)
+        total = weights.sum()
+        if total == 0.0:
+            return weights
+        _, of_class = np.unique(index.label.astype(str), return_inverse=True)
+        by_class = np.bincount(of_class, weights)
+        present = by_class > 0
+        factor = np.zeros(len(by_class))
+        factor[present] = np.minimum(by_class.max() / by_class[present], self.at_most)
+        balanced: Array = weights * factor[of_class]
+        return balanced * (total / balanced.sum())
+
+
+@dataclass(frozen=True)
 class Union(Dataset):
     """What any of `members` selects; weights add. Written `a + b`."""
 
@@ -124,6 +188,11 @@ class Union(Dataset):
             self.require(isinstance(member, Dataset), f"{member} is no dataset stage", "add members of tm.dataset")
         flat = (m.members if isinstance(m, Union) else (m,) for m in self.members)
         object.__setattr__(self, "members", tuple(part for parts in flat for part in parts))
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether labels have to be classes, for any member."""
+        return any(member.needs_classes for member in self.members)
 
     def weigh(self, index: ExampleIndex, now: datetime, rng: np.random.Generator) -> Array:
         """Return the sum of the members' weights."""
