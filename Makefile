@@ -3,14 +3,12 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-# Tests of the optional torch trainer run where torch is installed: `make test TORCH=1` installs it.
-TORCH  ?=
-ifneq ($(TORCH),)
-EXTRAS    := dev,torch
-TORCH_PIN := torch==2.13.0
-else
-EXTRAS    := dev
-endif
+# Tests of what optional extras bring run where those are installed: `make test TORCH=1 GRADIO=1` installs them.
+TORCH     ?=
+GRADIO    ?=
+COMMA     := ,
+EXTRAS    := dev$(if $(TORCH),$(COMMA)torch)$(if $(GRADIO),$(COMMA)gradio)
+TORCH_PIN := $(if $(TORCH),torch==2.13.0)
 WORKERS ?= 2
 
 .PHONY: demo test check bench screenshots clean

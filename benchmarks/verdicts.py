@@ -1,6 +1,6 @@
 """How often the online stage, its guards and the Degraded trigger decide wrongly, and how fast rightly. Seeded.
 
-    python benchmarks/verdicts.py [--scale 1.0] [--seed 0]
+    python benchmarks/verdicts.py [--scale 1.0] [--seed 0] [--only degraded]
 
 Every figure comes from the code that runs in the loop (`update`, `decide`), at every look, on simulated traffic at the
 demo's scale: 30 % of requests get feedback, 300 requests late. Intervals are 95 % (Wilson). A claim that promises "at
@@ -14,8 +14,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from tidemill.strategy.guard import Errors, Latency, NoWorse, SampleRatio
 from tidemill.strategy.online import Gradual
 from tidemill.strategy.outcomes import Outcomes
 from tidemill.strategy.trigger import Degraded, WatchFacts
+from tidemill.testing.facts import Forming
 from tidemill.testing.rollouts import Arm, Traffic, draw, simulate
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -186,12 +187,12 @@ def tests() -> Iterable[Claim]:
 # --- Degraded ---------------------------------------------------------------------------------------------------------
 
 
-def labels(rng: np.random.Generator, num: int, old: float, new: float, share_new: float) -> WatchFacts:
+def labels(rng: np.random.Generator, num: int, old: float, new: float, share_new: float, *, at: int = 0) -> WatchFacts:
     cohort = rng.random(num) < share_new
     error = (rng.random(num) < np.where(cohort, new, old)).astype(np.float64)
     none = np.zeros(num)
     rows = Outcomes(
-        received_at=np.arange(num), unit=none.astype(object), version=np.ones(num, dtype=np.int64),
+        received_at=at + np.arange(num), unit=none.astype(object), version=np.ones(num, dtype=np.int64),
         candidate=none.astype(bool), share=none, failed=none.astype(bool), latency_ms=none,
         values={"accuracy": error}, cohorts={"new_app": cohort},
     )  # fmt: skip
@@ -205,9 +206,33 @@ def degrades(before: tuple[float, float, float], after: tuple[float, float, floa
     trigger = Degraded("accuracy")
 
     def happened(rng: np.random.Generator) -> float | None:
-        state = trigger.update(trigger.start(), labels(rng, good, *before))
+        forming = Forming(trigger.needs())
+        state = trigger.update(trigger.start(), forming.add(labels(rng, good, *before)))
         for num in range(20, then + 1, 20):
-            state = trigger.update(state, labels(rng, 20, *after))
+            state = trigger.update(state, forming.add(labels(rng, 20, *after, at=good + num)))
+            if trigger.decide(state, NOW).outcome is Outcome.FIRE:
+                return num
+        return None
+
+    return happened
+
+
+def degrades_between(errors: float, after: float, *, good: int, then: int, every: int):
+    """Labels until it fires, where another version is live for 200 labels after every `every` and a cycle opens."""
+    trigger = Degraded("accuracy")
+
+    def happened(rng: np.random.Generator) -> float | None:
+        forming, other, cycle = Forming(trigger.needs()), 10 * then, NOW
+        state = trigger.update(trigger.start(), forming.add(labels(rng, good, errors, errors, 0.3)))
+        for num in range(20, then + 1, 20):
+            if num % every == 0:
+                cycle += timedelta(days=1)
+                news = labels(rng, 200, errors, errors, 0.3, at=other + num)
+                second = replace(news.outcomes, version=np.full(200, 2))
+                news = replace(news, outcomes=second, live_version=2, last_cycle_at=cycle)
+                state = trigger.update(state, forming.add(news))
+            news = replace(labels(rng, 20, after, after, 0.3, at=good + num), last_cycle_at=cycle)
+            state = trigger.update(state, forming.add(news))
             if trigger.decide(state, NOW).outcome is Outcome.FIRE:
                 return num
         return None
@@ -221,6 +246,14 @@ def triggers() -> Iterable[Claim]:
             f"Degraded fires though nothing changed (errors {errors[0]:g}), 3,000 labels, reference of 300",
             degrades(errors, errors, good=300, then=3000), 150, at_most=0.01,
         )  # fmt: skip
+    yield Claim(
+        "Degraded fires though nothing changed (.3 errors), rolled back to and a new cycle every 300 of 3,000 labels",
+        degrades_between(0.3, 0.3, good=300, then=3000, every=300), 150, at_most=0.01,
+    )  # fmt: skip
+    yield Claim(
+        "Degraded finds .95 -> .85 for everyone, another version live and a new cycle every 300 of 6,000 labels",
+        degrades_between(0.05, 0.15, good=300, then=6000, every=300), 60, at_least=0.9,
+    )  # fmt: skip
     for good in (300, 3000):
         yield Claim(
             f"Degraded finds .97 -> .64 for a cohort of 60 % after {good} good labels (median in labels)",
@@ -232,12 +265,17 @@ def triggers() -> Iterable[Claim]:
     )  # fmt: skip
 
 
+GROUPS = {"rollouts": rollouts, "tests": tests, "degraded": triggers}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the number of runs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=GROUPS, help="one group of claims")
     args = parser.parse_args()
-    kept = [claim.measure(args.seed, args.scale) for group in (rollouts, tests, triggers) for claim in group()]
+    groups = [GROUPS[args.only]] if args.only else GROUPS.values()
+    kept = [claim.measure(args.seed, args.scale) for group in groups for claim in group()]
     return 0 if all(kept) else 1
 
 

@@ -97,8 +97,7 @@ def frames_of(browser: Any, url: str, home: Path, demo: subprocess.Popen[bytes])
         frames.append(tab.screenshot())
         now = route(home)
         if not is_taken and now is not None and now.candidate is not None and now.share > 0:
-            pictures(browser, f"{url}/", "overview")
-            pictures(browser, f"{url}/rollout", "rollout")
+            pictures(browser, {"overview": f"{url}/", "rollout": f"{url}/rollout"})
             is_taken = True
         time.sleep(max(0.0, EVERY_S - (time.monotonic() - began)))
     tab.context.close()
@@ -157,12 +156,12 @@ def replay(home: Path) -> None:
 
 def pictures_after(browser: Any, url: str, home: Path) -> None:
     """Take pictures of what the demo left."""
-    pictures(browser, f"{url}/predictions?cohort=new_app", "predictions", act=open_drawer)
-    pictures(browser, f"{url}/label", "label")
-    pictures(browser, f"{url}/report/2", "report")
+    pictures(browser, {"predictions": f"{url}/predictions?cohort=new_app"}, act=open_drawer)
+    pictures(browser, {"label": f"{url}/label"})
+    pictures(browser, {"report": f"{url}/report/2"})
     kept = sorted((home / "backtests").glob("2*")) if (home / "backtests").is_dir() else []
     if kept:
-        pictures(browser, f"{url}/backtests/{kept[-1].name}", "backtests")
+        pictures(browser, {"backtests": f"{url}/backtests/{kept[-1].name}"})
 
 
 def open_drawer(tab: Page) -> None:
@@ -171,14 +170,20 @@ def open_drawer(tab: Page) -> None:
     tab.locator("#drawer[open]").wait_for()
 
 
-def pictures(browser: Any, url: str, name: str, *, act: Callable[[Page], None] = lambda _: None) -> None:
-    """Take a picture of a page, light and dark."""
-    for theme, path in (("light", IMAGES / f"{name}.png"), ("dark", IMAGES / f"{name}-dark.png")):
-        tab = opened(browser, url, theme)
+def pictures(browser: Any, urls: dict[str, str], *, act: Callable[[Page], None] = lambda _: None) -> None:
+    """Take pictures of pages, light and dark: all at one time, since what they show goes on."""
+    tabs = {
+        f"{name}{end}.png": opened(browser, url, theme)
+        for name, url in urls.items()
+        for theme, end in (("light", ""), ("dark", "-dark"))
+    }
+    for tab in tabs.values():
         act(tab)
-        tab.wait_for_timeout(1200)
-        path.write_bytes(smaller(tab.screenshot()))
-        tab.context.close()
+    next(iter(tabs.values())).wait_for_timeout(1200)
+    taken = {name: tab.screenshot() for name, tab in tabs.items()}
+    for name, picture in taken.items():
+        (IMAGES / name).write_bytes(smaller(picture))
+        tabs[name].context.close()
 
 
 def opened(browser: Any, url: str, theme: str) -> Page:

@@ -20,7 +20,7 @@ from hypothesis import settings
 # All suites of a process share one fork server, and the first to use it decides what its children need not import.
 multiprocessing.set_forkserver_preload([
     "pytest", "sklearn.linear_model", "tidemill.app", "tidemill.training.trainers", "kills", "tables_of_waves",
-    "harness",
+    "harness", "persons",
 ])  # fmt: skip
 
 settings.register_profile("tidemill", deadline=None)  # a busy machine is slow, and not wrong

@@ -323,7 +323,8 @@ def test_every_input_output_metric_transform_and_trainer_is_described() -> None:
     text = page("docs/project.md").read_text()
     kinds = ["Text", "Category", "Number", "Image", "Tensor", "Sensitive", "Classes", "Value", "Limits"]
     named = [f"tm.{kind}(" for kind in kinds]
-    named += [f"tm.metrics.{m}(" for m in ("Accuracy", "F1", "LogLoss", "MeanAbsoluteError", "EventRate", "EventValue")]
+    metrics = ("Accuracy", "F1", "LogLoss", "MeanAbsoluteError", "EventRate", "EventValue", "Thumbs", "Rating")
+    named += [f"tm.metrics.{m}(" for m in metrics]
     named += [f"tm.trainers.{m}(" for m in ("Sklearn", "Torch")]
     named += [f"{m}(" for m in tm.transforms.TRANSFORMS]
     assert [name for name in named if name not in text] == []

@@ -38,7 +38,7 @@ def test_an_error_comes_back_from_another_process_with_all_it_knew(error: Tidemi
 
 @pytest.mark.parametrize("error", [*RICH, *PLAIN], ids=lambda e: type(e).__name__)
 def test_the_text_of_an_error_says_what_is_wrong_and_what_to_do_next(error: TidemillError) -> None:
-    assert str(error) == f"{error.message} Next: {error.hint}"
+    assert str(error) == f"{error.message.removesuffix('.')}. Next: {error.hint}"
 
 
 def test_without_a_hint_the_text_is_the_message() -> None:

@@ -45,8 +45,8 @@ OTHERS = {
         "with_copies",
     ],
     "metrics": [
-        "Accuracy", "EventRate", "EventValue", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "events_of",
-        "match", "weighted_mean",
+        "Accuracy", "EventRate", "EventValue", "F1", "Judged", "LogLoss", "MeanAbsoluteError", "Metric", "Rating",
+        "Thumbs", "events_of", "match", "weighted_mean",
     ],
     "presets": [
         "Oracle", "amount", "degraded", "drift", "every_window", "everything", "never", "oracle", "periodic",

@@ -150,6 +150,22 @@ def test_what_is_not_as_declared_is_refused_with_the_field_and_the_next_move(nam
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("name", ["text", "tag", "age"])
+def test_what_is_missing_is_told_to_be_sent_as_a_value_that_says_so(name: str) -> None:
+    with pytest.raises(InvalidInput, match="one that stands for a missing value"):
+        SCHEMA.validate({**good(), name: None})
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [(Number(low=0), "of at least 0"), (Number(high=9), "of at most 9"), (Number(low=0, high=9), "from 0 to 9")],
+)
+def test_a_number_out_of_range_is_told_the_range_that_there_is(kind: Number, told: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        kind.parse(-1 if kind.low == 0 else 10, "age")
+    assert caught.value.hint == f"send a number {told}"
+
+
 def parsed_or_refused(raw: object) -> None:
     try:
         SCHEMA.columns([SCHEMA.validate(raw)])

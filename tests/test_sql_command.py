@@ -68,6 +68,11 @@ def tidemill(shop: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=shop, capture_output=True, text=True, check=False, timeout=60)
 
 
+def test_csv_has_the_line_ends_of_a_shell(shop: Path) -> None:
+    command = [sys.executable, "-m", "tidemill.cli", "sql", "SELECT 1 AS one", "--format", "csv"]
+    assert subprocess.run(command, cwd=shop, capture_output=True, check=True, timeout=60).stdout == b"one\n1\n"
+
+
 QUERY = "SELECT request_id, text, photo, scores, loud, label, event_buy FROM outcomes ORDER BY received_at"
 
 

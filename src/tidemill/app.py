@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.clock import Clock, SystemClock, micros
+from tidemill.fingerprint import digest
 from tidemill.loop.controls import Controls
 from tidemill.loop.courier import Courier
 from tidemill.loop.declared import ProjectFile, checked_project
@@ -22,6 +23,7 @@ from tidemill.loop.drift import training_rows
 from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.labelling import Labelling
 from tidemill.loop.past import curate_past, curate_requests
+from tidemill.loop.person import KnownOf, Person
 from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import World
 from tidemill.monitor.cohort_status import CohortStatus, cohort_status
@@ -39,6 +41,7 @@ from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.compactor import Compactor
+from tidemill.stores.conditions import Answer, evaluate
 from tidemill.stores.datasets import Datasets
 from tidemill.stores.home import Home
 from tidemill.stores.journal import Journal
@@ -86,13 +89,19 @@ class App(Controls):
         """The declaration."""
         return self.world.project
 
-    def publish(self) -> int:
-        """Write the manifest and the strategy for the gateway and the history; return the strategy's number."""
+    def publish(self, *, by: str = "") -> int:
+        """Write the manifest and the strategy for the gateway and the history; return the strategy's number.
+
+        Another declaration than before is a row of the audit log, in the name of `by` where it has one.
+        """
         manifest, strategy = self.project.compile().to_json(), self.project.strategy.to_json()
+        catalog, now = self.world.catalog, self.clock.now()
+        before = catalog.manifest(self.name) if by else None
         with self.world.db.begin() as conn:
-            return self.world.catalog.publish(
-                conn, manifest, strategy, file=self.world.project_file, now=self.clock.now()
-            )
+            number = catalog.publish(conn, manifest, strategy, file=self.world.project_file, now=now)
+            if by and digest(before) != digest(manifest):
+                self.note(conn, "publish", f"strategy {number}", by=by, reason="", result="in force")
+        return number
 
     def expect(self, strategy: Strategy, prediction: Json) -> None:
         """Keep what is expected of a strategy, for the ledger to put what came true beside it once it is in force."""
@@ -182,20 +191,23 @@ class App(Controls):
         frame = self.world.log.sample(
             self.name, after=now - period, until=now, at_most=MOST_ROWS, columns=columns, schema=self.project.schema
         )
-        with closing(self.world.load(self.catalog.model(self.name, version).artefact)) as loaded:
+        with closing(self.world.load(self.catalog.artefact(self.name, version))) as loaded:
             return served_skew(self.project, version, loaded, frame)
 
-    def curate_past(self, condition: str, *, num: int, period: timedelta, wrong: bool = False) -> tuple[int, int]:
+    def curate_past(
+        self, condition: str, *, num: int, period: timedelta, wrong: bool = False, answer: Answer = evaluate
+    ) -> tuple[int, int]:
         """Put `num` requests of the last `period` that meet a condition into the label queue, first in it.
 
-        Returns how many became examples, and how many there were. `wrong` takes those that feedback contradicts.
+        Returns how many became examples, and how many there were. `wrong` takes those that feedback contradicts;
+        `answer` answers the condition.
 
         Raises:
             ProjectError: the condition is none, or the strategy has no label queue.
         """
         now = self.clock.now()
         window, seed = Window(after=now - period, until=now), self.world.seed("past", micros(now))
-        return curate_past(self.world, condition, window, num=num, wrong=wrong, seed=seed, now=now)
+        return curate_past(self.world, condition, window, num=num, wrong=wrong, seed=seed, now=now, answer=answer)
 
     def send_to_label(self, request_ids: Sequence[str], *, why: str) -> tuple[int, int]:
         """Put these requests into the label queue, first in it; return how many are new examples, how many were before.
@@ -229,6 +241,15 @@ class App(Controls):
             examples=partial(w.reservoir.index, self.name),
         )
         return asked.ask(query, limit=limit, timeout_s=timeout_s, memory=memory)
+
+    def known_of(self, subject: str, *, by_unit: bool = False) -> KnownOf:
+        """Return what is kept about a person now: what `forget` would delete, and who learnt from it.
+
+        `by_unit` also takes what bears the unit of that name.
+        """
+        person = Person(self.world, subject, self.clock.now(), by_unit=by_unit)
+        datasets = person.find_datasets(person.find_examples())
+        return KnownOf.of(person.counts(), datasets, person.find_models(datasets))
 
     # --- labels
 

@@ -29,6 +29,11 @@ class Batch:
     keep: tuple[str, ...] | None = None
     jobs: int | None = None
 
+    @property
+    def alert(self) -> str:
+        """What the alert is called that its output is stale."""
+        return f"batch.{self.name}"
+
     def slot(self, now: datetime) -> int:
         """Return the number of the slot that `now` is in: how often `every` has passed since 1970."""
         return micros(now) // (self.every // _MICROSECOND)
@@ -58,7 +63,7 @@ def batch(
 
     `source` and `to` are as `tidemill batch` takes them; relative paths start beside the project file, and
     `{slot:%Y-%m-%d}` in them stands for the slot's beginning. The output replaces the one before. When no output is
-    younger than `stale_after` (by default two slots), that is told once.
+    younger than `stale_after` (by default two slots), an alert is opened, which the next output closes.
 
     ```python
     tm.batch("nightly", source="customers.parquet", to="sqlite:///crm.db#scores", every="1d", stale_after="2d")

@@ -31,6 +31,11 @@ import copyreg
 from typing import Any
 
 
+def sentence(text: str) -> str:
+    """Return a text with a full stop, so that another sentence may follow."""
+    return text if text.endswith((".", "!", "?")) or not text else f"{text}."
+
+
 class TidemillError(Exception):
     """Base of all errors raised on purpose: what is wrong, and what to do next."""
 
@@ -40,7 +45,7 @@ class TidemillError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} Next: {self.hint}" if self.hint else self.message
+        return f"{sentence(self.message)} Next: {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not by calling the class again: each has a signature of its own, and what it knows is in its attributes.

@@ -31,6 +31,7 @@ from tidemill.records import Json
 FLOAT32_END = 3.4028235677973366e38
 """From here on float32 rounds to infinity."""
 _MAX_SHOWN = 60
+_HINT_NONE = "send {}; where there is none, one that stands for a missing value, such as {}"
 _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxstring = 3, _MAX_SHOWN
 
@@ -107,7 +108,8 @@ class Text(_Declared):
     def parse(self, value: object, name: str) -> str:
         """Check that it is a string and not too long."""
         if not isinstance(value, str):
-            raise InvalidInput(f"{name!r} is {shown(value)}, not a string.", "send text as a JSON string", name)
+            hint = _HINT_NONE.format("a string", "''") if value is None else "send text as a JSON string"
+            raise InvalidInput(f"{name!r} is {shown(value)}, not a string.", hint, name)
         if len(value) > self.max_chars:
             raise InvalidInput(f"{name!r} has {len(value)} characters, more than {self.max_chars}.", "shorten it", name)
         return _unicode(value, name)
@@ -136,8 +138,9 @@ class Category(_Declared):
     def parse(self, value: object, name: str) -> str:
         """Check that it is a string, and a declared one."""
         if not isinstance(value, str) or len(value) > self.max_chars:
+            hint = _HINT_NONE.format("one", "'none'") if value is None else "send one"
             raise InvalidInput(
-                f"{name!r} is {shown(value)}, not a string of at most {self.max_chars} characters.", "send one", name
+                f"{name!r} is {shown(value)}, not a string of at most {self.max_chars} characters.", hint, name
             )
         if self.values is not None and value not in self.values:
             raise InvalidInput(f"{name!r} is {shown(value)}.", f"send one of {', '.join(self.values)}", name)
@@ -160,15 +163,20 @@ class Number(_Declared):
     def parse(self, value: object, name: str) -> float:
         """Check that it is a finite number in range."""
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidInput(f"{name!r} is {shown(value)}, not a number.", "send a JSON number", name)
+            hint = _HINT_NONE.format("a number", "-1") if value is None else "send a JSON number"
+            raise InvalidInput(f"{name!r} is {shown(value)}, not a number.", hint, name)
         number = _as_float(value, name)
         if not math.isfinite(number):
-            raise InvalidInput(
-                f"{name!r} is {value}, which is not finite.", "send a finite number, or leave it out", name
-            )
+            hint = _HINT_NONE.format("a finite number", "-1")
+            raise InvalidInput(f"{name!r} is {value}, which is not finite.", hint, name)
         if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
-            raise InvalidInput(f"{name!r} is {shown(value)}.", f"send a number from {self.low} to {self.high}", name)
+            raise InvalidInput(f"{name!r} is {shown(value)}.", f"send a number {self._range()}", name)
         return number
+
+    def _range(self) -> str:
+        if self.high is None:
+            return f"of at least {self.low}"
+        return f"of at most {self.high}" if self.low is None else f"from {self.low} to {self.high}"
 
     def column(self, values: Sequence[Any]) -> Array:
         """Return a float64 array (N,)."""

@@ -23,7 +23,7 @@ from tidemill.manifest import Limits, Manifest
 from tidemill.model import Trainer
 from tidemill.policy import Policy
 from tidemill.projections import Projection
-from tidemill.records import Trust
+from tidemill.records import JUDGEMENTS, Trust
 from tidemill.schema import RESERVED, Classes, Input, Output, Schema
 from tidemill.stats.metrics import F1, Accuracy, Judged, MeanAbsoluteError, Metric, events_of, match
 from tidemill.strategy.alert import Alert
@@ -46,7 +46,8 @@ class Project:
     schedule.
     With `near_duplicates`, examples whose text, images or tensors are nearly the same are all for training or all for
     tests, as equal ones always are. `keep_log` is how long predictions and feedback stay in the log, in whole days; by
-    default for ever. `default` is the decision that is answered when no version can, instead of a refusal. With
+    default for ever; `keep_versions` how many of the newest versions keep their artefacts and datasets, by default all.
+    `default` is the decision that is answered when no version can, instead of a refusal. With
     `cache_bytes`, each gateway process remembers the scores of inputs it has seen, in so much memory.
 
     Raises:
@@ -68,6 +69,7 @@ class Project:
     near_duplicates: bool = True
     batches: Sequence[Batch] = ()
     keep_log: timedelta | str | None = None
+    keep_versions: int | None = None
     limits: Limits = field(default_factory=Limits)
     default: str | float | None = None
     cache_bytes: int = 0
@@ -92,6 +94,7 @@ class Project:
         self._check_policy()
         self._check_serving()
         self._check_keep_log()
+        self._check_keep_versions()
         self._check_batches()
         self._check_alerts()
 
@@ -194,6 +197,12 @@ class Project:
                 f"keep at least {math.ceil(least / timedelta(days=1))} days",
             )
 
+    def _check_keep_versions(self) -> None:
+        if self.keep_versions is not None and (type(self.keep_versions) is not int or self.keep_versions < 1):
+            raise ProjectError(
+                f"keep_versions is {self.keep_versions!r}.", "give a number of at least 1, or leave it out to keep all"
+            )
+
     def _check_batches(self) -> None:
         object.__setattr__(self, "batches", tuple(self.batches))
         names = [one.name if isinstance(one, Batch) else repr(one) for one in self.batches]
@@ -249,7 +258,7 @@ class Project:
             log=self.strategy.log,
             unit=self.unit,
             feedback=Trust(feedback.trust) if feedback else Trust.CROWD,
-            events=events_of(self.metrics),
+            events=tuple(event for event in events_of(self.metrics) if event not in JUDGEMENTS),
             policy=self.policy,
             limits=self.limits,
             default=self.default,

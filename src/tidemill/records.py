@@ -127,6 +127,9 @@ CONFIRM = "confirm"
 LABEL_KINDS = ("label", CONFIRM, "correct", "override")
 """Kinds of feedback that say what is true: by itself, or by a word on the decision that a person gave."""
 
+JUDGEMENTS = ("rating", "thumbs")
+"""Kinds that say how good an answer was: nobody's silence is a rating of 0."""
+
 
 class Feedback(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     """Something learned later about a request: a label, a rating, thumbs, or an event with a value."""
@@ -187,6 +190,7 @@ class ModelVersion:
     cycle: int | None
     run: str  # id of the training run: parameters, metrics, code and environment are kept with it
     status: str = "ready"  # ready, live, retired, rejected, rolled back
+    retired_at: datetime | None = None  # since when its artefact is gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +212,7 @@ class Example:
     trust: Trust | None = None
     source: str | None = None
     labelled_at: datetime | None = None
+    subject: str | None = None  # whom it is about, so that it can be deleted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +226,13 @@ class DatasetVersion:
     created_at: datetime
     num_train: int
     num_test: int
+    erased_at: datetime | None = None  # since when its rows are gone, because somebody in it was forgotten
+    retired_at: datetime | None = None  # the same, because it was too old to keep
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether only this record is left, and no row."""
+        return self.erased_at is not None or self.retired_at is not None
 
 
 @dataclass(frozen=True, kw_only=True)

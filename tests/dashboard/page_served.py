@@ -43,6 +43,14 @@ class Served:
         """Press a button, as the page does."""
         return self.client.post(path, data=fields, headers={"X-CSRF-Token": self.proof(), "HX-Request": "true"})
 
+    def file(self, path: str, wait_s: float = 30.0) -> httpx.Response:
+        """Return a file, asking again while it is being measured."""
+        deadline = time.monotonic() + wait_s
+        while (answer := self.client.get(path)).status_code == 503 and time.monotonic() < deadline:
+            assert answer.headers["Retry-After"]
+            time.sleep(0.05)
+        return answer
+
     def measured(self, path: str, wait_s: float = 30.0) -> str:
         """Return a part of a page once it is measured."""
         deadline = time.monotonic() + wait_s

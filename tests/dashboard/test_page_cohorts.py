@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from typing import Any
 
+import pytest
 from page_served import Serve, Served
 
 from tidemill.app import App
 
 
 def test_the_worst_cohort_comes_first_with_n_and_interval(shared: Served) -> None:
-    rows = list(csv.DictReader(io.StringIO(shared.client.get("/cohorts/cohorts.csv").text)))
+    rows = list(csv.DictReader(io.StringIO(shared.file("/cohorts/cohorts.csv").text)))
     declared = [row for row in rows if row["kind"].startswith("declared")]
     assert [row["cohort"] for row in declared] == ["new_app", "old_app"]
     assert rows[0]["cohort"] == "new_app" and int(rows[0]["quality_n"]) > 30
@@ -55,3 +57,25 @@ def test_the_list_leads_to_a_cohort_and_its_worst_request(shared: Served, tab: A
     tab.locator("[data-chart] canvas").wait_for()
     tab.get_by_role("table", name="Its worst requests").locator("a[data-drawer]").first.click()
     tab.locator("#drawer").get_by_text("wrong").first.wait_for()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/cohorts/cohorts.csv",
+        "/cohorts/-/file?name=new_app",
+        "/cohorts.csv",
+        "/drift/features.csv",
+        "/strategy/ledger.csv",
+    ],
+)
+def test_a_file_of_what_is_not_measured_yet_says_so_at_once_and_when_to_come_back(
+    home: App, serve: Serve, path: str
+) -> None:
+    served, held = serve(home), threading.Event()
+    served.site.measured.ask("another measure", lambda: held.wait(20))  # it is under way, and this one waits for it
+    answer = served.client.get(path)
+    held.set()
+    assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
+    assert "being measured" in answer.text
+    assert served.file(path).status_code == 200

@@ -24,7 +24,7 @@ def test_features_come_with_their_pictures_and_what_moved_first(shared: Served) 
 
 
 def test_the_rows_of_the_file_are_those_of_the_look(shared: Served) -> None:
-    rows = list(csv.DictReader(io.StringIO(shared.client.get(f"/drift/features.csv?{MOVED}").text)))
+    rows = list(csv.DictReader(io.StringIO(shared.file(f"/drift/features.csv?{MOVED}").text)))
     app = next(row for row in rows if row["feature"] == "app")
     assert app["is"] == "moved" and float(app["js"]) > 0.1
     unusual = [float(row["unusual"]) for row in rows if row["is"] == "moved"]

@@ -106,7 +106,7 @@ def test_quality_is_measured_behind_the_page_and_told_with_its_interval(shared: 
 
 
 def test_a_table_is_a_csv_file_too(shared: Served) -> None:
-    answer = shared.client.get("/cohorts.csv")
+    answer = shared.file("/cohorts.csv")
     lines = answer.text.splitlines()
     assert answer.headers["content-disposition"] == 'attachment; filename="waves-cohorts.csv"'
     assert lines[0] == "cohort,value,value_low,value_high,value_n"

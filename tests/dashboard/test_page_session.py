@@ -84,7 +84,7 @@ def test_a_token_for_the_gateway_does_not_open_the_page(
 def test_a_token_in_a_header_reads_and_never_presses(home: App, serve: Serve, token: MakeToken) -> None:
     served = serve(home)
     header = {"Authorization": f"Bearer {token(home, Scope.OPERATE)}"}
-    assert served.client.get("/cohorts.csv", headers=header).status_code == 200
+    assert served.client.get("/audit/acts.csv", headers=header).status_code == 200
     assert served.client.post("/-/pause", data={"reason": "because"}, headers=header).status_code == 401
 
 
@@ -184,3 +184,32 @@ def test_a_session_ends_by_itself(home: App) -> None:
 
 def test_roles_include_those_before_them() -> None:
     assert Role.VIEWER < Role.LABELLER < Role.OPERATOR and str(Role.LABELLER) == "labeller"
+
+
+def test_a_copy_of_the_cookie_of_a_session_that_was_signed_out_of_lets_nobody_in(
+    home: App, serve: Serve, token: MakeToken
+) -> None:
+    secret = token(home, Scope.OPERATE)
+    served, other = serve(home, token=secret), serve(home, token=secret)
+    copy, proof = dict(served.client.cookies), served.proof()
+    assert served.client.post("/sign-out", data={"csrf": proof}).status_code == 303
+    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in copy.items()), "X-CSRF-Token": proof}
+    again = serve(home)  # a page that was started anew, with no memory of its own
+    for page in (served, again):
+        page.client.cookies.clear()
+        assert page.client.get("/", headers=headers).status_code == 303
+        assert page.client.post("/-/pause", data={"reason": "because"}, headers=headers).status_code == 401
+    assert other.client.get("/").status_code == 200, "another session of the same token goes on"
+
+
+def test_sessions_that_were_ended_are_forgotten_once_they_would_have_ended_by_themselves(
+    home: App, token: MakeToken
+) -> None:
+    sessions, clock = Sessions(home, Settings()), home.clock
+    assert isinstance(clock, ManualClock)
+    secret = token(home, Scope.VIEW)
+    sessions.end(sessions.sign_in(secret))
+    clock.sleep(LASTS.total_seconds() + 1)
+    sessions.end(sessions.sign_in(secret))
+    kept = home.journal.state(home.name, "page.ended")
+    assert kept is not None and len(kept) == 1

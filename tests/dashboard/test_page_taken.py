@@ -45,7 +45,7 @@ def test_every_table_is_a_csv_file(shared: Served, view: Any) -> None:
     example = shared.app.world.reservoir.index(shared.app.name)["id"][0]
     things = f"version=2&number={number}&with=1&id={example}"
     for name in view.tables:
-        answer = shared.client.get(f"{view.path.rstrip('/')}/{name}.csv?{things}")
+        answer = shared.file(f"{view.path.rstrip('/')}/{name}.csv?{things}")
         if view.path == "/backtests" and name != "backtests":
             assert answer.status_code == 404  # there is no backtest here
             continue
@@ -60,7 +60,7 @@ def test_a_table_below_a_version_links_to_the_file_of_that_version(shared: Serve
 
 @pytest.mark.parametrize("path", ["/cohorts/-/file?name=new_app", "/report/-/file?version=2"])
 def test_a_file_opens_from_disk_and_asks_nobody(shared: Served, tab: Any, tmp_path: Path, path: str) -> None:
-    answer = shared.client.get(path)
+    answer = shared.file(path)
     assert "attachment" in answer.headers["content-disposition"]
     file = tmp_path / "taken.html"
     file.write_bytes(answer.content)

@@ -112,6 +112,17 @@ def test_bad_rows_stop_the_job_or_are_left_out_with_reasons(home: Home, tmp_path
     assert refused[1]["reason"].startswith("'height' is 101.0")
 
 
+def test_a_job_that_stopped_at_a_bad_row_goes_on_without_such_rows(home: Home, tmp_path: Path) -> None:
+    table = waves(300)
+    heights = [None if i == 250 else h for i, h in enumerate(table["height"].to_pylist())]
+    source, out = parquet(tmp_path, table.set_column(1, "height", pa.array(heights))), tmp_path / "out.parquet"
+    with pytest.raises(InvalidInput, match="row 250") as stopped:
+        run(home, source, out, jobs=1, part_rows=100)
+    assert "--on-bad-row skip" in stopped.value.hint
+    done = run(home, source, out, jobs=1, part_rows=100, on_bad_row="skip")
+    assert (done.num_before, done.num_rows, done.num_refused) == (200, 299, 1)
+
+
 def test_lines_that_are_no_rows_are_refused_too(home: Home, tmp_path: Path) -> None:
     shape = "AAAAAAAAAAAAAAAA"
     lines = [

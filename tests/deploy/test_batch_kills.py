@@ -145,7 +145,7 @@ def test_another_version_or_option_is_not_gone_on_with(home: Home, interrupted: 
     source, to = interrupted / "in.parquet", interrupted / "out.parquet"
     with pytest.raises(Conflict, match=r"the version has changed .*: it was 1, and is 2"):
         run(home, source, to, version=2, **OPTIONS)
-    with pytest.raises(Conflict, match="the on bad row has changed"):
+    with pytest.raises(Conflict, match="--on-bad-row has changed"):
         run(home, source, to, **{**OPTIONS, "on_bad_row": "refuse"})
     done = run(home, source, to, restart_if_changed=True, version=2, **OPTIONS)
     assert done.num_before == 0

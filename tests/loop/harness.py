@@ -85,6 +85,7 @@ class Harness:
     failing: frozenset[int] = frozenset()
     labels_people: bool = True
     num_units: int = 10**9
+    thumbs: bool = False  # users say whether they like an answer, and rate it 5 or 2, instead of what is true
     engine: Engine | None = None
 
     @classmethod
@@ -216,6 +217,11 @@ class Harness:
         told = Feedback(
             request_id=request_id, received_at=at + 500_000, kind="label", value=said, source="feedback", trust="crowd"
         )
+        if self.thumbs:
+            liked = rows[0].decision == said
+            told = msgspec.structs.replace(told, kind="thumbs", value=liked)
+            rated = msgspec.structs.replace(told, kind="rating", value=5.0 if liked else 2.0)
+            return rows, [told, rated] if says else []
         return rows, [told] if says else []
 
     def people(self) -> None:

@@ -111,9 +111,36 @@ def test_outputs_that_grow_old_are_told_of_once(mill: Harness) -> None:
     assert len(stale) == 1 and "1:00:00 is allowed" in stale[0]
     assert "batch nightly: STALE resting" in shown(mill)
     assert mill.app.status().to_json()["batches"]["nightly"]["stale"] is True
+    (alert,) = mill.app.status().alerts
+    assert (alert.name, alert.verdict.reason) == ("batch.nightly", stale[0])
     write(mill.folder)
     mill.clock.sleep(3601)
     assert until(mill, "done")["stale"] is False
+    assert mill.app.status().alerts == []
+
+
+def test_the_alert_of_a_batch_that_is_declared_no_more_is_over(mill: Harness) -> None:
+    (mill.folder / "in.csv").unlink()
+    mill.clock.sleep(3601)
+    until(mill, "resting")
+    mill.clock.sleep(3601)
+    mill.turn()
+    assert [one.name for one in mill.app.status().alerts] == ["batch.nightly"]
+    file = mill.folder / "waves_project.py"
+    file.write_text(file.read_text().replace(DECLARED, ""))
+    mill.turn()
+    mill.turn()
+    assert mill.app.status().alerts == []
+
+
+def test_a_slot_that_came_to_nothing_leaves_no_parts(mill: Harness) -> None:
+    (mill.folder / "in.csv").write_text("id,x,y,app\n1,0.5,0.5,v1\n2,none,0.5,v1\n")
+    until(mill, "resting")
+    assert len(list(mill.app.world.workdir("").glob("batch-*"))) == 1, "it may be tried again"
+    write(mill.folder)
+    mill.clock.sleep(3601)
+    until(mill, "done")
+    assert list(mill.app.world.workdir("").glob("batch-*")) == []
 
 
 def test_a_killed_process_is_started_again_and_a_new_loop_finds_one_that_runs(mill: Harness) -> None:

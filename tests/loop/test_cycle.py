@@ -173,7 +173,9 @@ def test_a_stale_word_is_answered_and_not_kept_for_the_next_candidate(harness: M
     assert h.app.world.journal.waiting(h.name) == []
 
 
-def test_what_a_step_raises_is_shown_and_the_other_steps_go_on(harness: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_step_raises_is_shown_and_the_other_steps_go_on(
+    harness: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     h = harness("tried")
 
     def broken(turn: object) -> bool:
@@ -184,6 +186,9 @@ def test_what_a_step_raises_is_shown_and_the_other_steps_go_on(harness: Make, mo
     assert h.outcomes() == ["promoted"]
     trouble = h.app.status().trouble["label"]
     assert "burnt down" in trouble["error"] and trouble["times"] >= 2
+    told = [r for r in caplog.records if r.getMessage().startswith("step label failed: RuntimeError: the labels page")]
+    assert len(told) == trouble["times"], "the loop's log tells it too"
+    assert [bool(r.exc_info) for r in told] == [True] + [False] * (len(told) - 1), "where it came from, once"
 
 
 def test_only_one_of_two_loops_turns_and_the_other_takes_over_when_it_lets_go(harness: Make) -> None:

@@ -93,6 +93,7 @@ def test_a_new_strategy_is_in_force_and_in_the_history(harness: Make) -> None:
         ("project = tm.Project(", "project = tm.Project((", "SyntaxError"),
         ("app = 'v2'", "ap = 'v2'", "cohort 'new_app'"),
         ('name="waves"', 'name="tides"', "the file now declares 'tides', not 'waves'"),
+        ('"y": tm.Number()', '"y": tm.Tensor((1,))', "version 1 could answer no more requests"),
         ("import tidemill as tm", "import tidemill as tm\nraise SystemExit(3)", "SystemExit"),
     ],
 )

@@ -14,6 +14,7 @@ from tidemill.errors import ProjectError
 from tidemill.monitor.cohorts import cohort_masks, columns_needed, with_projections
 from tidemill.monitor.outcomes import answered_frame
 from tidemill.project import Project
+from tidemill.runtime.routing import position
 
 DARK = {"is_dark": lambda r: r["logo"].mean() < 100, "words": lambda r: len(r["text"].split())}
 DARK_COHORTS = {"dark": "is_dark", "wordy_dutch": "words > 1 AND country = 'NL'", "dutch": "country = 'NL'"}
@@ -68,6 +69,36 @@ def test_where_all_inputs_of_a_window_were_dropped_no_row_is_in_a_cohort_of_proj
     found = masks(project, mill)
     assert [found[name][-2:] for name in ("dark", "wordy_dutch", "light", "texts")] == [[False, False]] * 4
     assert found["dutch"][-2:] == [True, True]
+
+
+def sampled(mill: Mill, num: int) -> list[tuple[bool, bool]]:
+    """Requests of which the gateway kept a quarter, half of them from before there was `num_links`: kept, has links."""
+    known = []
+    for i in range(num):
+        kept, has = position("keep", f"r{i}") < 0.25, i % 2 == 0
+        inputs = {"text": "hi", "logo": bytes(4), **({"num_links": 3.0} if has else {})}
+        mill.put(row(mill, i, second=i, inputs=inputs if kept else None, keep_probability=0.25), project="mail")
+        known.append((kept, has))
+    return known
+
+
+def test_of_dropped_inputs_it_is_not_known_whether_they_are_null(mill: Mill) -> None:
+    known = sampled(mill, 60)
+    none, some = [kept and not has for kept, has in known], [kept and has for kept, has in known]
+    dutch = [kept for kept, _ in known]
+    cohorts = {
+        "none": "num_links IS NULL", "some": "num_links IS NOT NULL", "few": "coalesce(num_links, 0) < 3",
+        "dutch": "country = 'NL' OR num_links > 2", "other": "country = 'NL'",
+    }  # fmt: skip
+    found = masks(mail(cohorts=cohorts), mill)
+    assert found == {"none": none, "some": some, "few": none, "dutch": dutch, "other": [True] * 60}
+    assert 0 < sum(none) < sum(dutch) < 60
+
+
+def test_null_inputs_of_rows_that_are_kept_for_sure_are_null(mill: Mill) -> None:
+    inputs = {"text": "hi", "logo": bytes(4)}
+    mill.put(row(mill, 1, inputs=inputs), row(mill, 2, inputs=None, keep_probability=0.0), project="mail")
+    assert masks(mail(cohorts={"none": "num_links IS NULL"}), mill) == {"none": [True, False]}
 
 
 def first_letter(example: Any) -> str:

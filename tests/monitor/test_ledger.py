@@ -107,6 +107,19 @@ def test_publishing_the_same_again_begins_no_new_period(mill: Mill) -> None:
     assert [(p.number, p.since) for p in periods(mill, 30)] == [(1, at(mill, 0))]
 
 
+def test_a_strategy_that_comes_in_again_has_a_period_for_each_time(mill: Mill) -> None:
+    two_strategies(mill)
+    publish(mill, mail(strategy=FIRST), 130)
+    cycle(mill, 50, "promoted")
+    cycle(mill, 140, "rejected")
+    told = periods(mill, 200)
+    assert [(p.number, p.since, p.until) for p in told] == [
+        (1, at(mill, 0), at(mill, 100)), (2, at(mill, 100), at(mill, 130)), (1, at(mill, 130), at(mill, 200)),
+    ]  # fmt: skip
+    assert [(p.num_judged, p.quality) for p in told] == [(4, 0.75), (1, 1.0), (1, 1.0)]
+    assert [(p.num_cycles, p.num_promoted) for p in told] == [(1, 1), (0, 0), (1, 0)]
+
+
 def test_a_period_is_told_as_json(mill: Mill) -> None:
     two_strategies(mill)
     told = json.loads(json.dumps([p.to_json() for p in periods(mill, 200)]))

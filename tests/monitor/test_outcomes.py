@@ -22,6 +22,7 @@ from tidemill.monitor.outcomes import (
     loss,
     matured_frame,
     outcomes,
+    past_losses,
 )
 from tidemill.monitor.pairs import pair_outcomes, pair_requests, shadow_pairs
 from tidemill.project import Project
@@ -49,6 +50,19 @@ def test_losses_are_higher_where_things_are_worse(mill: Mill) -> None:
     np.testing.assert_array_equal(found.values["accuracy"], [0.0, 1.0, math.nan])
     np.testing.assert_allclose(found.values["log_loss"], [-math.log(0.75), -math.log(0.25), math.nan])
     np.testing.assert_array_equal(found.values["event_rate_undo"], [0.0, 1.0, 0.0])
+
+
+def test_the_past_of_units_is_the_same_however_many_rows_are_read_at_a_time(mill: Mill) -> None:
+    rows = [row(mill, i, second=i, unit=f"u{i % 3}") for i in range(40)]
+    told = [tell(mill, i, i + 0.5, "ham" if i % 4 else "spam") for i in range(40) if i % 3 != 2]
+    mill.put(*rows, *told, project="mail")
+    asked: Any = {"metrics": METRICS, "trust": Trust.CROWD}
+    whole = past_losses(mill.log, mail(), everything(mill), **asked)
+    parts = past_losses(mill.log, mail(), everything(mill), **asked, at_most=5)
+    assert {name: set(units) for name, units in whole.items()} == {name: set(units) for name, units in parts.items()}
+    assert whole["accuracy"] == {"u0": 4 / 14, "u1": 3 / 13} and set(whole["event_rate_undo"]) == {"u0", "u1", "u2"}
+    for name, units in whole.items():
+        assert units == pytest.approx(parts[name])
 
 
 def test_a_metric_without_bounds_is_turned_round_when_higher_is_better() -> None:

@@ -15,10 +15,11 @@ from mail import everything, mail, row, tell
 
 import tidemill as tm
 from tidemill.monitor.cohort_status import cohort_status
-from tidemill.monitor.outcomes import matured_frame
+from tidemill.monitor.outcomes import matured_frame, outcomes
 from tidemill.monitor.quality import Quality, quality, quality_of
 from tidemill.project import Project
 from tidemill.records import Json, Trust
+from tidemill.runtime.routing import position
 from tidemill.schema import Array
 from tidemill.stats.intervals import wilson
 from tidemill.stats.metrics import Judged
@@ -56,6 +57,22 @@ def test_shares_have_an_interval_and_other_metrics_none(mill: Mill) -> None:
     assert (by["accuracy", "all"].low, by["accuracy", "all"].high) == (span.low, span.high)
     assert by["event_rate_undo", "all"].low is not None
     assert by["log_loss", "all"].low is by["f1_spam", "all"].low is None
+
+
+def test_thumbs_and_ratings_are_metrics_like_others_in_all_and_in_each_cohort(mill: Mill) -> None:
+    put_ten(mill)
+    told = [(i, "thumbs", i < 4) for i in (2, 3, 5, 6)] + [(i, "rating", float(i)) for i in (1, 4, 8)]
+    mill.put(*(tell(mill, i, i + 2, value, kind=kind) for i, kind, value in told), project="mail")
+    project = mail(metrics=[tm.metrics.Thumbs(), tm.metrics.Rating(0, 10)])
+    by = found(mill, project)
+    assert (by["thumbs", "all"].num, by["thumbs", "all"].value) == (4, 0.5)
+    assert by["thumbs", "all"].low == wilson(2, 4).low
+    assert (by["thumbs", "dutch"].num, by["thumbs", "dutch"].value) == (2, 0.0)
+    assert (by["rating", "all"].num, by["rating", "all"].value) == (3, pytest.approx(13 / 3))
+    assert (by["rating", "dutch"].num, by["rating", "dutch"].value) == (1, 8.0)
+    frame = matured_frame(mill.log, project, everything(mill), trust=Trust.CROWD)
+    losses = outcomes(project, frame, candidate=None, metrics=["thumbs", "rating"]).values
+    assert np.nansum(losses["thumbs"]) == 2 and np.nanmin(losses["rating"]) == 2.0, "higher is worse, and 0 is best"
 
 
 def test_what_nobody_judged_is_not_known_and_json_can_say_so(mill: Mill) -> None:
@@ -179,6 +196,26 @@ def test_requests_whose_inputs_were_kept_stand_for_those_whose_were_not(mill: Mi
     seen = matured_frame(mill.log, mail(), everything(mill), trust=Trust.CROWD, inputs=True)
     close = cohort_status(mail(), seen, "linked", everything(mill))
     assert close.quality[0].value == pytest.approx(100 / 110) and close.elsewhere[0].num == 0
+
+
+def test_a_cohort_of_missing_inputs_stands_for_the_requests_that_miss_them(mill: Mill) -> None:
+    """Half of 400 requests have no links and are answered wrong; the inputs of a quarter were kept."""
+    rows, facts = [], []
+    for i in range(400):
+        inputs = {"text": "hi", "logo": bytes(4)} if i % 2 else _links(1.0)
+        kept = position("keep", f"r{i}") < 0.25
+        rows.append(row(mill, i, inputs=inputs if kept else None, keep_probability=0.25))
+        facts.append(tell(mill, i, 1, "spam" if i % 2 else "ham"))
+    mill.put(*rows, *facts, project="mail")
+    project = mail(cohorts={"missing": "num_links IS NULL", "either": "num_links IS NULL OR num_links > 0"})
+    by = found(mill, project)
+    num = sum(position("keep", f"r{i}") < 0.25 for i in range(1, 400, 2))
+    assert (by["accuracy", "missing"].num, by["accuracy", "missing"].value) == (num, 0.0)
+    assert by["accuracy", "either"].value == pytest.approx(0.5, abs=0.1)
+    seen = matured_frame(mill.log, project, everything(mill), trust=Trust.CROWD, inputs=True)
+    for name in ("missing", "num_links IS NULL"):
+        close = cohort_status(project, seen, name, everything(mill))
+        assert (close.num, close.quality[0].value, close.elsewhere[0].value) == (num, 0.0, 1.0)
 
 
 def _links(num: float) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,19 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error
 
 from tidemill.errors import ProjectError
-from tidemill.stats.metrics import F1, Accuracy, EventRate, Judged, LogLoss, MeanAbsoluteError, Metric, match
+from tidemill.stats.metrics import (
+    F1,
+    Accuracy,
+    EventRate,
+    Judged,
+    LogLoss,
+    MeanAbsoluteError,
+    Metric,
+    Rating,
+    Thumbs,
+    events_of,
+    match,
+)  # fmt: skip
 
 CLASSES = ("ok", "toxic", "spam")
 METRICS: list[Metric] = [Accuracy(), F1("toxic"), LogLoss(), MeanAbsoluteError(), EventRate("appeal")]
@@ -127,6 +140,19 @@ def test_an_event_rate_is_the_share_of_requests_that_the_event_followed():
     )  # fmt: skip
     assert EventRate("buy").value(bought) == 0.5  # a value counts as one event
     assert math.isnan(EventRate("never").value(rows))
+
+
+def test_thumbs_and_ratings_are_means_over_those_who_said_something():
+    rows = classes(0, 4)
+    said = replace(rows, events={"thumbs": np.array([1.0, 0.0, np.nan, 1.0]), "rating": np.array([np.nan, 0, 9, 4.5])})
+    assert Thumbs().value(said) == pytest.approx(2 / 3)
+    assert Rating().rows(said)[1:].tolist() == [1.0, 5.0, 4.5], "beyond the scale its end counts"
+    assert Rating(0, 10).value(said) == 4.5
+    assert math.isnan(Thumbs().value(rows)) and math.isnan(Rating().value(rows)), "nobody has said anything"
+    assert events_of([Accuracy(), Thumbs(), Rating(), EventRate("buy")]) == ("thumbs", "rating", "buy")
+    assert Rating(0, 10).to_json() == {"metric": "Rating", "params": {"low": 0, "high": 10}}
+    with pytest.raises(ProjectError, match="a rating from 5 to 5 says nothing"):
+        Rating(5, 5)
 
 
 def test_nothing_known_is_nan_and_not_a_number_to_believe():

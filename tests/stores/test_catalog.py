@@ -101,6 +101,9 @@ def test_strategies_are_numbered_once_each_and_the_last_is_the_one_in_force(
         (2, {"drop": 2}, noon + 2 * HOUR),
         (1, {"drop": 1}, noon + 3 * HOUR),
     ]
+    assert [(s.number, s.since) for s in catalog.strategy_spells("shop")] == [
+        (1, noon), (2, noon + 2 * HOUR), (1, noon + 3 * HOUR),
+    ]  # fmt: skip
 
 
 def test_publishing_the_strategy_in_force_again_does_not_move_its_time(

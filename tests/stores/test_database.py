@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, update
 
+from disks import unwritable
 from tidemill.errors import StoreError
 from tidemill.stores import engines
 from tidemill.stores.database import MIGRATIONS, Database, dumps, head, loads, revisions
@@ -180,6 +181,14 @@ def test_a_database_is_for_its_user_only(tmp_path: Path) -> None:
 def test_a_url_that_cannot_work_is_refused_by_name(url: str, said: str) -> None:
     with pytest.raises(StoreError, match=said):
         Database.open(url)
+
+
+def test_a_file_that_may_not_be_written_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    file = tmp_path / "tidemill.db"
+    Database.open(f"sqlite:///{file}").close()
+    with unwritable(file), pytest.raises(StoreError, match="cannot be written") as told:
+        Database.open(f"sqlite:///{file}")
+    assert told.value.hint == "make it and its folder writable by this user"
 
 
 def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_who_was_cut_off_listens_again_and_looks_at_what_it_missed(
     with caplog.at_level(logging.WARNING):
         postgres.do("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
         assert ear.wait()
-    assert "changes of routes are not told for 0.1 s" in caplog.text
+    assert [(r.name, r.exc_info) for r in caplog.records] == [("tidemill.stores.listener", None)], "one line, no trace"
+    assert "changes of routes are not told for 0.1 s" in caplog.text and "\n" not in caplog.records[0].getMessage()
     set_route(catalog, database, noon)
     assert ear.wait()
 

@@ -16,7 +16,7 @@ from log_rows import Mill, feedback, prediction
 
 from tidemill.clock import from_micros
 from tidemill.errors import InvalidInput
-from tidemill.stores import logfiles, newest
+from tidemill.stores import log, logfiles, newest
 from tidemill.stores.database import Database
 from tidemill.stores.newest import Newest, Place
 
@@ -79,6 +79,26 @@ def test_row_groups_of_a_large_file_are_read_from_its_end(mill: Mill, monkeypatc
     assert one.rows["age"].to_list() == [99.0, 98.0, 97.0]
     assert one.num_looked == 10, "one row group"
     assert sum(len(found) for found in pages(mill, limit=8)) == 100
+
+
+def test_heavy_rows_are_held_against_a_condition_a_few_row_groups_at_a_time(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newest, "_HEAVY", 1)
+    monkeypatch.setattr(logfiles, "_ROW_GROUP_ROWS", 10)
+    mill.put(*[prediction(i, mill.at(i - 200)) for i in range(100)])
+    asked = list[int]()
+
+    def meets(frame: pl.DataFrame) -> Any:
+        asked.append(len(frame))
+        return (frame["age"] < 5).to_numpy()
+
+    whole = pages(mill, meets=meets, needed=["age"])
+    assert max(asked) == 100, "they are light"
+    asked.clear()
+    monkeypatch.setattr(log, "_MOST_READ", 1)
+    assert pages(mill, meets=meets, needed=["age"]) == whole
+    assert max(asked) == 10
 
 
 def test_a_look_that_is_cut_says_so_and_goes_on_where_it_ended(mill: Mill) -> None:

@@ -178,6 +178,21 @@ def test_the_level_that_a_manifest_declared_becomes_policy_1(database_url: str) 
     ]  # fmt: skip
 
 
+def test_strategies_begin_with_the_last_spell_of_each(database_url: str) -> None:
+    _, engine = engines.engines(database_url, create=True)
+    with engine.begin() as conn:
+        upgrade(conn, engine.url, MIGRATIONS, current=None, wanted="0008")
+        for number, since in ((1, 30), (2, 10), (3, 20)):
+            row = {"number": number, "digest": f"d{number}", "body": "{}", "since": since}
+            conn.execute(insert(metadata.tables["strategies"]).values(project="shop", **row))
+    engine.dispose()
+    with Database.open(database_url) as database:
+        spells = Catalog(database).strategy_spells("shop")
+    assert [(s.number, s.digest, s.since) for s in spells] == [
+        (2, "d2", from_micros(10)), (3, "d3", from_micros(20)), (1, "d1", from_micros(30)),
+    ]  # fmt: skip
+
+
 def test_a_revision_is_named_in_the_refusal_to_upgrade_in_passing(database_url: str) -> None:
     """The gateway never migrates: it says which program does."""
     if database_url.startswith("sqlite"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -17,6 +17,7 @@ from tidemill.errors import ProjectError
 from tidemill.records import Json, Outcome, Trust, Verdict
 from tidemill.strategy.outcomes import Outcomes
 from tidemill.strategy.trigger import EVERYONE, Amount, AtMost, Degraded, Every, Manual, Trigger, WatchFacts
+from tidemill.testing.facts import Forming
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 F, Q, U = Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN
@@ -50,12 +51,28 @@ def facts(rows: Outcomes | None = None, **changes) -> WatchFacts:
     return WatchFacts(**{**known, **changes})
 
 
+class Watched:
+    """A trigger that is shown facts one after another, with the references that the loop would hand over."""
+
+    def __init__(self, trigger: Trigger) -> None:
+        self.trigger, self.state = trigger, trigger.start()
+        self._forming, self._num = Forming(trigger.needs()), 0
+
+    def tell(self, *many: WatchFacts) -> Verdict:
+        """Feed the facts, through JSON each time and sorted as the stores sort, and ask."""
+        for known in many:
+            rows = replace(known.outcomes, received_at=known.outcomes.received_at + self._num)
+            self._num += 1 + int(known.outcomes.received_at.max(initial=-1))
+            state = self.trigger.update(self.state, self._forming.add(replace(known, outcomes=rows)))
+            self.state = json.loads(json.dumps(state, allow_nan=False, sort_keys=True))
+        return self.trigger.decide(self.state, NOW)
+
+
 def asked(trigger: Trigger, *many: WatchFacts, now: datetime = NOW) -> Verdict:
-    """Feed the facts in turn, through JSON each time, and ask."""
-    state = trigger.start()
-    for known in many:
-        state = json.loads(json.dumps(trigger.update(state, known), allow_nan=False))
-    return trigger.decide(state, now)
+    """Feed the facts in turn, and ask."""
+    watched = Watched(trigger)
+    watched.tell(*many)
+    return trigger.decide(watched.state, now)
 
 
 @dataclass(frozen=True)
@@ -212,23 +229,20 @@ def test_degraded_is_quiet_about_a_model_that_stays_as_good_as_it_was():
     """Three streams of alpha .01 in all, 12 versions of 3,000 labels each, looked at every 100: no false alarm."""
     trigger = Degraded("accuracy")
     for seed in range(12):
-        rng, state = np.random.default_rng((41, seed)), trigger.start()
+        rng, watched = np.random.default_rng((41, seed)), Watched(trigger)
         for _ in range(30):
-            state = trigger.update(state, facts(draw(rng, 100, 0.05, 0.10, 0.5)))
-            assert trigger.decide(state, NOW).outcome is not F
+            assert watched.tell(facts(draw(rng, 100, 0.05, 0.10, 0.5))).outcome is not F
 
 
 def test_degraded_finds_a_cohort_that_fell_within_a_hundred_of_its_outcomes():
     """The demo: a new app washes the pictures out, .97 falls to .64 for those who have it."""
     trigger, delays = Degraded("accuracy", drop=0.05), []
     for seed in range(15):
-        rng, state = np.random.default_rng((42, seed)), trigger.start()
-        state = trigger.update(state, facts(draw(rng, 3000, 0.03, 0.03, 0.3)))
-        delay, verdict = 0, trigger.decide(state, NOW)
+        rng, watched = np.random.default_rng((42, seed)), Watched(trigger)
+        delay, verdict = 0, watched.tell(facts(draw(rng, 3000, 0.03, 0.03, 0.3)))
         while verdict.outcome is not F:
             delay += 10
-            state = trigger.update(state, facts(draw(rng, 10, 0.03, 0.36, 0.6)))
-            verdict = trigger.decide(state, NOW)
+            verdict = watched.tell(facts(draw(rng, 10, 0.03, 0.36, 0.6)))
         delays.append(delay)
         assert "new_app" in verdict.reason or "accuracy: " in verdict.reason
     assert np.median(delays) <= 150
@@ -271,6 +285,43 @@ def test_a_new_cycle_keeps_the_reference_and_drops_the_evidence():
     assert verdict.numbers["outcomes"] == 5
     still = facts(outcomes(np.ones(60)), last_cycle_at=NOW)
     assert asked(trigger, *fallen, opened, still).outcome is F
+
+
+def test_a_version_that_is_returned_to_is_held_to_what_it_was_and_its_evidence_goes_on():
+    watched = Watched(Degraded("accuracy", by_cohort=False))
+    watched.tell(facts(outcomes(np.zeros(300))), facts(outcomes(np.resize([1, 0, 0, 0], 24))))
+    before = watched.state["streams"]
+    watched.tell(facts(outcomes(np.zeros(400), version=2), live_version=2))
+    assert watched.tell(facts()).reason == Degraded("accuracy", by_cohort=False).decide({"streams": before}, NOW).reason
+    verdict = watched.tell(facts(outcomes(np.resize([1, 0], 60))))
+    assert verdict.outcome is F
+    assert "0 in the first 300 outcomes" in verdict.reason and verdict.numbers["outcomes"] == 84
+
+
+def test_only_evidence_that_was_enough_is_used_up_by_a_new_cycle():
+    watched = Watched(Degraded("accuracy", by_cohort=False))
+    some = watched.tell(facts(outcomes(np.zeros(300))), facts(outcomes(np.resize([1, 0, 0, 0], 24))))
+    opened = watched.tell(facts(last_cycle_at=NOW))
+    assert opened.numbers == some.numbers, "a cycle that opened for another reason is no second chance to be wrong"
+    fired = watched.tell(facts(outcomes(np.ones(60)), last_cycle_at=NOW))
+    assert fired.outcome is F
+    again = watched.tell(facts(last_cycle_at=NOW + timedelta(days=1)))
+    assert (again.outcome, again.numbers["outcomes"]) == (Q, 0)
+
+
+def test_a_returned_version_remembers_no_evidence_that_a_cycle_used_up_meanwhile():
+    watched = Watched(Degraded("accuracy", by_cohort=False))
+    assert watched.tell(facts(outcomes(np.zeros(300))), facts(outcomes(np.ones(60)))).outcome is F
+    watched.tell(facts(outcomes(np.zeros(9), version=2), live_version=2, last_cycle_at=NOW))
+    assert watched.tell(facts(last_cycle_at=NOW)).outcome is Q
+
+
+def test_nothing_is_known_before_everyones_reference_is_full_whatever_cohorts_are_called():
+    rows = outcomes(np.zeros(200))
+    africa = replace(rows, cohorts={"africa": np.arange(200) < 190})
+    assert asked(Degraded("accuracy", reference=195), facts(africa)).outcome is Q
+    few = asked(Degraded("accuracy", reference=201), facts(africa))
+    assert (few.outcome, few.reason[:20]) == (U, "accuracy: 200 of 201")
 
 
 def test_outcomes_of_other_versions_and_without_a_label_do_not_count():
@@ -331,9 +382,11 @@ def test_a_cohort_that_appears_late_is_held_to_everyones_reference_however_the_f
     loss = np.where(is_new, rng.random(200) < 0.5, rng.random(200) < 0.05).astype(float)
     trigger = Degraded("accuracy", drop=0.05, reference=40)
     rows = outcomes(loss, cohort=is_new)
-    state = trigger.update(trigger.start(), facts(rows))
-    assert state["streams"]["new_app"]["reference"] == state["streams"][EVERYONE]["reference"]
-    in_parts = trigger.start()
+    whole, in_parts = Watched(trigger), Watched(trigger)
+    whole.tell(facts(rows))
     for start in range(0, 200, size):
-        in_parts = trigger.update(in_parts, facts(rows.take(np.arange(start, min(start + size, 200)))))
-    assert in_parts["streams"]["new_app"]["reference"] == state["streams"]["new_app"]["reference"]
+        part = rows.take(np.arange(start, min(start + size, 200)))
+        in_parts.tell(facts(replace(part, received_at=part.received_at - start)))
+    for watched in (whole, in_parts):
+        streams = watched.state["streams"]
+        assert streams["new_app"]["reference"] == streams[EVERYONE]["reference"]

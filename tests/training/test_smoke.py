@@ -103,6 +103,19 @@ def test_a_network_is_given_steps_enough(digits, tmp_path):
     assert bad.back_to == "training"
 
 
+def test_a_network_that_learns_slowly_is_shown_the_batch_more_often(digits, tmp_path):
+    """A low learning rate, and batch norm that has to see some batches first, are no reason to stop a training."""
+    pytest.importorskip("torch")
+    import networks
+
+    from tidemill.training.trainers import Torch
+    from tidemill.transforms import ScaleImage
+
+    slow = Torch(networks.Cnn, transforms=[ScaleImage("image", flatten=False)], lr=5e-5)
+    verdicts = smoke.run(slow, digits, seed=0, workdir=tmp_path)
+    assert [v.outcome for v in verdicts if v.by == "smoke.memorise"] == [Outcome.PASS]
+
+
 def test_what_learns_nothing_fails_and_sends_back_to_training(digits, prices, tmp_path):
     (bad,) = failed(smoke.run(Sklearn(DummyClassifier()), digits, seed=0, workdir=tmp_path))
     assert (bad.by, bad.back_to) == ("smoke.memorise", "training")
@@ -114,7 +127,7 @@ def test_what_learns_nothing_fails_and_sends_back_to_training(digits, prices, tm
 @pytest.mark.parametrize(
     ("trainer", "told"),
     [
-        (Broken(error=ZeroDivisionError("by nothing")), "ZeroDivisionError: by nothing"),
+        (Broken(error=ZeroDivisionError("by nothing")), "ZeroDivisionError: by nothing (line "),
         (Broken(scores=lambda n: np.full((n, 10), np.nan)), "NaN"),
         (Broken(scores=lambda n: np.zeros((n, 3))), r"(256, 3)"),
     ],

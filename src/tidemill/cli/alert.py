@@ -6,9 +6,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -53,7 +53,7 @@ def list_(
         elif one.told_at is not None:
             state += ", told"
         table.add_row(str(one.id), state, f"{one.opened_at:%Y-%m-%d %H:%M:%S}", one.name, one.verdict.reason)
-    Console().print(table)
+    show_table(table)
 
 
 @app.command()
@@ -78,6 +78,7 @@ def test(
     webhook: WebhookOption = None,
     webhook_secret: WebhookSecretOption = "",
     webhook_private: WebhookPrivateOption = False,
+    by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
@@ -88,7 +89,9 @@ def test(
         raise ProjectError("there is no webhook.", "give it with --webhook or TIDEMILL_WEBHOOK")
     controls = Controls.of_home(home, project, database=database)
     problem = send_test(told, controls.name, controls.clock.now())
-    typer.echo(f"not taken: {problem}" if problem else f"{told.host} took the sample")
+    said = f"not taken: {problem}" if problem else f"{told.host} took the sample"
+    controls.record("test webhook", told.host, by=who(by), result=said)
+    typer.echo(said)
     raise typer.Exit(1 if problem else 0)
 
 

@@ -17,7 +17,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    DatabaseOption,
+    HomeOption,
+    JsonOption,
+    ProjectOption,
+    who,
+)
 from tidemill.clock import SystemClock, duration
 from tidemill.errors import ProjectError
 from tidemill.loop.backtest.archive import archive
@@ -212,6 +220,7 @@ def _expect(card: Card, strategy: Strategy | Oracle, project: str, home: Path, d
     opened = App.open(project, home, database=database)
     try:
         opened.expect(strategy, card.prediction())
+        opened.record("expect", f"strategy {card.new}", by=who(""), result=f"{card.verdict}: {card.reason}")
     finally:
         opened.close()
 

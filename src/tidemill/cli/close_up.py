@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tidemill.cli.screen import show_table
 from tidemill.monitor.cohort_status import CohortStatus, WorstRequest
 from tidemill.monitor.quality import Quality
 from tidemill.monitor.slices import WorstSlice
@@ -23,13 +23,13 @@ def show_cohort(found: CohortStatus, period: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
-    console = Console()
     condition = f" ({found.condition})" if found.condition and found.condition != found.cohort else ""
-    console.print(f"cohort {found.cohort}{condition}: {found.num} answered requests, last {period}", highlight=False)
-    console.print(_metrics(found))
-    console.print(_trend(found))
+    typer.echo(f"cohort {found.cohort}{condition}: {found.num} answered requests, last {period}")
+    show_table(_metrics(found))
+    show_table(_trend(found))
     if found.worst:
-        console.print(_requests(found.worst))
+        typer.echo("worst outcomes")
+        show_table(_requests(found.worst))
 
 
 def show_worst(found: Sequence[WorstSlice], *, as_json: bool) -> None:
@@ -44,10 +44,8 @@ def show_worst(found: Sequence[WorstSlice], *, as_json: bool) -> None:
         where = one.condition if one.cohort is None else f"{one.cohort} ({one.condition})"
         table.add_row(where, kind, str(one.num), f"{one.value:.3f}", f"{one.elsewhere:.3f}", f"{one.p:.3g}")
     if shown:
-        Console().print(
-            f"{shown[0].metric} is worst in these (p corrected for all that was looked at):", highlight=False
-        )
-        Console().print(table)
+        typer.echo(f"{shown[0].metric} is worst in these (p corrected for all that was looked at):")
+        show_table(table)
     if not any(one.p <= _LEVEL for one in shown):
         typer.echo("no slice is worse than chance explains")
 
@@ -69,9 +67,7 @@ def _trend(found: CohortStatus) -> Table:
 
 def _requests(worst: Sequence[WorstRequest]) -> Table:
     names = list(worst[0].shown)
-    table = Table(
-        "request", "decision", "label", "score", *names, box=None, title="worst outcomes", title_justify="left"
-    )
+    table = Table("request", "decision", "label", "score", *names, box=None)
     for one in worst:
         score = "" if one.score is None else f"{one.score:.2f}"
         table.add_row(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tidemill.app import App
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -46,13 +46,13 @@ def list_(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    table = Table("version", "digest", "tags", "formed", "by", "from", "train", "test", box=None)
+    table = Table("version", "digest", "tags", "formed", "by", "from", "train", "test", "rows", box=None)
     for one in found:
         table.add_row(
             str(one["number"]), one["digest"][:12], " ".join(one["tags"]), one["created_at"][:19], one["formed_by"],
-            (one["parent"] or "-")[:12], str(one["num_train"]), str(one["num_test"]),
+            (one["parent"] or "-")[:12], str(one["num_train"]), str(one["num_test"]), _state(one),
         )  # fmt: skip
-    Console().print(table)
+    show_table(table)
 
 
 @app.command()
@@ -152,7 +152,13 @@ def _find(opened: App, ref: str | None) -> DatasetVersion:
 
 def _described(opened: App, version: DatasetVersion) -> Json:
     tags = [name for name, digest in opened.world.datasets.tags(opened.name).items() if digest == version.digest]
-    return {**asdict(version), "created_at": version.created_at.isoformat(), "tags": tags}
+    times = {name: getattr(version, name) for name in ("created_at", "erased_at", "retired_at")}
+    return {**asdict(version), **{name: at and at.isoformat() for name, at in times.items()}, "tags": tags}
+
+
+def _state(described: Json) -> str:
+    """Return whether a version's rows are there."""
+    return "erased" if described["erased_at"] else "retired" if described["retired_at"] else "kept"
 
 
 def _plain(value: Json) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
 from tidemill.app import App
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -67,6 +68,7 @@ def answer(
         _show(opened, limit, by=who(by), look=look)
         return
     opened.answer(_all_typed(given, opened), by=who(by))
+    opened.record("answer", _examples([id_ for id_, _ in given]), by=who(by), result=f"labelled {len(given)}")
     typer.echo(f"labelled {len(given)}")
 
 
@@ -108,25 +110,33 @@ def import_(
     opened = App.open(project, home, database=database)
     if format == "label-studio":
         answers = from_export(_json(file))
-        for name in dict.fromkeys(one.by for one in answers):
+        names = list(dict.fromkeys(one.by for one in answers))
+        for name in names:
             opened.answer(_all_typed([(one.id, one.label) for one in answers if one.by == name], opened), by=name)
-        typer.echo(f"labelled {len(answers)}")
-        return
-    given = _lines(file)
-    opened.answer(_all_typed(given, opened), by=who(by))
-    typer.echo(f"labelled {len(given)}")
+        said = f"labelled {len(answers)}"
+        opened.record("import labels", file.name, by=who(by), result=f"{said}, as {', '.join(names)}")
+    else:
+        given = _lines(file)
+        opened.answer(_all_typed(given, opened), by=who(by))
+        said = f"labelled {len(given)}"
+        opened.record("import labels", file.name, by=who(by), result=said)
+    typer.echo(said)
 
 
 @app.command()
 def ask(
     ids: Annotated[list[str], typer.Argument(help="The examples' ids.")],
     priority: Annotated[float, typer.Option("--priority", help="The higher, the sooner; what was picked has 0.")] = 1.0,
+    reason: ReasonOption = "",
+    by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Ask for the labels of examples, again where they were answered."""
-    App.open(project, home, database=database).labelling.ask(ids, priority=priority)
+    opened = App.open(project, home, database=database)
+    opened.labelling.ask(ids, priority=priority)
+    opened.record("ask for labels", _examples(ids), by=who(by), reason=reason, result=f"asked for {len(ids)}")
     typer.echo(f"asked for {len(ids)}")
 
 
@@ -140,22 +150,28 @@ def skip(
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Leave tasks to others, and take back what you said of them."""
-    labelling = App.open(project, home, database=database).labelling
+    opened = App.open(project, home, database=database)
     for id_ in ids:
-        labelling.skip(id_, by=who(by), reason=reason)
+        opened.labelling.skip(id_, by=who(by), reason=reason)
+    opened.record("skip", _examples(ids), by=who(by), reason=reason, result=f"skipped {len(ids)}")
     typer.echo(f"skipped {len(ids)}")
 
 
 @app.command()
 def golden(
     labels: Annotated[list[str], typer.Argument(help="Known labels as ID=LABEL.")],
+    reason: ReasonOption = "",
+    by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Let examples whose label is known measure those who label."""
     opened = App.open(project, home, database=database)
-    opened.labelling.make_golden(_all_typed([_split(text) for text in labels], opened))
+    known = _all_typed([_split(text) for text in labels], opened)
+    opened.labelling.make_golden(known)
+    said = f"{len(known)} measure those who label"
+    opened.record("make golden", _examples([id_ for id_, _ in known]), by=who(by), reason=reason, result=said)
     typer.echo(f"{len(labels)} golden")
 
 
@@ -170,7 +186,7 @@ def labellers(
         right = "" if one.accuracy is None else f"{one.accuracy:.0%}"
         interval = "" if one.low is None else f"{one.low:.0%} to {one.high:.0%}"
         table.add_row(one.name, str(one.num_answers), str(one.num_golden), right, interval)
-    Console().print(table)
+    show_table(table)
     found = labelling.agreement()
     if found.num_examples:
         typer.echo(f"agreement on {found.num_examples} examples: Krippendorff's alpha {found.alpha:.2f}")
@@ -182,17 +198,21 @@ def labellers(
 def suspects(
     limit: LimitOption = 20,
     again: Annotated[bool, typer.Option("--ask", help="Ask for their labels again.")] = False,
+    by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Show the labels that look most wrong, by the scores that their requests were answered with."""
-    labelling = App.open(project, home, database=database).labelling
-    found = labelling.suspects(limit)
+    opened = App.open(project, home, database=database)
+    found = opened.labelling.suspects(limit)
     for one in found:
         typer.echo(json.dumps(one._asdict()))
     if again and found:
-        labelling.ask([one.id for one in found])
+        ids = [one.id for one in found]
+        opened.labelling.ask(ids)
+        said = f"asked for {len(ids)}"
+        opened.record("ask for labels", _examples(ids), by=who(by), reason="they look wrong", result=said)
         typer.echo(f"asked for {len(found)}", err=True)
 
 
@@ -203,6 +223,11 @@ def _show(opened: App, limit: int, *, by: str, look: bool) -> None:
         typer.echo(queue.rulebook, err=True)
     for example in opened.queue(limit) if look else opened.labelling.take(limit, by=by):
         typer.echo(json.dumps(shown(example, opened.project.schema)))
+
+
+def _examples(ids: Sequence[str]) -> str:
+    """Return examples as the audit log names them."""
+    return f"example {ids[0]}" if len(ids) == 1 else f"{len(ids)} examples"
 
 
 def _split(text: str) -> tuple[str, Json]:

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption, who
 from tidemill.cli.webhook import WebhookOption, WebhookPrivateOption, WebhookSecretOption, webhook_of
 from tidemill.clock import duration
+from tidemill.serving.log_lines import tell
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -30,9 +31,10 @@ def loop(
     webhook_private: WebhookPrivateOption = False,
 ) -> None:
     """Run the loop: curate, label, watch, form, train, test, release. Safe to kill, and to run twice."""
+    tell("loop")
     told = webhook_of(webhook, webhook_secret, webhook_private)
     opened, stop = App.open(project, home, database=database), threading.Event()
-    opened.publish()
+    opened.publish(by=who(""))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = opened.engine(

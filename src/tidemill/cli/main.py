@@ -25,6 +25,7 @@ COMMANDS = {
     "page": "Run the web page alone: see the loop, label, try the model.",
     "status": "Show route, cycle, verdicts with reasons, and quality by cohort.",
     "alert": "List alerts, or silence one.",
+    "forget": "Delete what is kept about a person, and say which versions learnt from it.",
     "batch": "Predict every row of a Parquet or CSV file or an SQL table.",
     "report": "Show how a candidate did against the live version.",
     "runs": "List training runs, or compare two.",

@@ -22,6 +22,7 @@ from tidemill.cli.settings import (
 from tidemill.cli.webhook import WebhookOption, WebhookPrivateOption, WebhookSecretOption, webhook_of
 from tidemill.dashboard.gateway import URL, Gateway
 from tidemill.dashboard.serve import PORT, run
+from tidemill.serving.log_lines import tell
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -44,6 +45,7 @@ def page(
     webhook_private: WebhookPrivateOption = False,
 ) -> None:
     """Run the web page alone: see the loop, label, try the model, and press its buttons."""
+    tell("page")
     told = webhook_of(webhook, webhook_secret, webhook_private)
     opened = App.open(project, home, database=database).with_webhook(told)
     run(

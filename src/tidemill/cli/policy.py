@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -88,7 +88,7 @@ def list_(
     for v in versions:
         mark = "*" if v.number == current.number else ""
         table.add_row(mark, str(v.number), str(v.policy), f"{v.at:%Y-%m-%d %H:%M:%S}", v.by, v.reason)
-    Console().print(table)
+    show_table(table)
 
 
 def _changed(policy: Policy, *, abstain_below: float | None, thresholds: list[str], top: int | None) -> Policy:

@@ -37,6 +37,6 @@ def promote(
         route = opened.promote_now(version, by=who(by), reason=reason)
         typer.echo(f"version {route.stable} answers all traffic; `tidemill rollback` returns to {route.fallback}")
         return
-    opened.catalog.model(opened.name, version)
+    opened.catalog.artefact(opened.name, version)
     opened.ask("promote", by=who(by), version=version, reason=reason)
     typer.echo(f"asked; the loop takes version {version} into traffic step by step")

@@ -6,10 +6,10 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from tidemill.app import App
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.errors import NotFound
 from tidemill.records import Json
@@ -34,11 +34,14 @@ def runs(
     elif as_json:
         typer.echo(json.dumps({name: {"status": r.status, **r.body} for name, r in found.items()}, indent=2))
     else:
-        headings = ("status", "started", "seconds", "rows", "dataset", "metrics")
+        headings = ("status", "started", "seconds", "rows", "dataset", "on training rows")
         table = Table(Column("run", no_wrap=True), *headings, box=None)
         for name, r in found.items():
             table.add_row(name, *_cells(r))
-        Console().print(table)
+        show_table(table)
+        for name, r in found.items():
+            if r.body.get("error"):  # a sentence, which a column would break word by word
+                typer.echo(f"{name} {r.status}: {r.body['error']}")
 
 
 def _cells(run: Run) -> list[str]:
@@ -46,7 +49,7 @@ def _cells(run: Run) -> list[str]:
     numbers = ", ".join(f"{k} {v:.3f}" for k, v in body.get("metrics", {}).items())
     started, dataset = f"{run.started_at:%m-%d %H:%M:%S}", str(body.get("dataset", ""))[:12]
     seconds, rows = f"{body.get('seconds', 0):.1f}", str(body.get("num_rows", ""))
-    return [run.status, started, seconds, rows, dataset, numbers or str(body.get("error", ""))]
+    return [run.status, started, seconds, rows, dataset, numbers]
 
 
 def _unknown(name: str, known: list[str]) -> dict[str, str]:
@@ -66,4 +69,4 @@ def _compare(bodies: dict[str, dict[str, str]]) -> None:
         values = [body.get(name, "-") for body in bodies.values()]
         if len(set(values)) > 1:
             table.add_row(name, *values)
-    Console().print(table)
+    show_table(table)

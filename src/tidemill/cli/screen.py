@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +17,38 @@ _COLOURS = {
     Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow",
     Outcome.FIRE: "magenta", Outcome.QUIET: "dim", Outcome.UNKNOWN: "dim",
 }  # fmt: skip
+
+_ANY_WIDTH = 100_000
+
+
+def wide_console() -> Console:
+    """Return a console that breaks no line but for a terminal: `grep` and files are given lines whole."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_ANY_WIDTH)
+
+
+def show_table(table: Table) -> None:
+    """Print a table with every cell whole, and its text as it is: what looks like markup may be somebody's data.
+
+    In a terminal that is too narrow for it, each row is shown as lines of `heading  cell`.
+    """
+    console = Console(markup=False, highlight=False)
+    size = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table)
+    if not console.is_terminal:
+        Console(markup=False, highlight=False, width=max(size.maximum, 1)).print(table)
+    elif size.minimum <= console.width:
+        console.print(table)
+    else:
+        _show_rows(console, table)
+
+
+def _show_rows(console: Console, table: Table) -> None:
+    headings = [str(column.header) for column in table.columns]
+    width = max(map(len, headings)) + 2
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        for heading, cell in zip(headings, row, strict=True):
+            console.print(f" {heading:<{width}}", cell, sep="", soft_wrap=True)
+        console.print()
 
 
 def verdict_line(verdict: Verdict, *, step: str = "") -> Text:

@@ -19,6 +19,7 @@ from tidemill.cli.settings import (
     PortOption,
     WorkersOption,
 )
+from tidemill.serving.log_lines import tell
 from tidemill.serving.supervisor import Supervisor
 from tidemill.stores.home import Home
 
@@ -38,6 +39,7 @@ def serve(
     max_connections: ConnectionsOption = 4096,
 ) -> None:
     """Run the gateway: it answers predictions, takes feedback, and logs both before it answers."""
+    tell("serve")
     settings: dict[str, Any] = {
         "database": database,
         "host": host,

@@ -14,10 +14,10 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tidemill.app import App
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -81,7 +81,7 @@ def _show(found: Rows) -> None:
     table = Table(*found.columns, box=None)
     for row in found.rows:
         table.add_row(*["" if value is None else str(plain(value)) for value in row])
-    Console().print(table)
+    show_table(table)
 
 
 def _json(found: Rows) -> None:
@@ -90,7 +90,7 @@ def _json(found: Rows) -> None:
 
 
 def _csv(found: Rows) -> None:
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(found.columns)
     writer.writerows([["" if value is None else plain(value) for value in row] for row in found.rows])
 

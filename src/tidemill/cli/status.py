@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tidemill.app import App
 from tidemill.cli.close_up import show_cohort, show_worst
-from tidemill.cli.screen import quality_table, verdict_line, verdict_lines
+from tidemill.cli.screen import quality_table, verdict_line, verdict_lines, wide_console
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.clock import duration, from_micros
 from tidemill.errors import ProjectError, TidemillError
@@ -23,8 +23,10 @@ from tidemill.records import Json, Route, Verdict
 from tidemill.stores.alerts import Alerts
 from tidemill.stores.home import Home
 from tidemill.stores.reservoir import Reservoir
+from tidemill.strategy.wording import span
 
 app = typer.Typer(pretty_exceptions_enable=False)
+_LONG = timedelta(minutes=1)  # a segment is taken into the log within seconds
 
 
 @app.command()
@@ -67,7 +69,7 @@ def _stand(project: str, home: Path, database: str | None, long: timedelta, peri
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
-        show(Console(), found, period)
+        show(wide_console(), found, period)
 
 
 def _by_stores(project: str, home: Path, database: str | None, error: ProjectError) -> Status:
@@ -90,18 +92,19 @@ def show(console: Console, found: Status, period: str) -> None:
         )
     console.print(f"[bold]{found.project}[/bold]  {route_text(found.route)}")
     console.print("versions: " + (", ".join(f"{v} {state}" for v, state in found.versions.items()) or "none"))
-    if found.paused_at is not None:
-        console.print(f"[yellow]paused since {found.paused_at:%Y-%m-%d %H:%M:%S}[/yellow]")
-    if found.cycle is not None:
-        candidate = f", candidate version {found.cycle.candidate}" if found.cycle.candidate else ""
-        console.print(f"cycle {found.cycle.number} is in step [bold]{found.cycle.step}[/bold]{candidate}")
-    for name, verdict in (("trigger", found.watching), ("rollout", found.rollout)):
-        if verdict is not None:
-            console.print(f"{name}: ", verdict_line(Verdict.from_json(verdict)))
+    _show_loop(console, found)
     labelled = f"{found.num_labelled} labelled, {found.num_waiting} waiting for a label"
     console.print(f"examples: {found.num_examples}, {labelled}")
+    made, allowed = found.picks
+    if allowed is not None and made >= allowed:
+        console.print(Text(f"the label budget is spent: {made} picked; the day releases it little by little", "yellow"))
     if not found.problem:
         console.print(quality_table(found.quality, title=f"quality users got, last {period}"))
+    if found.num_maturing:
+        told = (
+            f"not in it yet: about {found.num_maturing:,} requests, younger than {span(found.horizon.total_seconds())}"
+        )
+        console.print(Text(f"{told}; feedback on a request counts for so long (`horizon`)", "dim"))
     for command in found.commands:
         said = f"{command.by} asked to {command.verb}: {command.result or 'not taken up yet'}"
         console.print(Text(f"{command.at:%Y-%m-%d %H:%M:%S}  {said}"))
@@ -116,6 +119,24 @@ def show(console: Console, found: Status, period: str) -> None:
         console.print(batch_line(name, state))
     for step, trouble in found.trouble.items():
         console.print(Text.assemble((f"step {step} failed {trouble['times']} times: ", "red"), trouble["error"]))
+
+
+def _show_loop(console: Console, found: Status) -> None:
+    """Print where the loop is, and what it said last."""
+    if found.loop is None:
+        console.print("[red]no loop turns: start one with `tidemill loop` or `tidemill up`[/red]")
+    if found.known_until is not None and found.now - found.known_until > _LONG:
+        since = f"{found.known_until:%Y-%m-%d %H:%M:%S}"
+        told = f"what came since {since} is not in the log: a gateway hangs, or the loop is behind"
+        console.print(Text(told, "yellow"))
+    if found.paused_at is not None:
+        console.print(f"[yellow]paused since {found.paused_at:%Y-%m-%d %H:%M:%S}[/yellow]")
+    if found.cycle is not None:
+        candidate = f", candidate version {found.cycle.candidate}" if found.cycle.candidate else ""
+        console.print(f"cycle {found.cycle.number} is in step [bold]{found.cycle.step}[/bold]{candidate}")
+    for name, verdict in (("trigger", found.watching), ("rollout", found.rollout)):
+        if verdict is not None:
+            console.print(f"{name}: ", verdict_line(Verdict.from_json(verdict)))
 
 
 def batch_line(name: str, state: Json) -> Text:

@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tidemill.app import App
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, JsonOption, ProjectOption
 from tidemill.errors import NotFound
 from tidemill.monitor.gains import Gain, Release, foretold, releases
@@ -43,7 +43,7 @@ def log(
     table = Table(*names, *(["expected of it"] if is_expected else []), box=None)
     for row in rows:
         table.add_row(*_cells(row), *([_expected(row)] if is_expected else []))
-    Console().print(table)
+    show_table(table)
     _show_releases(released)
 
 
@@ -54,7 +54,7 @@ def _show_releases(released: Sequence[Release]) -> None:
     for one in released:
         gains = [_gain(one.offline), _gain(one.online)]
         table.add_row(str(one.cycle), str(one.version), one.strategy, one.outcome, *gains)
-    Console().print(table)
+    show_table(table)
     typer.echo(foretold(released))
 
 

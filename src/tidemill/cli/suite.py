@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tidemill.app import App
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -52,7 +52,10 @@ def list_(
     for row in rows:
         cases = Text(row["problem"], "red") if row["problem"] else Text(str(row["num_cases"]))
         table.add_row(row["name"], row["kind"], cases, f"{row['at_least']:.0%}", row["version"])
-    Console().print(table if rows else "the project has no suites: add tm.suites.Cases(...) to it")
+    if rows:
+        show_table(table)
+    else:
+        typer.echo("the project has no suites: add tm.suites.Cases(...) to it")
 
 
 def _row(suite: Suite, world: World) -> dict[str, Json]:
@@ -136,7 +139,9 @@ def add(
     """Make logged requests cases: their inputs and the right answer go to the end of the suite's file."""
     opened = App.open(project, home, database=database)
     now = opened.clock.now()
-    for line in add_logged(opened.world, name, from_prediction, label=label, note=note, by=who(by), now=now):
+    said = add_logged(opened.world, name, from_prediction, label=label, note=note, by=who(by), now=now)
+    opened.record("add to suite", f"suite {name}", by=who(by), reason=note, result="; ".join(said))
+    for line in said:
         typer.echo(line)
 
 

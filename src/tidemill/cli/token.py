@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tidemill.cli.screen import show_table
 from tidemill.cli.settings import DEFAULT_HOME, ByOption, DatabaseOption, HomeOption, JsonOption, who
 from tidemill.clock import SystemClock, duration
 from tidemill.errors import NotFound
@@ -82,7 +82,7 @@ def list_(home: HomeOption = DEFAULT_HOME, database: DatabaseOption = None, as_j
             str(row["id"]), row["name"], row["project"] or "all", " ".join(row["scopes"]), row["trust"] or "-",
             f"...{row['tail']}", row["created_at"][:16], (row["expires_at"] or "-")[:16], row["state"],
         )  # fmt: skip
-    Console().print(table)
+    show_table(table)
 
 
 @app.command()

@@ -10,8 +10,17 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
-from tidemill.loop.first import train_first
+from tidemill.cli.settings import (
+    DEFAULT_HOME,
+    DEFAULT_PROJECT,
+    ByOption,
+    DatabaseOption,
+    HomeOption,
+    ProjectOption,
+    ReasonOption,
+    who,
+)
+from tidemill.loop.first import check_is_first, train_first
 from tidemill.model import Progress
 from tidemill.records import Example
 from tidemill.review.render.terminal import terminal
@@ -33,13 +42,16 @@ def train(
     label: LabelColumnOption = "label",
     time: TimeColumnOption = None,
     unit: UnitColumnOption = None,
+    reason: ReasonOption = "",
+    by: ByOption = "",
     home: HomeOption = DEFAULT_HOME,
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Make version 1 from labelled data, show its report against a baseline, and route all traffic to it."""
     opened = App.open(project, home, database=database)
-    opened.publish()
+    check_is_first(opened.world)  # before anything is published: what answers now may not fit a changed schema
+    opened.publish(by=who(by))
     examples = read_examples(opened, data, label=label, time=time, unit=unit)
     with Bar(transient=True) as bar:
         task = bar.add_task("training", total=1.0)
@@ -48,6 +60,7 @@ def train(
             bar.update(task, completed=progress.fraction, description=progress.message or "training")
 
         version, report = train_first(opened.world, examples, clock=opened.clock, progress=show)
+    opened.record("train", data.name, by=who(by), reason=reason, result=f"version {version} answers all traffic")
     Console().print(terminal(report))
     typer.echo(f"version {version} answers all traffic: `tidemill up` serves it and keeps it learning")
 

@@ -26,6 +26,7 @@ from tidemill.cli.settings import (
     ProjectOption,
     WorkersOption,
     child_environment,
+    who,
 )
 from tidemill.cli.webhook import (
     WebhookOption,
@@ -70,7 +71,7 @@ def up(
     webhook_of(webhook, webhook_secret, webhook_private)  # says what is wrong with it
     opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
     token_table(opened.world.db, opened.clock, beyond_loopback=not is_loopback(host))
-    opened.publish()
+    opened.publish(by=who(""))
     version = opened.world.catalog.route(opened.name)
     opened.close()
     at = free_port(host, page_port) if page else None

@@ -15,7 +15,7 @@ from tidemill.review.render.svg import tag
 from tidemill.schema import Array, Image, Number, Schema, Sensitive, Tensor
 from tidemill.stores.png import data_url
 
-_MOST_PIXELS = 512
+_MOST_PIXELS, _LEAST_PIXELS = 512, 64
 _MOST_CHARS = 20_000
 _MOST_NUMBERS = 64
 _THUMBNAIL = 40
@@ -32,20 +32,58 @@ class ShownInput:
     note: str = ""
 
 
-def shown_inputs(schema: Schema, row: Mapping[str, Any]) -> list[ShownInput]:
-    """Return the declared inputs of a row with canonical values, in the order of the declaration."""
-    return [shown_input(name, kind, row.get(name)) for name, kind in schema.inputs.items()]
+@dataclass
+class Room:
+    """How many bytes of inputs a part of a page may still show."""
+
+    left: int = 8 << 20
+
+    def take(self, num: int) -> bool:
+        """Take some of it, and return whether there was so much."""
+        if num > self.left:
+            return False
+        self.left -= num
+        return True
 
 
-def shown_input(name: str, kind: object, value: Any) -> ShownInput:
+def shown_inputs(schema: Schema, row: Mapping[str, Any], room: Room | None = None) -> list[ShownInput]:
+    """Return the declared inputs of a row with canonical values, in the order of the declaration.
+
+    What does not fit into the room left is not there, and says so; a picture is shown smaller before that.
+    """
+    room = Room() if room is None else room
+    return [shown_input(name, kind, row.get(name), room) for name, kind in schema.inputs.items()]
+
+
+def shown_input(name: str, kind: object, value: Any, room: Room) -> ShownInput:
     """Return one input."""
+    shown = _shown_picture(name, kind, value, room) if isinstance(kind, Image) else _shown(name, kind, value)
+    if shown.kind == "picture" or room.take(len(shown.text.encode("utf-8", "replace"))):
+        return shown
+    return _left_out(name, shown.note)
+
+
+def _left_out(name: str, note: str) -> ShownInput:
+    said = "left out: what stands before it fills the page. Its prediction, or its example, shows it alone"
+    return ShownInput(name=name, kind="figure", text=said, note=note)
+
+
+def _shown_picture(name: str, kind: Image, value: Any, room: Room) -> ShownInput:
+    if value is None:
+        return ShownInput(name=name, kind="missing", note="Image")
+    pixels, note, most = _pixels(kind, value), f"Image {'×'.join(str(side) for side in kind.shape)}", _MOST_PIXELS
+    while most >= _LEAST_PIXELS:
+        url = data_url(_strided(pixels, most))
+        if room.take(len(url)):
+            return ShownInput(name=name, kind="picture", url=url, note=note)
+        most //= 2
+    return _left_out(name, note)
+
+
+def _shown(name: str, kind: object, value: Any) -> ShownInput:
     what = type(kind).__name__
     if value is None:
         return ShownInput(name=name, kind="missing", note=what)
-    if isinstance(kind, Image):
-        pixels = _pixels(kind, value)
-        size = "×".join(str(side) for side in kind.shape)
-        return ShownInput(name=name, kind="picture", url=data_url(_strided(pixels, _MOST_PIXELS)), note=f"Image {size}")
     if isinstance(kind, Tensor):
         return ShownInput(name=name, kind="text", text=_numbers(value), note=f"Tensor {list(kind.shape)}")
     if isinstance(kind, Number):
@@ -71,6 +109,14 @@ def brief(value: Any, most: int = 80) -> str | None:
         return None
     text = number(value) if isinstance(value, float) else " ".join(str(value).split())
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def written(value: Any, most: int) -> str | None:
+    """Return a value as it is, cut where it is longer: for a file."""
+    if value is None or isinstance(value, bytes):
+        return None
+    text = repr(value) if isinstance(value, float) else str(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _pixels(kind: Image, value: bytes) -> Array:

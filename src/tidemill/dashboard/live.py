@@ -25,7 +25,7 @@ from tidemill.stores.revisions import Revisions
 
 EVERY_S = 1.0
 _BEAT_S = 15.0
-_MOST_KEPT = 500
+_MOST_KEPT, _MOST_BYTES = 500, 32 << 20  # parts, and what they weigh together
 _logger = logging.getLogger(__name__)
 
 
@@ -43,6 +43,11 @@ class _Place:
     lock: threading.Lock = field(default_factory=threading.Lock)
     revision: Hashable = None
     kept: Kept | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """How much it holds."""
+        return 0 if self.kept is None else len(self.kept.file.body) + len(self.kept.packed)
 
 
 class Live:
@@ -100,7 +105,15 @@ class Live:
                 file = draw()
                 place.kept = Kept(file, gzip.compress(file.body, compresslevel=6, mtime=0))
                 place.revision = revision
+                self._make_room()
             return place.kept
+
+    def _make_room(self) -> None:
+        """Let parts go, those that nobody asked for the longest first, until the rest are few and light enough."""
+        with self._lock:
+            num_bytes = sum(place.num_bytes for place in self._kept.values())
+            while num_bytes > _MOST_BYTES:
+                num_bytes -= self._kept.popitem(last=False)[1].num_bytes
 
     def stream(self, request: Request, may: Callable[[], bool]) -> Response:
         """Return an answer that lasts: an event for each change, and a sign of life when there is none.

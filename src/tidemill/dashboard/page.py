@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tidemill.app import App
 from tidemill.dashboard.actions import Answer, act
+from tidemill.dashboard.form import sent
 from tidemill.dashboard.guard import Guard
 from tidemill.dashboard.live import Kept, Live
 from tidemill.dashboard.measured import Measured
@@ -34,6 +36,7 @@ from tidemill.dashboard.view import (
     GREATEST,
     Action,
     Asked,
+    BeingMeasured,
     File,
     Fragment,
     Posted,
@@ -45,9 +48,10 @@ from tidemill.dashboard.view import (
     problem_of,
 )
 from tidemill.dashboard.views import VIEWS
-from tidemill.errors import Malformed, NotFound, TidemillError, TooLarge
+from tidemill.errors import NotFound, TidemillError, Unavailable
+from tidemill.stores.searcher import Searcher
 
-MOST_BYTES, MOST_FIELDS = 8 << 20, 5000
+_MOST_SEARCHING, _MOST_WAITING = 4, 40
 _logger = logging.getLogger(__name__)
 _Show = Callable[[Asked], Shown]
 
@@ -65,6 +69,7 @@ class Site:
         self.sessions, self.static = Sessions(app, settings), StaticFiles()
         self.measured = Measured(app.clock)
         self.live = Live(app, self.measured)
+        self.searcher, self._searching = Searcher(), CapacityLimiter(_MOST_SEARCHING)
         self.rendered = Rendered(app.name, views, self.static, Path(__file__).parent / "templates")
 
     def starlette(self) -> Starlette:
@@ -90,6 +95,7 @@ class Site:
         finally:
             await run_in_threadpool(self.live.stop)
             await run_in_threadpool(self.measured.stop)
+            await run_in_threadpool(self.searcher.close)
 
     # --- routes
 
@@ -105,20 +111,34 @@ class Site:
         return made
 
     def _page(self, view: View, show: _Show) -> Callable[[Request], Any]:
-        return self._answer(partial(self._shown, view=view, show=show))
+        return self._answer(partial(self._shown, view=view, show=show), view.searches)
 
-    def _answer(self, reply: Callable[[Request], Response]) -> Callable[[Request], Any]:
+    def _answer(
+        self, reply: Callable[[Request], Response], searches: frozenset[str] = frozenset()
+    ) -> Callable[[Request], Any]:
         """Return a handler that answers in a thread, and with a page where that fails."""
 
         async def answer(request: Request) -> Response:
             try:
-                return await run_in_threadpool(reply, request)
+                return await run_sync(reply, request, limiter=self._limiter(request, searches))
             except TidemillError:
                 raise
             except Exception as error:  # whatever a view raises: the page says so, the log says what
                 return await self._failed(request, error)
 
         return answer
+
+    def _limiter(self, request: Request, searches: frozenset[str]) -> CapacityLimiter | None:
+        """Return what a request waits for: searches wait for one another, and hold up nothing else.
+
+        Raises:
+            Unavailable: too many wait.
+        """
+        if not searches & request.query_params.keys():
+            return None
+        if self._searching.statistics().tasks_waiting >= _MOST_WAITING:
+            raise Unavailable(f"{_MOST_WAITING} searches wait already.", "try again in some seconds")
+        return self._searching
 
     def _shown(self, request: Request, view: View, show: _Show) -> Response:
         session, who = self._who(request)
@@ -158,22 +178,35 @@ class Site:
         return File(body=self.rendered.fragment(asked, view, shown).encode(), media="text/html")
 
     def _csv(self, view: View, table: Callable[[Asked], Table], name: str) -> Callable[[Request], Any]:
-        def rows(asked: Asked) -> File:
-            body = to_csv(table(asked)).encode()
-            return File(body=body, media="text/csv; charset=utf-8", name=f"{self.app.name}-{name}.csv")
+        def whole(asked: Asked) -> Iterator[Table]:
+            yield table(asked)
+
+        pieces = view.files.get(name, whole)
 
         def written(request: Request) -> Response:
             _, who = self._who(request)
             if who is None:
                 return RedirectResponse(self._to_sign_in(request), status_code=303)
             check_role(who, view.role)
-            return _file(rows(self._asked(request, who, limit=CSV_LIMIT)))
+            found = pieces(self._asked(request, who, limit=CSV_LIMIT, is_file=True))
+            first = to_csv(next(found)).encode()  # what is wrong is said before the answer begins
+            headers = _named(f"{self.app.name}-{name}.csv")
+            media, limiter = "text/csv; charset=utf-8", self._limiter(request, view.searches)
+            return StreamingResponse(self._rest(first, found, limiter), media_type=media, headers=headers)
 
-        return self._answer(written)
+        return self._answer(written, view.searches)
+
+    async def _rest(
+        self, first: bytes, found: Iterator[Table], limiter: CapacityLimiter | None
+    ) -> AsyncIterator[bytes]:
+        """Yield a file in pieces, one at a time in memory; no thread waits for who reads it."""
+        yield first
+        while piece := await run_sync(_next, found, limiter=limiter):
+            yield piece
 
     def _action(self, view: View, action: Action) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
-            return await run_in_threadpool(self._pressed, request, view, action, await _form(request))
+            return await run_in_threadpool(self._pressed, request, view, action, await sent(request))
 
         return answer
 
@@ -212,7 +245,7 @@ class Site:
 
     async def _sign_in(self, request: Request) -> Response:
         if request.method == "POST":
-            return await run_in_threadpool(self._signed_in, request, await _form(request))
+            return await run_in_threadpool(self._signed_in, request, await sent(request))
         return await run_in_threadpool(self._sign_in_page, request, "")
 
     def _sign_in_page(self, request: Request, problem: str, status: int = 200) -> Response:
@@ -235,9 +268,11 @@ class Site:
         return self._with_cookie(request, RedirectResponse(goto, status_code=303), signed)
 
     async def _sign_out(self, request: Request) -> Response:
-        form = await _form(request)
+        form = await sent(request)
         session = self.sessions.read(request.cookies.get(self.sessions.cookie))
         self.sessions.check_proof(session, form.get("csrf", [""])[-1])
+        if session is not None:
+            await run_in_threadpool(self.sessions.end, session)
         response = RedirectResponse("/sign-in", status_code=303)
         response.delete_cookie(self.sessions.cookie, path="/")
         return response
@@ -254,7 +289,7 @@ class Site:
     def _to_sign_in(self, request: Request) -> str:
         asked = Asked(
             app=self.app, who=_NOBODY, now=self.app.clock.now(), path="/sign-in", query={}, place={},
-            measured=self.measured,
+            measured=self.measured, searcher=self.searcher,
         )  # fmt: skip
         query = f"?{request.url.query}" if request.url.query else ""
         return asked.link("/sign-in", next=f"{request.url.path}{query}")
@@ -262,7 +297,8 @@ class Site:
     def _asked(self, request: Request, who: Who, **more: Any) -> Asked:
         return Asked(
             app=self.app, who=who, now=self.app.clock.now(), path=request.url.path, query=dict(request.query_params),
-            place=request.path_params, measured=self.measured, gateway=self.settings.gateway, **more,
+            place=request.path_params, measured=self.measured, searcher=self.searcher, gateway=self.settings.gateway,
+            **more,
         )  # fmt: skip
 
     # --- events and errors
@@ -282,7 +318,10 @@ class Site:
         status, *_ = problem_of(error)
         if status == 500:
             _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return await run_in_threadpool(self._problem, request, error, status)
+        answer = await run_in_threadpool(self._problem, request, error, status)
+        if isinstance(error, BeingMeasured):
+            answer.headers["Retry-After"] = str(error.retry_after_s)
+        return answer
 
     def _problem(self, request: Request, error: Exception, status: int) -> Response:
         _, message, hint = problem_of(error)
@@ -306,9 +345,17 @@ class Site:
 _NOBODY = Who(name="", role=Role.VIEWER)
 
 
+def _next(found: Iterator[Table]) -> bytes:
+    """Return the next piece of a file, nothing at its end; one without rows is passed over."""
+    return next((body for piece in found if (body := to_csv(piece, head=False).encode())), b"")
+
+
 def _file(shown: File) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{shown.name}"'} if shown.name else {}
-    return Response(shown.body, media_type=shown.media, headers=headers)
+    return Response(shown.body, media_type=shown.media, headers=_named(shown.name) if shown.name else {})
+
+
+def _named(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
 def _kept(request: Request, kept: Kept) -> Response:
@@ -333,31 +380,3 @@ def _inside(goto: str) -> str:
     """Return an address of this page, whatever was asked for."""
     is_inside = goto.startswith("/") and not goto.startswith(("//", "/\\")) and goto.isprintable()
     return goto if is_inside else "/"
-
-
-async def _form(request: Request) -> dict[str, list[str]]:
-    """Return the fields that were sent.
-
-    Raises:
-        TooLarge: they are more than a form has.
-        Malformed: they are no fields.
-    """
-    text = (await _body(request)).decode("utf-8", "replace")
-    try:
-        return parse_qs(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
-    except ValueError:
-        raise Malformed("what was sent is no form.", "use the page itself") from None
-
-
-async def _body(request: Request) -> bytes:
-    """Return what was sent.
-
-    Raises:
-        TooLarge: it is more than a form has.
-    """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise TooLarge(f"more than {MOST_BYTES >> 20} MB were sent.", "send less")
-    return bytes(body)

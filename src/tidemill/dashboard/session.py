@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
@@ -18,11 +18,14 @@ from tidemill.clock import from_micros, micros
 from tidemill.dashboard.gateway import LOCAL, Gateway
 from tidemill.dashboard.view import Refused, Role, Who
 from tidemill.errors import Unauthorized
+from tidemill.stores.projects import lock_project
 from tidemill.stores.tokens import Scope, Token, Tokens, digest
 
 LASTS = timedelta(hours=12)
 _TOKENS_S = 1.0  # how long tokens are remembered: as long as a gateway does
 _NONCE_BYTES = 16
+_ENDED = "page.ended"
+"""The state that holds the sessions that were signed out of, until they would have ended by themselves."""
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ROLES = ((Scope.OPERATE, Role.OPERATOR), (Scope.LABEL, Role.LABELLER), (Scope.VIEW, Role.VIEWER))
 
@@ -62,6 +65,7 @@ class Sessions:
         self.cookie = f"tidemill_{blake2b(self._key, digest_size=4, person=b'tidemill-name').hexdigest()}"
         self._lock = threading.Lock()
         self._read_at, self._read = float("-inf"), list[Token]()
+        self._ended: Mapping[str, int] = {}  # by what is random of a session, when it was given
 
     # --- who
 
@@ -111,6 +115,8 @@ class Sessions:
         now = self._app.clock.now()
         live = (t for t in self._tokens() if t.id == session.token and t.state(now) == "live")
         found = next(live, None)
+        if session.nonce.hex() in self._ended:
+            return None
         try:
             return None if found is None else self._who(found)
         except Refused:
@@ -129,7 +135,20 @@ class Sessions:
         with self._lock:
             if fresh or time.monotonic() - self._read_at > _TOKENS_S:
                 self._read, self._read_at = Tokens(self._app.db).all(), time.monotonic()
+                self._ended = self._app.journal.state(self._app.name, _ENDED) or {}
             return self._read
+
+    def end(self, session: Session) -> None:
+        """End a session: whoever has a copy of its cookie is let in no more, by any page of this home."""
+        if session.token == 0:
+            return
+        now = self._app.clock.now()
+        with self._lock, self._app.db.begin() as conn:
+            lock_project(conn, self._app.name)  # another page of this home may end one too
+            known = self._app.journal.state(self._app.name, _ENDED) or {}
+            kept = {nonce: at for nonce, at in known.items() if now - from_micros(at) < LASTS}
+            self._ended = {**kept, session.nonce.hex(): session.at}
+            self._app.journal.put_state(conn, self._app.name, _ENDED, self._ended, now)
 
     # --- the cookie
 

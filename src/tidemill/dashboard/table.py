@@ -84,12 +84,16 @@ class Table:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def to_csv(table: Table) -> str:
-    """Return a table as CSV: times in ISO 8601, an interval as four columns, pictures left out."""
+def to_csv(table: Table, *, head: bool = True) -> str:
+    """Return a table as CSV: times in ISO 8601, an interval as four columns, pictures left out.
+
+    Without a `head` it goes on where a table of the same columns ended.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     shown = [column for column in table.columns if column.kind != "picture"]
-    writer.writerow([name for column in shown for name in _names(column)])
+    if head:
+        writer.writerow([name for column in shown for name in _names(column)])
     for row in table.rows:
         writer.writerow([text for column in shown for text in _texts(column, row.cells.get(column.key))])
     return out.getvalue()

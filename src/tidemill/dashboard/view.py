@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from tidemill.app import App
 from tidemill.clock import duration
 from tidemill.dashboard.gateway import LOCAL, Gateway
-from tidemill.dashboard.measured import Measured
+from tidemill.dashboard.measured import Measured, Reading
 from tidemill.dashboard.table import Table
-from tidemill.errors import Forbidden, InvalidInput, ProjectError, TidemillError
+from tidemill.errors import Forbidden, InvalidInput, ProjectError, TidemillError, Unavailable
+from tidemill.stores.searcher import Searcher
 
 LIMIT = 50
 CSV_LIMIT = 100_000
 GREATEST = 1_000_000_000  # whole number that is read: it fits every column
+T = TypeVar("T")
 PERIODS = ("1h", "6h", "1d", "7d", "30d")
 
 
@@ -61,7 +63,7 @@ class Who:
 class Asked:
     """One request for a view: what it reads from, who asks, when, and the words in the address.
 
-    `limit` is how many rows a table gives: a page of them, or all that a CSV file takes.
+    `limit` is how many rows a table gives: a page of them, or all that a CSV file takes, where `is_file`.
     """
 
     app: App
@@ -71,8 +73,10 @@ class Asked:
     query: Mapping[str, str]
     place: Mapping[str, Any]
     measured: Measured
+    searcher: Searcher
     gateway: Gateway = LOCAL
     limit: int = LIMIT
+    is_file: bool = False
 
     @property
     def query_string(self) -> str:
@@ -229,7 +233,10 @@ class View:
     """One entry of the page: at `path`, under `name` in the group of the rail.
 
     `pages` are further pages below the path, such as `/{version:int}`; fragments and actions are at `PATH/-/NAME`,
-    tables at `PATH/NAME.csv`. `badge` names the count that stands beside its name in the rail: alerts or queue.
+    tables at `PATH/NAME.csv`. A table that is too long to hold as a file is among the `files` too: they yield it in
+    pieces of the same columns. `searches` are words of the address by which rows are held against a condition one by
+    one: such requests wait for one another. `badge` names the count that stands beside its name in the rail: alerts or
+    queue.
     """
 
     path: str
@@ -240,7 +247,9 @@ class View:
     pages: Mapping[str, Callable[[Asked], Shown]] = field(default_factory=dict)
     fragments: Mapping[str, Fragment] = field(default_factory=dict)
     tables: Mapping[str, Callable[[Asked], Table]] = field(default_factory=dict)
+    files: Mapping[str, Callable[[Asked], Iterator[Table]]] = field(default_factory=dict)
     actions: Mapping[str, Action] = field(default_factory=dict)
+    searches: frozenset[str] = frozenset()
     role: Role = Role.VIEWER
     badge: str = ""
     hidden: bool = False
@@ -248,6 +257,29 @@ class View:
 
 class Refused(Forbidden):
     """Somebody may not do this, or not now; the page says why."""
+
+
+class BeingMeasured(Unavailable):
+    """What is asked for is not known yet; it will be in `retry_after_s`."""
+
+    retry_after_s = 2
+
+    def __init__(self) -> None:
+        super().__init__("this is being measured.", f"ask again in {self.retry_after_s} s")
+
+
+def known(reading: Reading[T] | None) -> T:
+    """Return what was measured last.
+
+    Raises:
+        BeingMeasured: it is measured for the first time.
+        ProjectError: it could not be measured; the message says why.
+    """
+    if reading is None:
+        raise BeingMeasured
+    if reading.value is None:
+        raise ProjectError(reading.problem)
+    return reading.value
 
 
 def check_role(who: Who, role: Role) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -14,8 +16,9 @@ from tidemill.errors import InvalidInput
 from tidemill.monitor.cohorts import with_projections
 from tidemill.project import Project
 from tidemill.schema import Array
-from tidemill.stores.conditions import condition_columns, evaluate
+from tidemill.stores.conditions import Answer, condition_columns
 from tidemill.stores.newest import Newest, Place
+from tidemill.stores.searcher import LIMIT_S
 
 FILTERS = ("period", "until", "id", "unit", "version", "decision", "abstained", "fallback", "role", "cohort", "where")
 ROLES = ("answer", "shadow")
@@ -64,12 +67,22 @@ class Wanted:
         )  # fmt: skip
 
     def find(self, asked: Asked, columns: Sequence[str]) -> Newest:
-        """Return the page of predictions that the address asks for."""
+        """Return the page of predictions that the address asks for.
+
+        Raises:
+            ProjectError: a condition cannot be computed, or takes longer than a search may.
+            Unavailable: other searches take all the time there is.
+        """
         projected, needed = self._reads()
+        ends = time.monotonic() + LIMIT_S
+
+        def meets(rows: pl.DataFrame) -> Array:
+            return self._meets(rows, projected, partial(asked.searcher.evaluate, left_s=ends - time.monotonic()))
+
         most = _LOOKS_AT_PROJECTED if projected else _LOOKS_AT_INPUTS if needed else _LOOKS_AT
         return asked.app.world.log.newest(
             asked.app.name, after=self.after, until=self.until, behind=self.behind, limit=asked.limit, at_most=most,
-            role=self.role, where=self.where, meets=(lambda rows: self._meets(rows, projected)) if needed else None,
+            role=self.role, where=self.where, meets=meets if needed else None,
             columns=columns, needed=needed, schema=self.project.schema,
         )  # fmt: skip
 
@@ -82,14 +95,14 @@ class Wanted:
         needed = list(project.inputs) if projected else sorted(read)
         return projected, [*needed, *(["decision"] if self.decision else [])]
 
-    def _meets(self, rows: pl.DataFrame, projected: Sequence[str]) -> Array:
+    def _meets(self, rows: pl.DataFrame, projected: Sequence[str], answer: Answer) -> Array:
         wanted = np.ones(len(rows), dtype=bool)
         if self.decision:
             said = rows["decision"].cast(pl.String) == self.decision
             wanted &= said.fill_null(value=False).to_numpy()
         if self.conditions:
             rows = with_projections(self.project, rows, projected) if projected else rows
-            for met in evaluate({one: one for one in self.conditions}, rows).values():
+            for met in answer({one: one for one in self.conditions}, rows).values():
                 wanted &= met
         return wanted
 

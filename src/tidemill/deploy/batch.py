@@ -26,9 +26,9 @@ from tidemill.errors import Conflict, NotFound
 from tidemill.manifest import Manifest
 from tidemill.policy import Policy
 from tidemill.records import Json
+from tidemill.runtime.fits import check_fits
 from tidemill.runtime.load import Loaded
 from tidemill.schema import Schema, Sensitive
-from tidemill.serving.versions import check_fits
 from tidemill.stores import sinks
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
@@ -118,7 +118,7 @@ def _task(order: Order, project: str, home: Home, catalog: Catalog, workdir: Pat
     policy_version = 1 if route is None else route.policy_version
     manifest = Manifest.from_json(catalog.manifest(project))
     return Task(
-        folder=str(Blobs(home.blobs).folder(catalog.model(project, version).artefact)),
+        folder=str(Blobs(home.blobs).folder(catalog.artefact(project, version))),
         project_file=catalog.file(project),
         schema=manifest.schema.to_json(),
         policy=catalog.policy(project, policy_version).to_json(),
@@ -161,7 +161,7 @@ class _Job:
         self._task.keep = kept(source.names, tuple(self._schema.inputs), sensitive, order.keep)
         loaded = load_for(self._task)
         try:
-            check_fits(loaded, self._schema)
+            check_fits(loaded.schema, loaded.inputs, self._schema)
             head = source.head(self._columns)
             pace = find_pace(loaded, self._schema, head, self._task)
             if progress is None:
@@ -204,6 +204,9 @@ class _Job:
         progress = None if order.restart else read_progress(self._workdir)
         if progress is not None and not (order.restart_if_changed and progress.about != about):
             check_unchanged(progress.about, about)
+            if progress.about != about:
+                progress.about = about
+                progress.write(self._workdir)
             return progress
         for left in self._workdir.iterdir():
             if left.name != LOCK:

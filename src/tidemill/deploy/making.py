@@ -86,7 +86,7 @@ class Maker:
     def _check(self, refused: Sequence[tuple[int, str, str]]) -> None:
         if refused and self._task.on_bad_row == "refuse":
             row, field, reason = min(refused)
-            hint = "mend it, or leave such rows out with --on-bad-row skip"
+            hint = "leave such rows out with --on-bad-row skip, or mend it and begin again with --restart"
             raise InvalidInput(f"row {row}: {reason.rstrip('.')}.", hint, field)
 
     def _scores(self, columns: dict[str, Array], num: int, part: Part) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from tidemill.stores.places import Place
 
 OnBadRow = Literal["refuse", "skip"]
 PROGRESS = "progress.json"
+_NAMES = {"on_bad_row": "--on-bad-row", "keep": "--keep"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +95,21 @@ def read_progress(workdir: Path) -> Progress | None:
 def check_unchanged(before: Json, now: Json) -> None:
     """Refuse to go on with a job of another input, version, policy or option.
 
+    One that stopped at a bad row may go on leaving such rows out: none was met in what is done.
+
     Raises:
         Conflict: one of them differs; the message names it.
     """
     changed = [name for name in now if before.get(name) != now[name]]
+    if "on_bad_row" in changed and now["on_bad_row"] == "skip":
+        changed.remove("on_bad_row")
     if not changed:
         return
     name = changed[0]
     values = "" if isinstance(now[name], dict) else f": it was {before.get(name)!r}, and is {now[name]!r}"
     hint = f"--version {before['version']} goes on with it; " if name == "version" else ""
     raise Conflict(
-        f"the {name.replace('_', ' ')} has changed since this job was interrupted{values}.",
+        f"{_NAMES.get(name, 'the ' + name.replace('_', ' '))} has changed since this job was interrupted{values}.",
         f"{hint}--restart throws away what was done, and begins again",
     )
 

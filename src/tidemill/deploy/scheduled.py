@@ -30,7 +30,7 @@ def run(job: BatchJob, report: Report) -> Json:
     if declared is None:
         raise ProjectError(f"{job.project_file} declares no batch {job.batch!r}.", "start the loop again")
     home = Home(job.home)
-    order = _order(declared, job)
+    order = order_of(declared, job)
     with open_database(home, job.db_url) as database:
         done = predict_table(
             order, project=job.project, home=home, catalog=Catalog(database), clock=SystemClock(),
@@ -39,7 +39,8 @@ def run(job: BatchJob, report: Report) -> Json:
     return {**done.to_json(), "to": str(order.to), "refused_to": str(order.refused_to)}
 
 
-def _order(declared: Batch, job: BatchJob) -> Order:
+def order_of(declared: Batch, job: BatchJob) -> Order:
+    """Return what is to be made for the slot of a job."""
     folder = Path(job.project_file.partition(":")[0]).absolute().parent
 
     source, to = (read_place(declared.place(text, job.slot), folder) for text in (declared.source, declared.to))

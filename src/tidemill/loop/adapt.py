@@ -17,6 +17,7 @@ from tidemill.strategy.adapt import AdaptNeeds, Known, Refit
 
 _STEP = "adapt"
 _BY = "loop"
+_FACTS = ["unit", "answered_version", "scores"]
 
 
 def adapt(turn: Turn) -> bool:
@@ -55,13 +56,17 @@ def _write(turn: Turn, route: Route, policy: Policy, refit: Refit, state: Json) 
 
 def _known(turn: Turn, needs: AdaptNeeds, route: Route) -> Known:
     """Return the labelled answers of the live version, the first of each unit; a unit is held out always or never."""
-    world = turn.world
-    until = turn.known_until - horizon(world.project)
-    frame = matured_frame(world.log, world.project, Window(after=until - needs.window, until=until), trust=needs.trust)
+    until = turn.known_until - horizon(turn.world.project)
     mine = (pl.col("answered_version") == route.stable) & pl.col("label").is_not_null() & pl.col("scores").is_not_null()
-    frame = frame.filter(mine).unique("unit", keep="first", maintain_order=True)
+    frames = [
+        matured_frame(turn.world.log, turn.world.project, Window(after=a, until=b), trust=needs.trust, facts=_FACTS)
+        .filter(mine)
+        .select("request_id", *_FACTS, "label")
+        for a, b in turn.parts(until - needs.window, until)
+    ]
+    frame = pl.concat(frames, how="vertical_relaxed").unique("unit", keep="first", maintain_order=True)
     return Known(
-        scores=scores_of(world.project, frame),
+        scores=scores_of(turn.world.project, frame),
         labels=np.array([*frame["label"].to_list(), None], dtype=object)[:-1],
         held_out=hashed(frame["unit"].to_list()) % 2 == 1,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -11,14 +11,16 @@ from sqlalchemy import Connection
 
 from tidemill.clock import micros
 from tidemill.loop.drift import looked_at, looks
+from tidemill.loop.reference import Found, references
 from tidemill.loop.world import Turn, time_of
 from tidemill.monitor.cohorts import cohort_masks
 from tidemill.monitor.outcomes import Window, horizon, judge, matured_frame, outcomes
 from tidemill.monitor.slices import judged_frame, worst
 from tidemill.records import Json, Outcome, Route, Verdict
 from tidemill.stores.alerts import OpenAlert
-from tidemill.strategy.alert import EVERYONE, Alert, AlertFacts
+from tidemill.strategy.alert import Alert, AlertFacts
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
+from tidemill.strategy.reference import EVERYONE
 
 _STEP = "alerts"
 _DAY = timedelta(days=1)
@@ -28,13 +30,13 @@ _LABELS = ("label", "rating", "thumbs", "confirm", "correct", "override")
 
 
 def alerts(turn: Turn) -> bool:
-    """Ask every alert; return whether one was opened or closed."""
+    """Ask every alert; return whether one was opened or closed, or there is more to read."""
     world, state = turn.world, turn.state(_STEP)
     route = world.catalog.route(turn.name)
-    standing = {one.name: one for one in world.alerts.standing(turn.name)}
+    standing = _standing(turn)
     if route is None or not (world.project.alerts or standing):
         return False
-    facts, read = _facts(turn, state, route)
+    facts, read, found = _facts(turn, state, route)
     memories, verdicts = _asked(turn, state, facts, standing)
     ended = [one for name, one in standing.items() if name not in verdicts]  # their declarations are gone
     body = {**read, "memories": memories}
@@ -49,20 +51,26 @@ def alerts(turn: Turn) -> bool:
             world.alerts.close(conn, one.id, turn.now)
         if body != state:
             world.journal.put_state(conn, turn.name, _STEP, body, turn.now)
-    return {one.name for one in world.alerts.standing(turn.name)} != set(standing)
+            found.keep(turn, conn, route.stable)
+    is_behind = read["until"] != state.get("until") and read["until"] < micros(_matured_until(turn))
+    return is_behind or set(_standing(turn)) != set(standing)
+
+
+def _standing(turn: Turn) -> dict[str, OpenAlert]:
+    """Return the open alerts by name, but for those on batches, which the step `batch` opens and closes."""
+    others = {one.alert for one in turn.world.project.batches}
+    return {one.name: one for one in turn.world.alerts.standing(turn.name) if one.name not in others}
 
 
 def _asked(
     turn: Turn, state: Json, facts: AlertFacts, standing: Mapping[str, OpenAlert]
 ) -> tuple[Json, dict[str, Verdict]]:
     """Return what each alert remembers, by digest, and what it says, by name."""
-    past, known = _past(turn, state, facts), state.get("memories", {})
+    known = state.get("memories", {})
+    known = {**known, **_begun(turn, state, facts, [a for a in turn.world.project.alerts if a.digest() not in known])}
     memories, verdicts = {}, {}
     for alert in turn.world.project.alerts:
-        memory = known.get(alert.digest())
-        if memory is None:
-            memory = alert.start() if past is None else alert.update(alert.start(), past)
-        memory = alert.update(memory, facts)
+        memory = alert.update(known[alert.digest()], facts)
         verdict = alert.decide(memory, turn.now)
         if verdict.outcome is Outcome.FIRE:
             memory, verdict = alert.told(memory), _with_worst(turn, alert, verdict, standing.get(alert.name))
@@ -115,27 +123,29 @@ def _worst(turn: Turn, alert: Alert, needs: OutcomeNeeds) -> str:
 # --- facts
 
 
-def _facts(turn: Turn, state: Json, route: Route) -> tuple[AlertFacts, Json]:
+def _facts(turn: Turn, state: Json, route: Route) -> tuple[AlertFacts, Json, Found]:
     """Return what is new since the last look, and what to remember of having read it."""
-    world, after = turn.world, time_of(state.get("until"))
-    until = turn.known_until - horizon(world.project)
-    after = until - _LOOKS_BACK if after is None else after
-    until = max(until, after)
-    found, values = _matured(turn, Window(after=after, until=until))
+    world, after, whole = turn.world, time_of(state.get("until")), _matured_until(turn)
+    after = whole - _LOOKS_BACK if after is None else after
+    until = max(turn.reach(after, whole), after)
+    needs, window = _needs(turn), Window(after=after, until=until)
+    rows, values = _matured(turn, needs, window)
+    found = references(turn, needs, route.stable, rows, window)
     bounds = {metric.name: metric.bounds for metric in world.project.metrics}
     last_label = _last_label(turn, time_of(state.get("labels_until")), time_of(state.get("last_label_at")))
     runs = [m.created_at for m in world.catalog.models(turn.name)]
     facts = AlertFacts(
         now=turn.now,
         live_version=route.stable,
-        outcomes=found,
+        outcomes=rows,
         values=values,
-        bounds={name: bounds[world.project.metric(name).name] for name in _metrics(turn)},
+        bounds={name: bounds[world.project.metric(name).name] for name in needs.metrics},
         last_request_at=world.log.last_at(turn.name),
         last_label_at=last_label,
         last_trained_at=max(runs, default=None),
         deployed_at=world.catalog.history(turn.name)[0].at,
-        drift=looks(turn, _needs(turn).drift, state.get("looked"), route.stable),
+        drift=looks(turn, needs.drift, state.get("looked"), route.stable),
+        references=found.given,
     )
     read = {
         "until": micros(until),
@@ -143,32 +153,37 @@ def _facts(turn: Turn, state: Json, route: Route) -> tuple[AlertFacts, Json]:
         "last_label_at": None if last_label is None else micros(last_label),
         "looked": looked_at(state.get("looked"), facts.drift),
     }
-    return facts, read if len(found) or state.get("last_label_at") != read["last_label_at"] or not state else {
-        **read, "until": state["until"], "labels_until": state["labels_until"],
-    }  # fmt: skip
+    if not len(rows) and until >= whole and state and state.get("last_label_at") == read["last_label_at"]:
+        read |= {"until": state["until"], "labels_until": state["labels_until"]}  # nothing new: they may stay behind
+    return facts, read, found
 
 
-def _past(turn: Turn, state: Json, facts: AlertFacts) -> AlertFacts | None:
-    """Return what was seen before this look, for an alert that was declared since; None where there is none."""
-    until, known = time_of(state.get("until")), state.get("memories", {})
-    is_new = any(alert.digest() not in known and alert.needs() is not None for alert in turn.world.project.alerts)
-    if until is None or not is_new:
-        return None
-    found, values = _matured(turn, Window(after=until - _LOOKS_BACK, until=until))
-    return replace(facts, outcomes=found, values=values, drift={})
+def _matured_until(turn: Turn) -> datetime:
+    return turn.known_until - horizon(turn.world.project)
+
+
+def _begun(turn: Turn, state: Json, facts: AlertFacts, new: Sequence[Alert]) -> Json:
+    """Return the memories, by digest, of alerts that were declared since the last look: of what was seen before it."""
+    memories, until = {alert.digest(): alert.start() for alert in new}, time_of(state.get("until"))
+    for before in _past(turn, until, facts) if until is not None else ():
+        memories |= {alert.digest(): alert.update(memories[alert.digest()], before) for alert in new}
+    return memories
+
+
+def _past(turn: Turn, until: datetime, facts: AlertFacts) -> Iterator[AlertFacts]:
+    """Yield what was seen in the 30 days before a time, part by part."""
+    for after, end in turn.parts(until - _LOOKS_BACK, until):
+        rows, values = _matured(turn, _needs(turn), Window(after=after, until=end))
+        yield replace(facts, outcomes=rows, values=values, drift={})
 
 
 def _needs(turn: Turn) -> OutcomeNeeds:
     return OutcomeNeeds.of(need for alert in turn.world.project.alerts if (need := alert.needs()) is not None)
 
 
-def _metrics(turn: Turn) -> tuple[str, ...]:
-    return _needs(turn).metrics
-
-
-def _matured(turn: Turn, window: Window) -> tuple[Outcomes, Json]:
+def _matured(turn: Turn, needs: OutcomeNeeds, window: Window) -> tuple[Outcomes, Json]:
     """Return the outcomes of a window and, by metric, their values as they are."""
-    world, needs = turn.world, _needs(turn)
+    world = turn.world
     if not needs.metrics or (window.after is not None and window.until <= window.after):
         return Outcomes.empty(), {}
     frame = matured_frame(world.log, world.project, window, trust=needs.trust)

@@ -6,18 +6,25 @@ second one. A process that fails is tried again after a growing rest, until the 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from datetime import timedelta
+
+from sqlalchemy import Connection
 
 from tidemill.batches import Batch
 from tidemill.clock import from_micros, micros
 from tidemill.deploy.job import BatchJob
+from tidemill.deploy.scheduled import order_of
 from tidemill.loop.world import Turn
 from tidemill.records import Json, Outcome, Scalar, Verdict
+from tidemill.strategy.reference import EVERYONE
 from tidemill.training import runner
 
 FIRST_REST, LONGEST_REST = timedelta(seconds=30), timedelta(hours=1)
 MAX_TRIES = 8
+
+_logger = logging.getLogger(__name__)
 
 
 def batch(turn: Turn) -> bool:
@@ -37,13 +44,14 @@ class _Scheduled:
 
     def __init__(self, turn: Turn, declared: Batch) -> None:
         self._turn, self._declared = turn, declared
-        self._name = f"batch.{declared.name}"
+        self._name = declared.alert
         self._state: Json = turn.state(self._name)
 
     def step(self) -> bool:
         if self._state.get("status") == "running":
             return self._look() or self._tell_stale()
         if self._is_due():
+            self._give_up()
             return self._begin(self._declared.slot(self._turn.now), attempt=1)
         if self._state.get("status") == "resting" and micros(self._turn.now) >= self._state["again_at"]:
             return self._begin(self._state["slot"], attempt=self._state["attempt"] + 1)
@@ -61,6 +69,12 @@ class _Scheduled:
         self._put(None, slot=slot, status="running", attempt=attempt, version=version)
         runner.launch(self._job())
         return True
+
+    def _give_up(self) -> None:
+        """Delete what a slot that came to nothing left of an output of its own."""
+        if self._state.get("status") in ("resting", "failed") and "{slot" in self._declared.to:
+            order = order_of(self._declared, self._job())
+            shutil.rmtree(order.workdir(self._turn.world.workdir("")), ignore_errors=True)
 
     def _look(self) -> bool:
         job = self._job()
@@ -95,11 +109,12 @@ class _Scheduled:
         last = attempt >= MAX_TRIES
         then = "the next slot is waited for" if last else f"again at {again_at:%Y-%m-%d %H:%M:%S}"
         verdict = self._verdict(Outcome.FAIL, f"attempt {attempt} failed: {error} ({then})", attempt=attempt)
+        _logger.warning("%s: %s", self._name, verdict.reason)
         self._put(verdict, status="failed" if last else "resting", again_at=micros(again_at), error=error)
         return True
 
     def _tell_stale(self) -> bool:
-        """Say once that no output is young enough."""
+        """Open an alert, once, that no output is young enough."""
         known = self._state.get("done_at") or self._state.get("since")
         if known is None:
             self._put(None, since=micros(self._turn.now))
@@ -124,6 +139,17 @@ class _Scheduled:
             turn.world.journal.put_state(conn, turn.name, self._name, self._state, turn.now)
             if verdict is not None:
                 turn.world.journal.add_verdict(conn, turn.name, verdict, cycle=None, step="batch", now=turn.now)
+            if verdict is not None and "stale" in changes:
+                self._alert(conn, verdict, is_stale=changes["stale"])
+
+    def _alert(self, conn: Connection, verdict: Verdict, *, is_stale: bool) -> None:
+        turn, alerts = self._turn, self._turn.world.alerts
+        if is_stale:
+            alerts.open(conn, turn.name, self._name, cohort=EVERYONE, verdict=verdict, now=turn.now)
+            return
+        for one in alerts.standing(turn.name):
+            if one.name == self._name:
+                alerts.close(conn, one.id, turn.now)
 
     def _run(self) -> str:
         return f"scheduled-{self._declared.name}-{self._state['slot']}-{self._state['attempt']}"

@@ -65,7 +65,8 @@ def _columns(turn: Turn, frame: pl.DataFrame, names: Sequence[str]) -> dict[str,
 
 def _negative(frame: pl.DataFrame) -> Array:
     """Return which decisions feedback contradicts, bool (N,)."""
-    differs = (frame["label"] != frame["decision"]).fill_null(value=False)
+    differs = frame["label"] != frame["decision"]
+    differs = differs.fill_null(value=False) if differs.has_nulls() else differs
     return np.asarray(differs.to_numpy(), dtype=bool)
 
 
@@ -131,12 +132,11 @@ def _shadow(turn: Turn, frame: pl.DataFrame, window: Window) -> tuple[str | floa
 
 def _judged(turn: Turn, names: Sequence[str]) -> Judgements | None:
     """Return the requests of the last 30 days whose feedback has come, at most 20,000."""
-    world, project = turn.world, turn.world.project
+    project = turn.world.project
     until = turn.known_until - horizon(project)
     window = Window(after=until - _JUDGED_FOR, until=until)
     beyond_tags = bool(set(names) - set(project.schema.tags))
-    frame = matured_frame(world.log, project, window, trust=Trust.FUNCTIONS, inputs=beyond_tags)
-    frame = frame.filter(pl.col("label").is_not_null() & pl.col("decision").is_not_null()).tail(_MAX_JUDGED)
+    frame = _newest_judged(turn, window, inputs=beyond_tags)
     if not len(frame):
         return None
     return Judgements(
@@ -145,6 +145,18 @@ def _judged(turn: Turn, names: Sequence[str]) -> Judgements | None:
         columns=_columns(turn, frame, names),
         losses=_losses(turn, frame),
     )
+
+
+def _newest_judged(turn: Turn, window: Window, *, inputs: bool) -> pl.DataFrame:
+    """Return the newest requests of a window whose feedback has come, read part by part until there are enough."""
+    frames: list[pl.DataFrame] = []
+    for after, until in reversed(turn.parts(window.after, window.until)):
+        part = Window(after=after, until=until)
+        frame = matured_frame(turn.world.log, turn.world.project, part, trust=Trust.FUNCTIONS, inputs=inputs)
+        frames.append(frame.filter(pl.col("label").is_not_null() & pl.col("decision").is_not_null()))
+        if sum(map(len, frames)) >= _MAX_JUDGED:
+            break
+    return pl.concat(frames[::-1], how="vertical_relaxed").tail(_MAX_JUDGED)
 
 
 def _losses(turn: Turn, frame: pl.DataFrame) -> Array:

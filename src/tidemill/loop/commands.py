@@ -41,8 +41,11 @@ def _problem(turn: Turn, version: object) -> str:
     """Return why a version cannot be released now, "" when it can."""
     world = turn.world
     cycle, route = world.journal.cycle(turn.name), world.catalog.route(turn.name)
-    if version not in {m.version for m in world.catalog.models(turn.name)}:
+    known = {m.version: m for m in world.catalog.models(turn.name)}
+    if version not in known:
         return f"there is no version {version}"
+    if known[version].retired_at is not None:
+        return f"the artefact of version {version} was deleted: keep_versions is {world.project.keep_versions}"
     if route is not None and version == route.stable:
         return f"version {version} is live already"
     if cycle is not None and cycle.candidate == version:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from tidemill.clock import Clock, SystemClock
-from tidemill.errors import Conflict, NotFound
+from tidemill.errors import Conflict, InvalidInput, NotFound
 from tidemill.loop.ending import promoted, without_candidate
 from tidemill.manifest import Manifest
 from tidemill.policy import Policy
@@ -19,6 +19,7 @@ from tidemill.stores.audit import Audit
 from tidemill.stores.belonging import open_database
 from tidemill.stores.catalog import Catalog, PolicyVersion
 from tidemill.stores.database import Database
+from tidemill.stores.erasures import Erasure, Erasures, mark_of
 from tidemill.stores.home import Home
 from tidemill.stores.journal import Journal
 
@@ -97,6 +98,33 @@ class Controls:
             said = f"silent until {until:%Y-%m-%d %H:%M:%S}"
             self.note(conn, "silence", f"alert {alert}", by=by, reason=reason, result=said)
 
+    def forget(
+        self, subject: str, *, by_unit: bool = False, datasets: bool = False, by: str = "", reason: str = ""
+    ) -> int:
+        """Ask for a person's data to be deleted, by the loop or by whoever turns it; return the erasure's number.
+
+        Raises:
+            InvalidInput: the subject is empty.
+        """
+        if not subject:
+            raise InvalidInput("the subject is empty.", "give the `subject` that requests were sent with")
+        mark = mark_of(self.catalog.secret(self.name), subject)
+        with self.db.begin() as conn:
+            number = Erasures(self.db).ask(
+                conn, self.name, subject, mark=mark, by_unit=by_unit, with_datasets=datasets, by=by or "nobody named",
+                reason=reason, via=self.via, now=self.clock.now(),
+            )  # fmt: skip
+            self.note(conn, "forget", f"subject {mark}", by=by, reason=reason, result=f"asked: erasure {number}")
+        return number
+
+    def erasure(self, number: int) -> Erasure:
+        """Return how far an erasure is.
+
+        Raises:
+            NotFound: there is none of that number.
+        """
+        return Erasures(self.db).one(self.name, number)
+
     def rollback(self, *, by: str, reason: str) -> Route:
         """Take the candidate out of traffic, or return to the version before; needs no loop.
 
@@ -135,7 +163,7 @@ class Controls:
             Conflict: the route changed at the same moment.
         """
         route = self.route()
-        self.catalog.model(self.name, version)
+        self.catalog.artefact(self.name, version)
         return self._set_route(route, promoted(route, version), "promote now", by=by, reason=reason, retired="retired")
 
     def set_policy(self, policy: Policy, *, by: str, reason: str) -> PolicyVersion:
@@ -191,6 +219,11 @@ class Controls:
             conn, self.name, by=by or "nobody named", verb=verb, thing=thing, reason=reason, result=result,
             via=self.via, now=self.clock.now(),
         )  # fmt: skip
+
+    def record(self, verb: str, thing: str = "", *, by: str, reason: str = "", result: str) -> None:
+        """Write into the audit log what was done already, where no one transaction did it."""
+        with self.db.begin() as conn:
+            self.note(conn, verb, thing, by=by, reason=reason, result=result)
 
     def _set_route(self, old: Route, new: Route, verb: str, *, by: str, reason: str, retired: str) -> Route:
         with self.db.begin() as conn:

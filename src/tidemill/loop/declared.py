@@ -14,12 +14,15 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from types import ModuleType
 
-from tidemill.errors import ProjectError
+from tidemill.errors import ModelError, ProjectError
 from tidemill.loop.looked_for import check_looked_for
 from tidemill.loop.world import Turn, World
 from tidemill.monitor.cohorts import check_cohorts
 from tidemill.monitor.drift import check_drift
 from tidemill.project import Project, load_project
+from tidemill.runtime.artefact import read_artefact
+from tidemill.runtime.fits import check_fits, reads
+from tidemill.schema import Schema
 
 _OURS = __name__.partition(".")[0]
 
@@ -38,6 +41,25 @@ def checked_project(path: str) -> Project:
     check_looked_for(project)
     check_drift(project)
     return project
+
+
+def check_answers(world: World, project: Project) -> None:
+    """Refuse a changed schema under which the live version could not answer: saving a file takes no product down.
+
+    Raises:
+        ProjectError: the live version reads what is declared otherwise now.
+    """
+    route = world.catalog.route(world.name)
+    if route is None or project.schema.to_json() == world.project.schema.to_json():
+        return
+    artefact = read_artefact(world.blobs.folder(world.catalog.artefact(world.name, route.stable)))
+    try:
+        check_fits(Schema.from_json(artefact.schema), reads(artefact), project.schema)
+    except ModelError as error:
+        raise ProjectError(
+            f"version {route.stable} could answer no more requests: {error.message}",
+            "declare what it reads as before; or name the changed project anew, train it, and move callers over",
+        ) from error
 
 
 class ProjectFile:
@@ -69,7 +91,7 @@ class ProjectFile:
         if looks != before or looks == self._refused:
             return None
         try:
-            project = self._load(turn.name)
+            project = self._load(turn.world)
         except ProjectError:
             self._refused = looks
             raise
@@ -79,8 +101,9 @@ class ProjectFile:
         self._refused = None
         return replace(turn.world, project=project)
 
-    def _load(self, name: str) -> Project:
+    def _load(self, world: World) -> Project:
         """Import the file and what lies beside it anew; the modules stay as they were where that fails."""
+        name = world.name
         dropped = {module: sys.modules.pop(module) for module in self._beside if module in sys.modules}
         try:
             for file, *_ in self._looks():  # compiled code is told apart by whole seconds and size alone
@@ -88,6 +111,7 @@ class ProjectFile:
             project = checked_project(self._path)
             if project.name != name:
                 raise ProjectError(f"the file now declares {project.name!r}, not {name!r}.", "start a loop for each")
+            check_answers(world, project)
         except ProjectError:
             sys.modules.update(dropped)
             raise

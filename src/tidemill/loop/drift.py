@@ -40,9 +40,9 @@ def _key(needs: DriftNeeds) -> str:
 
 
 def training_rows(world: World, version: int) -> pl.DataFrame:
-    """Return the rows that a version learnt from; none where it came without a dataset."""
+    """Return the rows that a version learnt from; none where it came without a dataset, or they are gone."""
     model = world.catalog.model(world.name, version)
-    if model.dataset is None:
+    if model.dataset is None or world.datasets.get(world.name, model.dataset).is_gone:
         names = dict.fromkeys(world.project.inputs, pl.Null)
         return pl.DataFrame(schema={"received_at": pl.Int64, "probability": pl.Float64, **names})
     return world.datasets.train_rows(world.name, model.dataset)

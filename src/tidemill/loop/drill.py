@@ -160,6 +160,8 @@ def _switch(controls: Controls, old: Route, new: Route, asked: Sequence[Asked], 
     """Move the route and ask until all gateways answer by it; return the slowest's seconds, and mixed answers."""
     begun = time.monotonic()
     with controls.db.begin() as conn:
+        said = f"version {new.stable} answers"
+        controls.note(conn, "drill", f"version {old.stable}", by=by, reason="", result=said)
         controls.catalog.set_route(
             conn, controls.name, replace(new, revision=old.revision), now=controls.clock.now(), by=by, reason="drill"
         )

@@ -16,7 +16,7 @@ from tidemill.loop.declared import ProjectFile
 from tidemill.loop.ending import give_up
 from tidemill.loop.steps import CYCLE, STANDING
 from tidemill.loop.trouble import Trouble
-from tidemill.loop.world import Turn, World
+from tidemill.loop.world import MOST_ROWS, Turn, World
 from tidemill.stores.journal import Journal, Lease
 
 LEASE_TTL = timedelta(seconds=10)
@@ -72,7 +72,7 @@ class Engine:
 
     `holder` names this process in its leases; when it dies, another takes over after `lease_ttl` at the latest. `pace`
     is how far turns lie apart on a clock that jumps, zero on one that runs. `declared` is the project file, where it is
-    to be read again when it changes.
+    to be read again when it changes. `most_rows` bounds what a step reads of the log in one turn.
     """
 
     world: World
@@ -83,6 +83,7 @@ class Engine:
     lease_ttl: timedelta = LEASE_TTL
     pace: timedelta = timedelta(0)
     declared: ProjectFile | None = None
+    most_rows: int = MOST_ROWS
     on_turn: Callable[[bool], None] = lambda _: None
     _loop: Hold = field(init=False)
     _compactor: Hold = field(init=False)
@@ -104,7 +105,7 @@ class Engine:
                 if not did:
                     stop.wait(self.poll_s)
         finally:
-            self._let_go()
+            self.let_go()
 
     def _try_turn(self, stop: threading.Event) -> bool:
         """Take a turn; where the stores do not answer, rest a while: a server may be restarted, a disk made room on."""
@@ -125,7 +126,10 @@ class Engine:
         if lease is None:
             return False
         try:
-            turn = Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=now, pace=self.pace)
+            turn = Turn(
+                world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=now, pace=self.pace,
+                most_rows=self.most_rows,
+            )  # fmt: skip
             trouble = Trouble(turn)
             turn = self._reread(turn, trouble)
             trouble.take("compact", partial(self._compact, now))
@@ -133,6 +137,19 @@ class Engine:
         except Fenced as error:
             _logger.warning("%s", error)
             return False  # somebody took over: ask for the lease again at the next turn
+
+    def take(self, name: str) -> bool | None:
+        """Take one standing step, and no other: for a command, where no loop runs; return whether it did something.
+
+        None while another process turns the loop.
+        """
+        now = self.clock.now()
+        lease = self._loop.take(now)
+        if lease is None:
+            return None
+        self._compact(now)
+        known = self.world.log.complete_until(now)
+        return STANDING[name](Turn(world=self.world, lease=lease, now=now, lapse=self.lapse, known_until=known))
 
     def _reread(self, turn: Turn, trouble: Trouble) -> Turn:
         """Go on with the project file as it is now, if it was changed and is valid."""
@@ -181,9 +198,10 @@ class Engine:
             self.clock.sleep(0.5)
             patience_s -= 0.5
         self._compact(self.clock.now())
-        self._let_go()
+        self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Give the leases up, so that another process need not wait for their end."""
         self._loop.let_go()
         self._compactor.let_go()
 

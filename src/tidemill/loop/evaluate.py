@@ -115,8 +115,8 @@ def _predict(
     world: World, version: int, rows: _Rows, policy: Policy, *, timed: bool
 ) -> tuple[Judged, tuple[float, float] | None]:
     """Return a version's decisions beside the labels, and its p50 and p99 for one row in ms."""
-    model, num = world.catalog.model(world.name, version), len(rows.labels)
-    with closing(world.load(model.artefact)) as loaded:
+    artefact, num = world.catalog.artefact(world.name, version), len(rows.labels)
+    with closing(world.load(artefact)) as loaded:
         if not num:
             empty = np.zeros((0, world.project.output.num_scores), dtype=np.float32)
             return judged(world.project.output, scores=empty, labels=[]), None

@@ -16,20 +16,22 @@ from tidemill.errors import ProjectError
 from tidemill.loop.picked import PROBABILITY, REASON, PickedRows
 from tidemill.loop.world import World
 from tidemill.monitor.cohort_status import cohort_mask
-from tidemill.monitor.outcomes import Window, matured_frame
+from tidemill.monitor.outcomes import FACTS, Window, matured_frame
 from tidemill.records import Trust
+from tidemill.stores.conditions import Answer, evaluate
 
 FIRST = 1.0  # priority in the queue: a person waits for these
 
 
 def curate_past(
-    world: World, condition: str, window: Window, *, num: int, wrong: bool, seed: int, now: datetime
-) -> tuple[int, int]:
+    world: World, condition: str, window: Window, *, num: int, wrong: bool, seed: int, now: datetime,
+    answer: Answer = evaluate,
+) -> tuple[int, int]:  # fmt: skip
     """Put `num` requests of a window that meet a condition, drawn at random, into the label queue.
 
-    `condition` is a cohort's name or SQL over tags, inputs and projections; `wrong` takes only those that feedback
-    contradicts. Requests that are examples already count among neither. Their inclusion probability is unknown, so
-    that no estimate rests on them.
+    `condition` is a cohort's name or SQL over tags, inputs and projections, which `answer` answers; `wrong` takes only
+    those that feedback contradicts. Requests that are examples already count among neither. Their inclusion probability
+    is unknown, so that no estimate rests on them.
 
     Returns:
         How many became examples, and how many there were.
@@ -38,7 +40,7 @@ def curate_past(
         ProjectError: the condition is none, or the strategy has no label queue.
     """
     _check_queue(world)
-    frame = _candidates(world, condition, window, wrong=wrong)
+    frame = _candidates(world, condition, window, wrong=wrong, answer=answer)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(frame))[:num])
     chosen = frame[drawn].with_columns(
         pl.lit(f"asked: {condition}").alias(REASON), pl.lit(None, dtype=pl.Float64()).alias(PROBABILITY)
@@ -77,7 +79,7 @@ def curate_requests(world: World, request_ids: Sequence[str], *, why: str, now: 
 def _logged(world: World, request_ids: Sequence[str], why: str, now: datetime) -> PickedRows:
     """Return those requests whose inputs are in the log, as what was picked."""
     inputs = tuple(world.project.inputs)
-    columns = ["request_id", "unit", "received_at", "decision", "answered_version", *inputs]
+    columns = ["request_id", "unit", "subject", "received_at", "decision", "answered_version", *inputs]
     frame = world.log.lookup(world.name, request_ids, columns=columns, schema=world.project.schema)
     frame = frame.filter(pl.all_horizontal(pl.col(name).is_not_null() for name in inputs))
     unknown = {"label": pl.String(), "label_trust": pl.String(), "label_at": pl.Int64(), PROBABILITY: pl.Float64()}
@@ -92,12 +94,13 @@ def _check_queue(world: World) -> None:
         raise ProjectError("the strategy has no label queue.", "add tm.label.Queue() to its label stage")
 
 
-def _candidates(world: World, condition: str, window: Window, *, wrong: bool) -> pl.DataFrame:
-    frame = matured_frame(world.log, world.project, window, trust=Trust.FUNCTIONS, inputs=True)
+def _candidates(world: World, condition: str, window: Window, *, wrong: bool, answer: Answer) -> pl.DataFrame:
+    facts = [*FACTS, "subject"]
+    frame = matured_frame(world.log, world.project, window, trust=Trust.FUNCTIONS, inputs=True, facts=facts)
     kept = pl.all_horizontal(pl.col(name).is_not_null() for name in world.project.inputs)
     frame = frame.filter(pl.col("decision").is_not_null() & kept)
     if wrong:
         frame = frame.filter((pl.col("label") != pl.col("decision")).fill_null(value=False))
-    frame = frame.filter(pl.Series(cohort_mask(world.project, frame, condition), dtype=pl.Boolean))
+    frame = frame.filter(pl.Series(cohort_mask(world.project, frame, condition, answer), dtype=pl.Boolean))
     known = world.reservoir.present(world.name, frame["request_id"].to_list())
     return frame.filter(~pl.col("request_id").is_in(list(known)))

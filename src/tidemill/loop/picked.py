@@ -45,12 +45,19 @@ class PickedRows(Sequence[Example]):
             raise IndexError(at)
         return self._example(self.frame.row(at, named=True))
 
+    def below(self, trust: Trust) -> list[str]:
+        """Return the ids of those that have no label of a trust."""
+        enough = [str(one) for one in Trust if one.rank >= trust.rank]
+        has = pl.col("label").is_not_null() & pl.col("label_trust").is_in(enough)
+        return self.frame.filter(~has.fill_null(value=False))["request_id"].to_list()
+
     def _example(self, row: dict[str, Any]) -> Example:
         labelled = row["label"] is not None
         return Example(
             id=row["request_id"],
             request_id=row["request_id"],
             unit=row["unit"],
+            subject=row.get("subject"),
             received_at=from_micros(row["received_at"]),
             picked_at=self.picked_at,
             reason=row[REASON],

@@ -7,6 +7,7 @@ somebody else moved the route (`tidemill rollback`), the cycle ends: a person's 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -71,14 +72,16 @@ def _look(turn: Turn, cycle: Cycle, route: Route, memory: Json) -> bool:
     facts, read = _facts(turn, cycle, memory)
     state = online.update(memory["online"], facts)
     action = online.decide(state, turn.now)
-    if turn.world.catalog.paused_at(turn.name) is not None and action.kind in ("advance", "promote"):
+    is_behind = _is_behind(turn, read)
+    waits = is_behind or turn.world.catalog.paused_at(turn.name) is not None
+    if waits and action.kind in ("advance", "promote"):
         action = replace(action, kind="hold", share=route.share, shadow=bool(route.shadows), state=state)
     word = _rejection(turn, cycle)
     if word is not None:
         action = _by_person(action, word)
     news = action.kind != memory["kind"] or action.step != memory["step"]
     _carry_out(turn, cycle, route, {**memory, **read}, action, news=news, word=word)
-    return news or len(facts.requests) > 0
+    return news or is_behind or len(facts.requests) > 0
 
 
 def _carry_out(
@@ -143,8 +146,8 @@ def _finish(turn: Turn, conn: Connection, cycle: Cycle, route: Route, action: Ac
 def _facts(turn: Turn, cycle: Cycle, memory: Json) -> tuple[RolloutFacts, Json]:
     """Return what is new since the last look, and what to remember of having read it."""
     world = turn.world
-    requests_until = max(micros(turn.known_until), memory["requests_until"])
-    outcomes_until = max(micros(turn.known_until - horizon(world.project)), memory["outcomes_until"])
+    requests_until = _reach(turn, memory["requests_until"], turn.known_until)
+    outcomes_until = _reach(turn, memory["outcomes_until"], turn.known_until - horizon(world.project))
     new = Window(after=from_micros(memory["requests_until"]), until=from_micros(requests_until))
     matured = Window(after=from_micros(memory["outcomes_until"]), until=from_micros(outcomes_until))
     frame = answered_frame(world.log, world.project, new).filter(pl.col("rollout") == memory["rollout"])
@@ -156,6 +159,16 @@ def _facts(turn: Turn, cycle: Cycle, memory: Json) -> tuple[RolloutFacts, Json]:
         shadows=_shadows(turn, memory["rollout"], new, matured, seen),
     )
     return facts, {"requests_until": requests_until, "outcomes_until": outcomes_until, "seen": seen}
+
+
+def _reach(turn: Turn, after: int, until: datetime) -> int:
+    return max(micros(turn.reach(from_micros(after), until)), after)
+
+
+def _is_behind(turn: Turn, read: Json) -> bool:
+    """Tell whether there is more to read than was read: nobody goes on to the next step on a part of the evidence."""
+    matured = micros(turn.known_until - horizon(turn.world.project))
+    return bool(read["requests_until"] < micros(turn.known_until) or read["outcomes_until"] < matured)
 
 
 def _matured(turn: Turn, cycle: Cycle, rollout: str, window: Window, seen: dict[str, str]) -> Outcomes:

@@ -18,9 +18,10 @@ _LEAST_NEW = 10  # examples, of which a change can be told
 
 
 def live_dataset(world: World, live: int | None) -> DatasetVersion | None:
-    """Return the dataset that a version was trained on, None where it has none."""
+    """Return the dataset that a version was trained on, None where it has none, or its rows are gone."""
     digest = None if live is None else world.catalog.model(world.name, live).dataset
-    return None if digest is None else world.datasets.get(world.name, digest)
+    found = None if digest is None else world.datasets.get(world.name, digest)
+    return None if found is None or found.is_gone else found
 
 
 def evaluation_set(

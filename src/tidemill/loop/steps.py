@@ -13,11 +13,13 @@ from tidemill.loop.alerts import alerts
 from tidemill.loop.batch import batch
 from tidemill.loop.commands import commands
 from tidemill.loop.curate import curate
+from tidemill.loop.forget import forget
 from tidemill.loop.form import form
 from tidemill.loop.functions import functions
 from tidemill.loop.label import label
 from tidemill.loop.release import release
 from tidemill.loop.retain import retain
+from tidemill.loop.retire import retire
 from tidemill.loop.suspects import recheck
 from tidemill.loop.tell import tell
 from tidemill.loop.test import test
@@ -28,6 +30,7 @@ from tidemill.records import Cycle
 
 STANDING: Mapping[str, Callable[[Turn], bool]] = {
     "commands": commands,
+    "forget": forget,
     "curate": curate,
     "label": label,
     "functions": functions,
@@ -38,6 +41,7 @@ STANDING: Mapping[str, Callable[[Turn], bool]] = {
     "adapt": adapt,
     "batch": batch,
     "retain": retain,
+    "retire": retire,
 }
 
 CYCLE: Mapping[str, Callable[[Turn, Cycle], bool]] = {

@@ -101,8 +101,8 @@ def suites_folder(project_file: str) -> Path:
 
 
 def _decide(world: World, version: int, opened: ExitStack) -> Decide:
-    model, policy = world.catalog.model(world.name, version), world.catalog.policy_in_force(world.name).policy
-    loaded = opened.enter_context(closing(world.load(model.artefact)))
+    artefact, policy = world.catalog.artefact(world.name, version), world.catalog.policy_in_force(world.name).policy
+    loaded = opened.enter_context(closing(world.load(artefact)))
 
     def decide(columns: Columns, num_rows: int) -> list[Answer]:
         return _answers(loaded, policy, world.project.output, columns, num_rows)

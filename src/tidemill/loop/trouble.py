@@ -1,10 +1,11 @@
-"""What steps raise: written down, shown by `status`, and tried again after a growing rest while the other steps go on.
+"""What steps raise: told, written down for `status`, and tried again after a growing rest while the other steps go on.
 
 It is kept in the journal, so that a restart does not forget the rest.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -14,6 +15,8 @@ from tidemill.loop.world import Turn
 
 _STATE = "trouble"
 _LONGEST_REST_S = 300.0
+
+_logger = logging.getLogger(__name__)
 
 
 class Trouble:
@@ -34,6 +37,7 @@ class Trouble:
         except Conflict:
             return True  # somebody moved the route in between: look again
         except Exception as error:
+            self._tell(name, error)
             self.note(name, error)
             return False
         self.forget(name)
@@ -58,13 +62,22 @@ class Trouble:
         times = before.get("times", 0) + 1
         rest = timedelta(seconds=min(2.0**times, _LONGEST_REST_S))
         self._known[name] = {
-            "error": str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}",
+            "error": _told(error),
             "times": times,
             "since": before.get("since", micros(self._turn.now)),
             "again_at": micros(self._turn.now + rest),
         }
         self._write()
 
+    def _tell(self, name: str, error: Exception) -> None:
+        """Tell the loop's log; of an error that nobody foresaw where it came from too, once."""
+        is_known = isinstance(error, TidemillError) or _told(error) == self.last(name)
+        _logger.warning("step %s failed: %s", name, _told(error), exc_info=None if is_known else error)
+
     def _write(self) -> None:
         with self._turn.write() as conn:
             self._turn.world.journal.put_state(conn, self._turn.name, _STATE, self._known, self._turn.now)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"

@@ -9,34 +9,37 @@ from sqlalchemy import Connection
 
 from tidemill.clock import micros
 from tidemill.loop.drift import looked_at, looks
+from tidemill.loop.reference import Found, references
 from tidemill.loop.world import Turn, time_of
 from tidemill.monitor.outcomes import Window, horizon, matured_frame, outcomes
 from tidemill.records import Json, Outcome, Verdict
 from tidemill.stores.journal import Command
-from tidemill.strategy.outcomes import Outcomes
+from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
 from tidemill.strategy.trigger import WatchFacts
 
 
 def watch(turn: Turn) -> bool:
-    """Ask the trigger; return whether a cycle was opened."""
+    """Ask the trigger; return whether a cycle was opened, or there is more to read."""
     world, state = turn.world, turn.state("watch")
     route = world.catalog.route(turn.name)
     if route is None:
         return False
     asked = next((c for c in world.journal.waiting(turn.name) if c.verb == "retrain"), None)
-    facts, until = _facts(turn, state, route.stable, asked)
+    facts, found, until = _facts(turn, state, route.stable, asked)
     memory, verdict = _ask(turn, state, facts)
     fires = verdict.outcome is Outcome.FIRE and _may_open(turn)
-    if not fires and not len(facts.outcomes) and memory == state.get("trigger"):
+    is_behind = until < _matured_until(turn)
+    if not fires and not is_behind and not len(facts.outcomes) and memory == state.get("trigger"):
         return False  # nothing new: the watermark may stay behind
     body = {"until": micros(until), "trigger": memory, "digest": _digest(turn), "verdict": verdict.to_json(),
             "labels": facts.num_labels if fires else state.get("labels"),
             "looked": looked_at(state.get("looked"), facts.drift)}  # fmt: skip
     with turn.write() as conn:
         world.journal.put_state(conn, turn.name, "watch", body, turn.now)
+        found.keep(turn, conn, route.stable)
         if fires:
             _open_cycle(turn, conn, verdict, asked)
-    return fires
+    return fires or is_behind
 
 
 def _ask(turn: Turn, state: Json, facts: WatchFacts) -> tuple[Json, Verdict]:
@@ -59,28 +62,36 @@ def _may_open(turn: Turn) -> bool:
     return world.journal.cycle(turn.name) is None and world.catalog.paused_at(turn.name) is None
 
 
-def _facts(turn: Turn, state: Json, live: int, asked: Command | None) -> tuple[WatchFacts, datetime]:
-    world, after = turn.world, time_of(state.get("until"))
-    until = turn.known_until - horizon(world.project)
+def _facts(turn: Turn, state: Json, live: int, asked: Command | None) -> tuple[WatchFacts, Found, datetime]:
+    world, needs, after = turn.world, turn.strategy.trigger.needs(), time_of(state.get("until"))
+    until = turn.reach(after, _matured_until(turn))
     until = until if after is None else max(until, after)
+    window = Window(after=after, until=until)
+    rows = _matured(turn, needs, window, live)
+    found = references(turn, needs, live, rows, window)
     facts = WatchFacts(
         now=turn.now,
-        outcomes=_matured(turn, Window(after=after, until=until), live),
+        outcomes=rows,
         num_labels=world.reservoir.num_labelled(turn.name),
         trained_labels=_trained_labels(turn, state),
         last_trained_at=_last_trained_at(turn),
         live_version=live,
         last_cycle_at=max((c.opened_at for c in world.journal.cycles(turn.name)), default=None),
         asked=None if asked is None else f"{asked.by} asked: {asked.args.get('reason') or 'no reason given'}",
-        drift=looks(turn, turn.strategy.trigger.needs().drift, state.get("looked"), live),
+        drift=looks(turn, needs.drift, state.get("looked"), live),
+        references=found.given,
     )
-    return facts, until
+    return facts, found, until
 
 
-def _matured(turn: Turn, window: Window, live: int) -> Outcomes:
+def _matured_until(turn: Turn) -> datetime:
+    return turn.known_until - horizon(turn.world.project)
+
+
+def _matured(turn: Turn, needs: OutcomeNeeds, window: Window, live: int) -> Outcomes:
     if window.after is not None and window.until <= window.after:
         return Outcomes.empty()
-    world, needs = turn.world, turn.strategy.trigger.needs()
+    world = turn.world
     frame = matured_frame(world.log, world.project, window, trust=needs.trust)
     frame = frame.filter(pl.col("assigned_version") == live)
     return outcomes(world.project, frame, candidate=None, metrics=needs.metrics)

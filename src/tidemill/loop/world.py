@@ -38,6 +38,8 @@ from tidemill.strategy.dataset import ExampleIndex
 from tidemill.strategy.strategy import Strategy
 from tidemill.training import runner as trainings
 
+MOST_ROWS = 200_000
+"""How many rows of the log a step takes at a time, about: after a long outage it goes on turn by turn."""
 _RANKS = {str(trust): trust.rank for trust in Trust}
 
 
@@ -169,6 +171,15 @@ class Turn:
     known_until: datetime  # every fact received at or before it is in the log
     lapse: timedelta = timedelta(seconds=60)  # how long a candidate keeps its share when this loop is gone
     pace: timedelta = timedelta(0)  # how far turns lie apart where time is made to jump, as in a backtest
+    most_rows: int = MOST_ROWS  # of the log that a step reads in this turn, about
+
+    def reach(self, after: datetime | None, until: datetime, *, kind: str = "predictions") -> datetime:
+        """Return how far a step reads in this turn, at most `until`: what is left waits for the next turn."""
+        return self.world.log.reach(self.name, after=after, until=until, at_most=self.most_rows, kind=kind)
+
+    def parts(self, after: datetime | None, until: datetime) -> list[tuple[datetime | None, datetime]]:
+        """Return `(after, until]` in parts that a step can take at a time."""
+        return self.world.log.spans(self.name, after=after, until=until, at_most=self.most_rows)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

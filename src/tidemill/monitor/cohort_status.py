@@ -12,7 +12,7 @@ import polars as pl
 
 from tidemill.clock import from_micros, micros
 from tidemill.errors import ProjectError
-from tidemill.monitor.cohorts import cohort_masks, inputs_kept, needs_inputs, with_projections
+from tidemill.monitor.cohorts import cohort_masks, inputs_kept, needs_inputs, only_known, with_projections
 from tidemill.monitor.outcomes import Window, judge, loss
 from tidemill.monitor.quality import ALL, Quality, quality_inside
 from tidemill.monitor.slices import slice_metric
@@ -20,7 +20,7 @@ from tidemill.project import Project
 from tidemill.records import Json
 from tidemill.schema import Array, Number, Text
 from tidemill.stats.metrics import Judged, Metric
-from tidemill.stores.conditions import check_condition, evaluate
+from tidemill.stores.conditions import Answer, check_condition, evaluate
 
 _NUM_PARTS, _NUM_EXAMPLES = 6, 10
 
@@ -74,16 +74,17 @@ class CohortStatus:
 
 
 def cohort_status(
-    project: Project, frame: pl.DataFrame, name: str, window: Window, *, metric: str | None = None
-) -> CohortStatus:
-    """Return how a cohort fares in a matured frame of the window, with all inputs.
+    project: Project, frame: pl.DataFrame, name: str, window: Window, *, metric: str | None = None,
+    answer: Answer = evaluate,
+) -> CohortStatus:  # fmt: skip
+    """Return how a cohort fares in a matured frame of the window, with all inputs; `answer` answers a condition.
 
     Raises:
         ProjectError: it is no cohort and no condition, or there is no such metric.
     """
     condition = project.cohorts.get(name, "" if name == ALL else name)
     frame = frame.filter(pl.col("decision").is_not_null())
-    inside, one = cohort_mask(project, frame, name), slice_metric(project, metric)
+    inside, one = cohort_mask(project, frame, name, answer), slice_metric(project, metric)
     sampled = bool(condition) and needs_inputs(project, condition)
     outside = ~inside & inputs_kept(project, frame) if sampled else ~inside
     mine = frame.filter(pl.Series(inside, dtype=pl.Boolean))
@@ -98,7 +99,7 @@ def cohort_status(
     )
 
 
-def cohort_mask(project: Project, frame: pl.DataFrame, name: str) -> Array:
+def cohort_mask(project: Project, frame: pl.DataFrame, name: str, answer: Answer = evaluate) -> Array:
     """Return which rows (with all inputs) are in a cohort, meet a condition, or are in "all", bool (N,).
 
     Raises:
@@ -115,7 +116,7 @@ def cohort_mask(project: Project, frame: pl.DataFrame, name: str) -> Array:
         raise ProjectError(
             f"{name!r} is no cohort and no condition: {error.message}", f"cohorts are {known}"
         ) from error
-    return evaluate({name: name}, with_projections(project, frame))[name]
+    return only_known(project, frame, name, answer({name: name}, with_projections(project, frame))[name])
 
 
 def _trend(project: Project, frame: pl.DataFrame, window: Window, metric: Metric, *, sampled: bool) -> list[TrendPoint]:

@@ -11,6 +11,7 @@ import polars as pl
 from tidemill.errors import ProjectError
 from tidemill.project import Project
 from tidemill.projections import project_known
+from tidemill.runtime.routing import position
 from tidemill.schema import Array, Image, Number, Tensor
 from tidemill.stores.conditions import condition_columns, evaluate
 
@@ -57,7 +58,20 @@ def cohort_masks(project: Project, frame: pl.DataFrame) -> dict[str, Array]:
     """Return a bool array (N,) per cohort; a row whose inputs were dropped is in no cohort that needs them."""
     if not project.cohorts or not len(frame):
         return {name: np.zeros(len(frame), dtype=bool) for name in project.cohorts}
-    return evaluate(project.cohorts, with_projections(project, frame, _projections_of_cohorts(project)))
+    masks = evaluate(project.cohorts, with_projections(project, frame, _projections_of_cohorts(project)))
+    return {name: only_known(project, frame, project.cohorts[name], mask) for name, mask in masks.items()}
+
+
+def only_known(project: Project, frame: pl.DataFrame, condition: str, mask: Array) -> Array:
+    """Return which rows that meet a condition are known to: of dropped inputs it is not, however it reads.
+
+    `x IS NULL` is true of an input that was dropped, and `country = 'NL' OR x > 3` may be; but a kept row stands for
+    dropped ones already. Rows that are no part of the log, without a probability, are all known.
+    """
+    if "keep_probability" not in frame.columns or not mask.any() or not needs_inputs(project, condition):
+        return mask
+    known: Array = mask & inputs_kept(project, frame, among=mask)
+    return known
 
 
 def needs_inputs(project: Project, condition: str) -> bool:
@@ -66,13 +80,27 @@ def needs_inputs(project: Project, condition: str) -> bool:
     return not set(read) <= set(project.schema.tags)
 
 
-def inputs_kept(project: Project, frame: pl.DataFrame) -> Array:
-    """Return which rows of a frame with all inputs have them, bool (N,); the tags are always there."""
+def inputs_kept(project: Project, frame: pl.DataFrame, *, among: Array | None = None) -> Array:
+    """Return which rows of the log have their inputs, bool (N,); the tags are always there.
+
+    Where the frame has only some inputs, and all of these are null, what the gateway drew is drawn again by the
+    request's id; only rows `among` those asked for are.
+    """
     kept = [name for name in project.inputs if name not in project.schema.tags]
-    whole = pl.col("keep_probability").fill_null(0.0) >= 1.0  # inputs may be missing in the request itself
-    there = frame.select(pl.any_horizontal(whole, *(pl.col(name).is_not_null() for name in kept)))
-    found: Array = there.to_series().to_numpy().astype(bool)
-    return found
+    seen = [name for name in kept if name in frame.columns]
+    whole = pl.col("keep_probability").fill_null(0.0) >= 1.0  # an input that is newer than a row is null there
+    there = frame.select(pl.any_horizontal(whole, *(pl.col(name).is_not_null() for name in seen))).to_series()
+    found: Array = there.to_numpy().astype(bool)
+    return found if len(seen) == len(kept) else found | _drawn(frame, ~found & (True if among is None else among))
+
+
+def _drawn(frame: pl.DataFrame, asked: Array) -> Array:
+    """Return which of the rows asked for the gateway kept: it draws by a hash of the id, so they are drawn alike."""
+    drawn: Array = np.zeros(len(frame), dtype=bool)
+    rows = np.flatnonzero(asked)
+    some = frame.select("request_id", pl.col("keep_probability").fill_null(0.0))[rows]
+    drawn[rows] = [chance > 0 and position("keep", id_) < chance for id_, chance in some.iter_rows()]
+    return drawn
 
 
 def keep_weights(frame: pl.DataFrame) -> Array:

@@ -1,4 +1,4 @@
-"""The strategy ledger: each strategy version with what it brought."""
+"""The strategy ledger: each strategy version with what it brought, each time that it was in force."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ EXPECTED = "expected."
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyPeriod:
-    """A strategy version over the time that it was in force. `quality` is the first metric of what users got.
+    """A strategy version over a time that it was in force. `quality` is the first metric of what users got.
+
+    One that came into force again has a period for each time.
 
     `expected` is what a backtest foretold: `quality`, and `retrainings`, `labels` and `train_cpu_s` a day, each with
     its interval as [value, low, high].
@@ -48,29 +50,29 @@ class StrategyPeriod:
 def ledger(
     project: Project, *, catalog: Catalog, journal: Journal, log: Log, reservoir: Reservoir, now: datetime
 ) -> list[StrategyPeriod]:
-    """Return the strategy versions, the oldest first, each with the time until the next one."""
-    versions = catalog.strategies(project.name)
-    ends = [*(v.since for v in versions[1:]), now]
+    """Return which strategy versions were in force, the oldest first, each with the time until the next one."""
+    spells = catalog.strategy_spells(project.name)
+    ends = [*(spell.since for spell in spells[1:]), now]
     index = reservoir.index(project.name)
     cycles = journal.cycles(project.name)
     periods = []
-    for version, end in zip(versions, ends, strict=True):
-        window = Window(after=version.since, until=min(end, now - horizon(project)))
+    for spell, end in zip(spells, ends, strict=True):
+        window = Window(after=spell.since, until=min(end, now - horizon(project)))
         first = quality(log, project, window)[0]
-        mine = [c for c in cycles if version.since <= c.opened_at < end]
-        labelled = pl.col("labelled_at").is_between(micros(version.since), micros(end), closed="left")
+        mine = [c for c in cycles if spell.since <= c.opened_at < end]
+        labelled = pl.col("labelled_at").is_between(micros(spell.since), micros(end), closed="left")
         periods.append(
             StrategyPeriod(
-                number=version.number,
-                digest=version.digest,
-                since=version.since,
+                number=spell.number,
+                digest=spell.digest,
+                since=spell.since,
                 until=end,
                 quality=first.value,
                 num_judged=first.num,
                 num_cycles=len(mine),
                 num_promoted=sum(c.outcome == "promoted" for c in mine),
                 num_labels=len(index.filter(labelled & pl.col("request_id").is_not_null())),
-                expected=journal.state(project.name, f"{EXPECTED}{version.digest}"),
+                expected=journal.state(project.name, f"{EXPECTED}{spell.digest}"),
             )
         )
     return periods

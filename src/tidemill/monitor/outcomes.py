@@ -25,6 +25,9 @@ FACTS = [
 ]  # fmt: skip
 
 
+_PART_ROWS = 200_000  # of the log, read at a time
+
+
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """Requests received in (after, until]; `after` None reads from the beginning."""
@@ -84,25 +87,35 @@ def outcomes(project: Project, frame: pl.DataFrame, *, candidate: int | None, me
         # A failed row was answered by another version: its decision says nothing about the assigned one.
         values={n: np.where(failed, np.nan, loss(project.metric(n), known)) for n in metrics} if known else {},
         cohorts=cohort_masks(project, frame),
-        abstained=frame["abstained"].fill_null(value=False).to_numpy().astype(bool),
+        abstained=_true(frame["abstained"]),
     )
 
 
 def _latency(frame: pl.DataFrame) -> Array:
     """Return how long each version took, float64 (N,), NaN where it did not run: a new one has no scores remembered."""
-    took = frame.select(pl.when(~pl.col("cached").fill_null(value=False)).then(pl.col("latency_ms"))).to_series()
-    return took.fill_null(float("nan")).to_numpy().astype(np.float64)
+    took = np.array(frame["latency_ms"].to_numpy(), dtype=np.float64)  # NaN where it is null
+    took[_true(frame["cached"])] = np.nan
+    return took
+
+
+def _true(flags: pl.Series) -> Array:
+    """Return which flags are set, bool (N,): null is not."""
+    known = flags.fill_null(value=False) if flags.has_nulls() else flags
+    return known.to_numpy().astype(bool)
 
 
 def failures(frame: pl.DataFrame) -> Array:
     """Return which rows the assigned version failed to answer, bool (N,)."""
-    return (frame["error"].is_not_null() | frame["fallback_reason"].is_not_null()).to_numpy().astype(bool)
+    error, reason = frame["error"], frame["fallback_reason"]
+    if error.null_count() == reason.null_count() == len(frame):
+        return np.zeros(len(frame), dtype=bool)
+    return (error.is_not_null() | reason.is_not_null()).to_numpy().astype(bool)
 
 
 def scores_of(project: Project, frame: pl.DataFrame) -> Array:
     """Return the scores float64 (N, K), NaN where there are none, or as many as the output had before it changed."""
     num, scores = project.output.num_scores, frame["scores"]
-    if len(frame) and (scores.list.len() == num).fill_null(value=False).all():
+    if len(frame) and not scores.has_nulls() and (scores.list.len() == num).all():
         return np.asarray(scores.list.to_array(num).to_numpy(), dtype=np.float64)
     blank = [float("nan")] * num
     listed = [s if s is not None and len(s) == num else blank for s in scores.to_list()]
@@ -169,16 +182,19 @@ def _column(values: Sequence[Any], is_class: bool) -> Array:
 
 
 def past_losses(
-    log: Log, project: Project, window: Window, *, metrics: Sequence[str], trust: Trust
+    log: Log, project: Project, window: Window, *, metrics: Sequence[str], trust: Trust, at_most: int = _PART_ROWS
 ) -> dict[str, dict[str, float]]:
-    """Return by metric the mean loss of each unit in a window."""
-    frame = matured_frame(log, project, window, trust=trust)
-    rows = outcomes(project, frame, candidate=None, metrics=metrics)
-    found = {}
-    for name, losses in rows.values.items():
-        means = pl.DataFrame({"unit": rows.unit.tolist(), "loss": losses}).filter(pl.col("loss").is_not_nan())
-        found[name] = dict(means.group_by("unit").agg(pl.col("loss").mean()).iter_rows())
-    return found
+    """Return by metric the mean loss of each unit in a window, read in parts of about `at_most` rows."""
+    sums: dict[str, list[pl.DataFrame]] = {}
+    for after, until in log.spans(project.name, after=window.after, until=window.until, at_most=at_most):
+        frame = matured_frame(log, project, Window(after=after, until=until), trust=trust)
+        rows = outcomes(project, frame, candidate=None, metrics=metrics)
+        for name, losses in rows.values.items():
+            known = pl.DataFrame({"unit": rows.unit.tolist(), "loss": losses}, schema_overrides={"unit": pl.String})
+            known = known.filter(pl.col("loss").is_not_nan())
+            sums.setdefault(name, []).append(known.group_by("unit").agg(pl.col("loss").sum(), num=pl.len()))
+    means = {name: pl.concat(parts).group_by("unit").agg(pl.col("loss", "num").sum()) for name, parts in sums.items()}
+    return {name: dict(rows.select("unit", pl.col("loss") / pl.col("num")).iter_rows()) for name, rows in means.items()}
 
 
 def loss(metric: Metric, rows_judged: Judged) -> Array:
@@ -192,4 +208,5 @@ def loss(metric: Metric, rows_judged: Judged) -> Array:
         raise ValueError(f"metric {metric.name!r} has no value per row")
     if not metric.higher_is_better:
         return rows
-    return 1.0 - rows if metric.bounds == (0.0, 1.0) else -rows
+    best = metric.bounds[1]
+    return -rows if best is None else best - rows

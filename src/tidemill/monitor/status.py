@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
+from tidemill.clock import from_micros
 from tidemill.monitor.outcomes import Window, horizon
 from tidemill.monitor.quality import Quality, quality
 from tidemill.project import Project
@@ -14,15 +15,20 @@ from tidemill.stores.catalog import Catalog
 from tidemill.stores.journal import Command, GivenVerdict, Journal
 from tidemill.stores.log import Log
 from tidemill.stores.reservoir import Reservoir
+from tidemill.strategy.label import UNLIMITED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """One project now.
 
-    `trouble` holds, by step, what it raised last and since when it is tried again; `batches`, by name, how each
-    scheduled batch prediction stands (see `tidemill.loop.batch`). `untold` are alerts that the webhook does not take.
-    `problem` says why what needs the project file (`quality`, `batches`) is missing.
+    `loop` names the process that turns the loop (host/pid), None where none does; `known_until` is up to when it can
+    know all that came. `trouble` holds, by step, what it raised last and since when it is tried again; `batches`, by
+    name, how each scheduled batch prediction stands (see `tidemill.loop.batch`). `untold` are alerts that the webhook
+    does not take. `num_maturing` is about how many requests are too young to be judged, since feedback counts for a
+    `horizon`; `picks` are how many requests became examples, and how many the label budget has allowed until now, None
+    where it has no end. `problem` says why what needs the project file (`quality`, `batches`, `num_maturing`, `picks`)
+    is missing.
     """
 
     project: str
@@ -43,6 +49,11 @@ class Status:
     batches: Json
     alerts: list[OpenAlert]
     untold: list[OpenAlert]
+    loop: str | None = None
+    known_until: datetime | None = None
+    horizon: timedelta = timedelta(0)
+    num_maturing: int = 0
+    picks: tuple[int, int | None] = (0, None)
     problem: str = ""
 
     def to_json(self) -> Json:
@@ -52,6 +63,8 @@ class Status:
             "project": self.project,
             "problem": self.problem,
             "now": self.now.isoformat(),
+            "loop": self.loop,
+            "known_until": None if self.known_until is None else self.known_until.isoformat(),
             "route": None if self.route is None else _iso(asdict(self.route)),
             "paused_at": None if self.paused_at is None else self.paused_at.isoformat(),
             "cycle": None if cycle is None else _iso(cycle),
@@ -66,6 +79,8 @@ class Status:
                 for c in self.commands
             ],
             "quality": [q.to_json() for q in self.quality],
+            "maturing": {"requests": self.num_maturing, "horizon_s": self.horizon.total_seconds()},
+            "picks": {"made": self.picks[0], "allowed": self.picks[1]},
             "examples": {"all": self.num_examples, "labelled": self.num_labelled, "waiting": self.num_waiting},
             "trouble": self.trouble,
             "batches": self.batches,
@@ -89,9 +104,22 @@ def status(
     until = now - horizon(project)
     return replace(
         status_without(project.name, "", catalog=catalog, journal=journal, reservoir=reservoir, alerts=alerts, now=now),
+        known_until=log.complete_until(now),
         quality=quality(log, project, Window(after=until - period, until=until)),
+        horizon=horizon(project),
+        num_maturing=log.num_predictions(project.name, after=until, until=now),
+        picks=_picks(project, journal, now),
         batches={one.name: journal.state(project.name, f"batch.{one.name}") or {} for one in project.batches},
     )
+
+
+def _picks(project: Project, journal: Journal, now: datetime) -> tuple[int, int | None]:
+    """Return how many requests were picked, and how many might have been by now: see `tidemill.loop.curate`."""
+    state = journal.state(project.name, "curate")
+    if state is None:
+        return 0, None
+    allowed = project.strategy.label.allowance(now - from_micros(state["since"]))
+    return int(state["spent"]), None if allowed == UNLIMITED else allowed
 
 
 def status_without(
@@ -101,7 +129,7 @@ def status_without(
     cycle = journal.cycle(name)
     watching = journal.state(name, "watch") or {}
     rollout = journal.state(name, f"release.{cycle.number}") if cycle is not None else None
-    index = reservoir.index(name)
+    index, lease = reservoir.index(name), journal.lease(f"loop/{name}")
     return Status(
         project=name,
         now=now,
@@ -121,5 +149,6 @@ def status_without(
         alerts=alerts.standing(name),
         untold=alerts.untold(name),
         batches={},
+        loop=lease.holder if lease is not None and lease.expires_at > now else None,
         problem=problem,
     )

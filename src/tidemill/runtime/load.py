@@ -14,6 +14,7 @@ import numpy as np
 from tidemill.errors import MissingExtra, ModelError
 from tidemill.model import Artefact, check_scores
 from tidemill.runtime.artefact import example_rows, read_artefact, read_example_scores
+from tidemill.runtime.fits import reads
 from tidemill.runtime.onnx_model import OnnxModel, Providers, line
 from tidemill.runtime.process import WorkerPool, WorkerProcess
 from tidemill.runtime.ranges import Ranges
@@ -140,7 +141,6 @@ def load(
     """
     artefact = read_artefact(folder)
     schema = Schema.from_json(artefact.schema)
-    inputs = tuple(schema.inputs)
     pipeline = Pipeline.from_json(artefact.transforms)
     scorer: Scorer
     if artefact.format == "onnx":
@@ -157,9 +157,7 @@ def load(
             growth_bytes=growth_bytes,
         )
         scorer = make() if copies == 1 else WorkerPool(make, copies)
-    if artefact.format != "python":
-        inputs = pipeline.inputs
-    loaded = Loaded(artefact, schema, scorer, inputs)
+    loaded = Loaded(artefact, schema, scorer, reads(artefact))
     try:
         _check_example(loaded, folder)
     except BaseException:

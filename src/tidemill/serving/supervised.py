@@ -19,6 +19,7 @@ import msgspec
 
 from tidemill.errors import TidemillError
 from tidemill.serving.hello import Answer, Hello, send
+from tidemill.serving.log_lines import tell
 from tidemill.serving.serve import run
 from tidemill.stores.home import Home
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until told to end; return the exit code."""
     channel = socket.socket(fileno=int(arguments[0]))  # open until the very end, for the thread that listens
     hello = msgspec.json.decode(_line(channel), type=Hello)
+    tell(f"serve/{hello.number}")
     inherited = [channel.fileno(), *hello.counts, *([] if hello.listener is None else [hello.listener])]
     for descriptor in inherited:
         os.set_inheritable(descriptor, False)  # a model's process must not keep them open after this one's end

@@ -12,14 +12,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-from tidemill.errors import ModelError, TidemillError
+from tidemill.errors import TidemillError
 from tidemill.manifest import Manifest
 from tidemill.policy import Policy
 from tidemill.records import Json, Route
 from tidemill.runtime.artefact import read_artefact
+from tidemill.runtime.fits import check_fits
 from tidemill.runtime.load import Loaded, load
 from tidemill.runtime.threads import asked_for, cores, is_worth_keeping, is_worth_trying, share
-from tidemill.schema import Schema
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.table import Plan, Unloaded, Warm
 from tidemill.stores.blobs import Blobs
@@ -199,7 +199,7 @@ class VersionWatch:
         _logger.error("version %s of %s does not load: %s", version, name, slot.state.problem)
 
     def _load(self, name: str, version: int, manifest: Manifest) -> Warm:
-        folder = self._blobs.folder(self._catalog.model(name, version).artefact)
+        folder = self._blobs.folder(self._catalog.artefact(name, version))
         limits = manifest.limits
         several = asked_for(os.environ) or share(cores(), workers=self._num_workers, copies=limits.copies)
         open_with = partial(
@@ -238,32 +238,12 @@ def _needs(manifest: Json) -> Json:
 
 def _warmed(loaded: Loaded, manifest: Manifest) -> Warm:
     try:
-        check_fits(loaded, manifest.schema)
+        check_fits(loaded.schema, loaded.inputs, manifest.schema)
         # A Python model never runs in the loop, so only its first call matters.
         return Warm(loaded, loaded.warm(1 if loaded.is_python else manifest.limits.max_batch))
     except BaseException:
         loaded.close()
         raise
-
-
-def check_fits(loaded: Loaded, schema: Schema) -> None:
-    """Refuse a version that reads inputs otherwise than they are declared now, or gives another output.
-
-    Raises:
-        ModelError: it was trained with another declaration of an input it reads, or of the output.
-    """
-    now, then = schema.to_json(), loaded.schema.to_json()
-    changed = [name for name in loaded.inputs if _form(now["inputs"].get(name)) != _form(then["inputs"][name])]
-    if changed or now["output"] != then["output"]:
-        what = f"input {changed[0]!r}" if changed else "the output"
-        raise ModelError(
-            f"the version was trained with {what} declared otherwise than now.", "train a version with this schema"
-        )
-
-
-def _form(declared: Json | None) -> Json:
-    """Return what of an input's declaration a model depends on: not what becomes of its outliers."""
-    return {name: value for name, value in (declared or {}).items() if name != "outliers"}
 
 
 def _spare(watched: Watched, route: Route) -> int | None:

@@ -238,9 +238,58 @@ class EventValue(_Rows):
         return np.full(len(judged), np.nan) if values is None else np.asarray(values, dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class Thumbs(_Rows):
+    """Share of thumbs up among the requests that got thumbs: it speaks of those who said something.
+
+    Like `EventRate` it exists online, and not for a candidate that never answered.
+    """
+
+    event = "thumbs"
+    name = "thumbs"
+    higher_is_better = True
+    bounds = (0.0, 1.0)
+
+    def rows(self, judged: Judged) -> Array:
+        """Return 1 for up, 0 for down, NaN where nobody said anything."""
+        values = judged.events.get(self.event)
+        return np.full(len(judged), np.nan) if values is None else _where(~np.isnan(values), values != 0)
+
+
+@dataclass(frozen=True)
+class Rating(_Rows):
+    """Mean rating of the requests that were rated, on a scale from `low` to `high`; beyond it the end counts.
+
+    Like `EventRate` it exists online, and not for a candidate that never answered. It speaks of those who rate.
+    """
+
+    low: float = 1.0
+    high: float = 5.0
+    event = "rating"
+    name = "rating"
+    higher_is_better = True
+
+    def __post_init__(self) -> None:
+        """Refuse a scale without length."""
+        if not self.low < self.high:
+            raise ProjectError(f"a rating from {self.low:g} to {self.high:g} says nothing.", "give low below high")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The ends of the scale."""
+        return self.low, self.high
+
+    def rows(self, judged: Judged) -> Array:
+        """Return the ratings, NaN where there is none."""
+        values = judged.events.get(self.event)
+        if values is None:
+            return np.full(len(judged), np.nan)
+        return np.clip(np.asarray(values, dtype=np.float64), self.low, self.high)
+
+
 def events_of(metrics: Iterable[Metric]) -> tuple[str, ...]:
-    """Return the names of the events that metrics count, each once."""
-    return tuple(dict.fromkeys(m.event for m in metrics if isinstance(m, EventRate | EventValue)))
+    """Return the names of the events that metrics count, each once; ratings and thumbs are among them."""
+    return tuple(dict.fromkeys(m.event for m in metrics if isinstance(m, EventRate | EventValue | Rating | Thumbs)))
 
 
 def match(names: Sequence[str], name: str | None) -> int:

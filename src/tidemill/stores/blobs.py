@@ -15,12 +15,13 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from tidemill.errors import Corrupt, StoreError
+from tidemill.stores.folders import whole_file
 
 _CHUNK_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -89,6 +90,40 @@ class Blobs:
             data = place.read_bytes()
         self._check(digest, hashlib.sha256(data).hexdigest())
         return data
+
+    def overwrite(self, old: str, new: str, names: Sequence[str]) -> None:
+        """Put files of a folder in the place of those of another, which nothing names any more.
+
+        Processes that read the old folder by its path go on. To all others it has changed, until it is deleted.
+        """
+        for name in names:
+            source, target = self._place(new) / name, self._place(old) / name
+            if source.is_file() and target.parent.is_dir():
+                with whole_file(target) as file:
+                    file.write(source.read_bytes())
+
+    def stored(self) -> dict[str, float]:
+        """Return when each blob was stored (seconds since 1970), by digest."""
+        found = {}
+        for place in self._root.iterdir() if self._root.is_dir() else ():
+            if _DIGEST.fullmatch(place.name):
+                with suppress(FileNotFoundError):
+                    found[place.name] = place.stat().st_mtime
+        return found
+
+    def remove(self, digest: str) -> int:
+        """Delete a blob, whole at once to everybody else; return how many bytes it took. None of that digest is fine.
+
+        One that is being deleted when the process dies is swept by the next that stores a blob.
+        """
+        place, doomed = self._place(digest), self._root / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        with suppress(FileNotFoundError), _locked(self._root):  # so that the sweep of another leaves it to us
+            place.rename(doomed)
+            _sync(self._root)
+            num_bytes = sum(path.stat().st_size for path in [doomed, *doomed.rglob("*")] if path.is_file())
+            shutil.rmtree(doomed) if doomed.is_dir() else doomed.unlink()
+            return num_bytes
+        return 0
 
     def _place(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tidemill.fingerprint import digest
 from tidemill.records import Json
 from tidemill.schema import Schema
 from tidemill.stores.folders import whole_file
-from tidemill.suites import Case, canonical, to_lines
+from tidemill.suites import Case, Inputs, canonical, to_lines
 
 _KEYS = ("inputs", "label", "note", "from")
 
@@ -32,7 +32,7 @@ def read_cases(path: Path, schema: Schema) -> tuple[Case, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        hint = "begin it with `tidemill suite add NAME --from-prediction ID`, or mend the path"
+        hint = "make an empty one, which `tidemill suite add NAME --from-prediction ID` adds to, or mend the path"
         raise ProjectError(f"the suite's file {str(path)!r} does not exist.", hint) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ProjectError(f"the suite's file {str(path)!r} cannot be read: {error}.", "write UTF-8 text") from error
@@ -97,6 +97,42 @@ def add_case(path: Path, schema: Schema, case: Case, *, origin: Json) -> str:
         raise ProjectError(f"the suite's file {str(path)!r} cannot be written: {error}.", "mend the path") from error
     number = whole.count(b"\n")
     return f"line {number}"
+
+
+def cases_from(path: Path, request_ids: Collection[str]) -> list[Inputs]:
+    """Return the inputs of the cases that were taken from these requests; none where there is no such file."""
+    return [json.loads(line)["inputs"] for line in _lines(path) if _origin(line) in request_ids]
+
+
+def remove_cases(path: Path, request_ids: Collection[str]) -> int:
+    """Take the cases that were taken from these requests out of a file, and return how many there were.
+
+    Raises:
+        ProjectError: the file cannot be written.
+    """
+    try:
+        with _alone(path.parent):
+            lines = _lines(path)
+            kept = [line for line in lines if _origin(line) not in request_ids]
+            if len(kept) < len(lines):
+                with whole_file(path) as file:
+                    file.write("".join(f"{line}\n" for line in kept).encode())
+    except OSError as error:
+        raise ProjectError(f"the suite's file {str(path)!r} cannot be written: {error}.", "mend the path") from error
+    return len(lines) - len(kept)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.is_file() else []
+
+
+def _origin(line: str) -> str | None:
+    """Return the request that a line was taken from, None of one written by hand, or that is no case."""
+    try:
+        found = json.loads(line)["from"]["request_id"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _same(path: Path, known: Case, case: Case) -> str:

@@ -15,10 +15,10 @@ from tidemill.manifest import declared_policy
 from tidemill.records import Json
 from tidemill.stores.models import Models, Run
 from tidemill.stores.policies import Policies, PolicyVersion
-from tidemill.stores.projects import Projects, StrategyVersion
+from tidemill.stores.projects import Projects, StrategySpell, StrategyVersion
 from tidemill.stores.routes import RouteChange, Routes
 
-__all__ = ["Catalog", "PolicyVersion", "RouteChange", "Run", "StrategyVersion"]
+__all__ = ["Catalog", "PolicyVersion", "RouteChange", "Run", "StrategySpell", "StrategyVersion"]
 
 _BY = "project file"
 

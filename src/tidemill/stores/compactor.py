@@ -127,6 +127,15 @@ class Compactor:
             self._cleared[project] = before
         return len(old)
 
+    def waiting(self) -> list[Segment]:
+        """Return the segments that are not in the log yet, open ones among them."""
+        done = self._consumed()
+        return [segment for segment in self._segments.present() if segment.name not in done]
+
+    def remove_consumed(self) -> None:
+        """Delete the segments that are in the log and that a killed compactor left; no lease is needed."""
+        self._segments.remove(self._consumed())
+
     @contextmanager
     def _tidy(self, lease: Lease) -> Iterator[None]:
         """Delete leftovers first, unless the last run was this compactor's and ended well: then there are none."""

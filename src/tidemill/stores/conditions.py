@@ -14,12 +14,17 @@ from functools import lru_cache
 import duckdb
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from tidemill.errors import ProjectError
 from tidemill.schema import Array
 from tidemill.stores.fence import Node, children, first_line, locked, parse
 
 MAX_CHARS = 2000
+Answer = Callable[[Mapping[str, str], pl.DataFrame], dict[str, Array]]
+"""What `evaluate` is, here or in another process."""
+
+_BATCH_ROWS, _BATCH_BYTES = 2_048, 64 << 10  # DuckDB holds what it makes of a batch: long texts come few at a time
 _OPERATORS = frozenset({
     "+", "-", "*", "/", "//", "%", "**", "^", "||", "~~", "!~~", "~~*", "!~~*", "~~~", "^@", "like_escape",
     "ilike_escape"
@@ -81,11 +86,19 @@ def _answers(asked: Sequence[_Condition], frame: pl.DataFrame, columns: Sequence
     """Return the answer to each condition; the columns, which SQL can tell apart, are handed over once."""
     connection = locked()
     rows = frame.select(columns).fill_nan(None) if columns else pl.DataFrame({"": np.zeros(frame.height)})
-    connection.register("rows", rows.to_arrow())
+    connection.register("rows", _in_batches(rows))
     try:
         return [one.evaluate(connection) for one in asked]
     finally:
         connection.unregister("rows")
+
+
+def _in_batches(rows: pl.DataFrame) -> pa.Table:
+    table = rows.to_arrow()
+    at_once = _BATCH_BYTES * table.num_rows // max(table.nbytes, 1)
+    if at_once >= _BATCH_ROWS:
+        return table
+    return pa.Table.from_batches(table.to_batches(max_chunksize=max(at_once, 1)), schema=table.schema)
 
 
 @lru_cache(maxsize=1 << 10)

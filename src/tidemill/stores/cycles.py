@@ -46,11 +46,15 @@ class Cycles:
         lock_project(conn, project)
         row = conn.execute(select(cycles).where(cycles.c.project == project, cycles.c.closed_at.is_(None))).first()
         if row is not None:
-            raise Conflict(
-                f"project {project!r} has cycle {row.number} open, in step {row.step!r}.", "go on with it, or close it"
-            )
+            raise is_open(project, row.number, row.step)
         number = next_number(conn, cycles.c.number, project)
-        values = {"opened_at": micros(now), "trigger": _text(trigger), "strategy": strategy, "step": step, "reason": ""}
+        values = {
+            "opened_at": micros(now),
+            "trigger": text_of(trigger),
+            "strategy": strategy,
+            "step": step,
+            "reason": "",
+        }
         conn.execute(insert(cycles).values(project=project, number=number, **values))
         return number
 
@@ -103,7 +107,7 @@ class Cycles:
         """
         of_cycle = (cycles.c.project == project, cycles.c.number == number)
         if conn.execute(select(cycles.c.number).where(*of_cycle)).first() is None:
-            raise StoreError(f"project {project!r} has no cycle {number}.", "open a cycle before its steps")
+            raise no_cycle(project, number)
         key = {"project": project, "cycle": number, "name": name}
         return insert_once(conn, steps, key, {"body": dumps(body), "done_at": micros(now)})
 
@@ -118,7 +122,7 @@ class Cycles:
         self, conn: Connection, project: str, verdict: Verdict, *, cycle: int | None, step: str, now: datetime
     ) -> None:
         """Keep a verdict that a step was given."""
-        values = {"step": step, "outcome": str(verdict.outcome), "body": _text(verdict), "given_at": micros(now)}
+        values = {"step": step, "outcome": str(verdict.outcome), "body": text_of(verdict), "given_at": micros(now)}
         conn.execute(insert(verdicts).values(project=project, cycle=cycle, **values))
 
     def verdicts(self, project: str, cycle: int | None = None, limit: int = 100) -> list[GivenVerdict]:
@@ -129,17 +133,34 @@ class Cycles:
         with self._db.read() as conn:
             rows = conn.execute(wanted).all()
         return [
-            GivenVerdict(cycle=r.cycle, step=r.step, verdict=_verdict(r.body), at=from_micros(r.given_at)) for r in rows
+            GivenVerdict(cycle=r.cycle, step=r.step, verdict=verdict_of(r.body), at=from_micros(r.given_at))
+            for r in rows
         ]
 
 
 def _change(conn: Connection, project: str, number: int, values: dict[str, Any]) -> None:
     one = (cycles.c.project == project, cycles.c.number == number, cycles.c.closed_at.is_(None))
     if values and not conn.execute(update(cycles).where(*one).values(**values)).rowcount:
-        raise StoreError(f"project {project!r} has no open cycle {number}.", "read the open cycle again")
+        raise no_open_cycle(project, number)
 
 
-def _text(verdict: Verdict) -> str:
+def is_open(project: str, number: int, step: str) -> Conflict:
+    """Return the error for a cycle that would be opened beside an open one."""
+    return Conflict(f"project {project!r} has cycle {number} open, in step {step!r}.", "go on with it, or close it")
+
+
+def no_cycle(project: str, number: int) -> StoreError:
+    """Return the error for a cycle that is not there."""
+    return StoreError(f"project {project!r} has no cycle {number}.", "open a cycle before its steps")
+
+
+def no_open_cycle(project: str, number: int) -> StoreError:
+    """Return the error for a cycle that is not there, or has ended."""
+    return StoreError(f"project {project!r} has no open cycle {number}.", "read the open cycle again")
+
+
+def text_of(verdict: Verdict) -> str:
+    """Return a verdict as it is kept."""
     return dumps(_finite(verdict.to_json()))
 
 
@@ -150,7 +171,8 @@ def _finite(data: Json) -> Json:
     return {**data, "numbers": shown, "parts": [_finite(part) for part in data["parts"]]}
 
 
-def _verdict(text: str) -> Verdict:
+def verdict_of(text: str) -> Verdict:
+    """Return a verdict that was kept as this text."""
     return Verdict.from_json(loads(text))
 
 
@@ -158,7 +180,7 @@ def _cycle(row: Row[tuple[object, ...]]) -> Cycle:
     return Cycle(
         number=row.number,
         opened_at=from_micros(row.opened_at),
-        trigger=_verdict(row.trigger),
+        trigger=verdict_of(row.trigger),
         strategy=row.strategy,
         step=row.step,
         candidate=row.candidate,

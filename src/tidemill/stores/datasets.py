@@ -7,8 +7,8 @@ weight, label, trust, unit, received_at, probability and one per input. Versions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Connection, insert, select
 
 from tidemill.clock import micros
@@ -26,14 +27,14 @@ from tidemill.records import DatasetVersion, Trust
 from tidemill.schema import Schema
 from tidemill.stores.chunks import Chunks
 from tidemill.stores.database import Database
-from tidemill.stores.folders import folder_name, make_folder, whole_file
+from tidemill.stores.folders import clear, folder_name, make_folder, whole_file
 from tidemill.stores.loader import Rows
 from tidemill.stores.picked import Picked
 from tidemill.stores.reservoir import Reservoir
 from tidemill.stores.rows import next_number
 from tidemill.stores.shards import Digest, Form, FormedRows
 from tidemill.stores.tables import datasets, projects
-from tidemill.stores.versions import Versions, find, missing
+from tidemill.stores.versions import Versions, every, find, gone, missing, restore
 
 Split = Literal["train", "test"]
 
@@ -110,9 +111,12 @@ class Datasets(Versions):
         if not num_train:
             raise StoreError(f"none of {len(ids)} examples fits the schema.", "label examples that have all its inputs")
         known = find(conn, project, digest.hexdigest())
-        if known is not None:
+        if known is not None and not known.is_gone:
             return known
         self._describe(project, digest.hexdigest(), shards)
+        if known is not None:
+            restore(conn, project, known.digest)
+            return replace(known, erased_at=None, retired_at=None)
         version = DatasetVersion(
             digest=digest.hexdigest(), number=next_number(conn, datasets.c.number, project), parent=parent,
             formed_by=formed_by, created_at=now, num_train=num_train, num_test=num_test,
@@ -193,15 +197,53 @@ class Datasets(Versions):
         """Return what a version is made of.
 
         Raises:
-            StoreError: there is no such version.
+            StoreError: there is no such version, or its rows were erased.
             Corrupt: its description is damaged.
         """
+        version = self.get(project, digest)
+        if version.is_gone:
+            raise gone(project, version)
+        return self._described(project, digest)
+
+    def _described(self, project: str, digest: str) -> Shards:
         try:
             return msgspec.json.decode(self._path(project, digest).read_bytes(), type=Shards)
         except FileNotFoundError as error:
             raise missing(project, digest) from error
         except msgspec.MsgspecError as error:
             raise Corrupt(f"dataset {digest[:12]} of {project!r} is damaged: {error}.", "restore it") from error
+
+    def holding(self, project: str, ids: Collection[str]) -> list[DatasetVersion]:
+        """Return the versions that one of these examples is in; of those whose rows are gone it is not known."""
+        wanted, known = pa.array(sorted(ids), pa.large_string()), dict[str, bool]()
+
+        def holds(shard: str) -> bool:
+            if shard not in known:
+                known[shard] = bool(pc.any(pc.is_in(self.chunks(project).get(shard)["id"], wanted)).as_py())
+            return known[shard]
+
+        found = []
+        for version in self.all(project) if ids else ():
+            if version.is_gone:
+                continue
+            shards = self._described(project, version.digest)
+            if any(holds(shard) for shard in (*shards.train, *shards.test)):
+                found.append(version)
+        return found
+
+    def sweep(self, conn: Connection, project: str) -> int:
+        """Delete what no version names that is still there, and return how many bytes that were.
+
+        In `conn`, a write transaction, the project is locked meanwhile, so that nothing is being formed.
+        """
+        conn.execute(select(projects.c.project).where(projects.c.project == project).with_for_update())
+        kept = set()
+        for version in every(conn, project):
+            if not version.is_gone:
+                shards = self._described(project, version.digest)
+                kept |= {self._path(project, version.digest).name}
+                kept |= {self.chunks(project).path(shard).name for shard in (*shards.train, *shards.test)}
+        return clear(self._path(project, "").parent, kept)
 
     def tables(self, project: str, digest: str, split: Split) -> Iterator[pa.Table]:
         """Yield the rows of a version, shard by shard; without rows, one empty table."""

@@ -25,7 +25,7 @@ def of_declared_size(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """Return the frame with null for images and tensors of another shape than is declared."""
     sizes = {name: _num_bytes(kind) for name, kind in schema.inputs.items() if isinstance(kind, Image | Tensor)}
     fits = {n: pl.col(n).bin.size() == s for n, s in sizes.items() if frame.schema.get(n) == pl.Binary()}
-    return frame.with_columns(pl.when(fit).then(pl.col(name)) for name, fit in fits.items())
+    return frame.with_columns(pl.when(fit).then(pl.col(name)) for name, fit in fits.items()) if fits else frame
 
 
 def _num_bytes(kind: Image | Tensor) -> int:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from tidemill.schema import Array, Schema
 from tidemill.stats.likeness import NUM_BANDS, Fingerprint, Likeness, likeness_of
@@ -216,6 +216,48 @@ class _Leaders:
         if bands:
             self._conn.execute(insert(duplicate_bands), bands)
         self._new, self._new_bands = [], []
+
+
+def lead_anew(
+    conn: Connection, project: str, groups: Collection[str], sameness: Sameness, inputs_of: Callable[[str], Inputs]
+) -> None:
+    """Give groups whose first example is gone another leader, the oldest that is left, and its name.
+
+    Args:
+        conn: a write transaction, in which the project is locked.
+        project: whose groups they are.
+        groups: those that an example was deleted from.
+        sameness: what makes two examples duplicates.
+        inputs_of: gives the inputs of an example.
+    """
+    for group in sorted(groups):
+        of_group = (examples.c.project == project, examples.c.duplicates == group)
+        oldest = select(examples.c.id, examples.c.content).where(*of_group)
+        left = conn.execute(oldest.order_by(examples.c.received_at, examples.c.id)).all()
+        if any(row.content == group for row in left):
+            continue  # an equal of the first one is there still
+        was_known = _drop_leader(conn, project, group)
+        if left:
+            conn.execute(update(examples).where(*of_group).values(duplicates=left[0].content))
+            if was_known:
+                _add_leader(conn, project, left[0].content, sameness.fingerprints([inputs_of(left[0].id)])[0])
+
+
+def _drop_leader(conn: Connection, project: str, group: str) -> bool:
+    mine = (duplicate_leaders.c.project == project, duplicate_leaders.c.duplicates == group)
+    numbers = conn.execute(select(duplicate_leaders.c.leader).where(*mine)).scalars().all()
+    bands = duplicate_bands.c
+    conn.execute(delete(duplicate_bands).where(bands.project == project, bands.leader.in_(numbers)))
+    conn.execute(delete(duplicate_leaders).where(*mine))
+    return bool(numbers)
+
+
+def _add_leader(conn: Connection, project: str, group: str, found: Fingerprint | None) -> None:
+    if found is not None:
+        leaders = _Leaders(conn, project)
+        leaders.read([found])
+        leaders.add(group, found)
+        leaders.write()
 
 
 def _key(band: bytes) -> int:

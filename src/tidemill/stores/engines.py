@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from tidemill.errors import MissingExtra, StoreError
 
 BUSY_TIMEOUT_S = 30
+_WIPE_TIMEOUT_S = 5
 
 
 def engines(url: str, *, create: bool) -> tuple[Engine, Engine]:
@@ -80,6 +83,27 @@ def _sqlite(url: URL, *, create: bool) -> tuple[Engine, Engine]:
     return reader, writer
 
 
+def wipe(url: URL) -> bool:
+    """Write an SQLite file anew, empty its write-ahead log and delete older copies; return whether it could be done."""
+    if not url.database or url.database == ":memory:":
+        return True
+    path = Path(url.database)
+    try:
+        # Not of the pool: those who renew leases need its one writer meanwhile.
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=_WIPE_TIMEOUT_S)) as connection:
+            connection.execute("VACUUM")  # deleted rows lie in free pages, and in the slack of others
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or "busy" in str(error):
+            return False
+        raise StoreError(
+            f"{str(path)!r} cannot be written anew: {error}.", "make room for a second copy of it"
+        ) from error
+    for copy in path.parent.glob(f"{path.name}.*.backup*") if not busy else ():
+        copy.unlink(missing_ok=True)
+    return not busy
+
+
 def _check_file(path: str | None, *, create: bool) -> None:
     if not path or path == ":memory:":
         raise StoreError("an SQLite database in memory cannot be shared by processes.", "give the path of a file")
@@ -89,8 +113,9 @@ def _check_file(path: str | None, *, create: bool) -> None:
         elif not Path(path).is_file():
             raise StoreError(f"there is no database {path!r}.", "start `tidemill up` once, or correct the home folder")
     except OSError as error:
+        done, hint = ("written", "make it and its folder") if Path(path).exists() else ("made", "make its folder,")
         raise StoreError(
-            f"the database {path!r} cannot be made: {error.strerror}.", "make its folder, writable by this user"
+            f"the database {path!r} cannot be {done}: {error.strerror}.", f"{hint} writable by this user"
         ) from error
 
 

@@ -64,7 +64,7 @@ def to_row(example: Example, **stored: Any) -> dict[str, Any]:
     if labelled and (trust is None or at is None or example.source is None):
         raise StoreError(f"the label of example {example.id!r} has no source, trust or time.", "give all three")
     return {
-        "id": example.id, "request_id": example.request_id, "unit": example.unit,
+        "id": example.id, "request_id": example.request_id, "unit": example.unit, "subject": example.subject,
         "received_at": micros(example.received_at), "picked_at": micros(example.picked_at), "reason": example.reason,
         "probability": example.probability, "version": example.version,
         "decision": None if example.decision is None else dumps(example.decision),
@@ -83,7 +83,7 @@ def from_row(row: RowMapping, inputs: Mapping[str, Any]) -> Example:
         decision=None if row["decision"] is None else loads(row["decision"]),
         label=None if row["label"] is None else loads(row["label"]),
         trust=None if row["trust"] is None else Trust(row["trust"]), source=row["source"],
-        labelled_at=None if row["labelled_at"] is None else from_micros(row["labelled_at"]),
+        labelled_at=None if row["labelled_at"] is None else from_micros(row["labelled_at"]), subject=row["subject"],
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -48,6 +48,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def clear(folder: Path, kept: Collection[str]) -> int:
+    """Delete the files of a folder but those of these names, and return how many bytes that were."""
+    num_bytes = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in kept and path.is_file():
+            num_bytes += path.stat().st_size
+            path.unlink()
+    if num_bytes:
+        sync_folder(folder)
+    return num_bytes
 
 
 def folder_name(project: str) -> str:

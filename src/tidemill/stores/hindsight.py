@@ -12,9 +12,8 @@ from datetime import timedelta
 import polars as pl
 
 from tidemill.errors import ProjectError
-from tidemill.records import CONFIRM, LABEL_KINDS, Trust
+from tidemill.records import CONFIRM, JUDGEMENTS, LABEL_KINDS, Trust
 
-JUDGEMENTS = ("rating", "thumbs")  # nobody's silence is a rating of 0
 _RANKS = {str(trust): trust.rank for trust in Trust}
 _ROW = "\0row"  # no input has such a name
 _ADDED = {"label_trust": pl.String(), "label_at": pl.Int64()}
@@ -46,30 +45,39 @@ def with_outcomes(
     for name in events:
         rows = rows.join(_event(timely, name), on=_ROW, how="left", maintain_order="left")
     silent = [pl.col(f"event_{name}").fill_null(0.0) for name in events if name not in JUDGEMENTS]
-    return rows.with_columns(silent).drop(_ROW)
+    return _without_row(rows.with_columns(silent) if silent else rows)
 
 
-def value_of(facts: pl.DataFrame) -> pl.Expr:
+def value_of(facts: pl.DataFrame) -> pl.Series:
     """Return the values of feedback as one column `value`: text where any is text, else float64."""
-    if facts["text"].is_null().all():
-        return pl.col("number").alias("value")
-    return pl.coalesce("text", pl.col("number").cast(pl.String)).alias("value")
+    text, number = facts["text"], facts["number"]
+    if text.null_count() == len(text):
+        return number.alias("value")
+    if not text.has_nulls():
+        return text.alias("value")
+    return text.zip_with(text.is_not_null(), number.cast(pl.String)).alias("value")
+
+
+def _without_row(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame[[name for name in frame.columns if name != _ROW]]
 
 
 def _timely(rows: pl.DataFrame, facts: pl.DataFrame, horizon: timedelta) -> pl.DataFrame:
     """Return the feedback on these rows that came within the horizon, with the number of its row."""
-    decision = pl.col("decision") if "decision" in rows.columns else pl.lit(None, dtype=pl.String)
-    asked = rows.select(_ROW, "request_id", asked_at="received_at", decided=decision)
-    late_by = pl.col("received_at") - pl.col("asked_at")
-    inside = late_by.is_between(0, horizon // timedelta(microseconds=1))
-    return _joined(facts, asked, "request_id").filter(inside)
+    nothing = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
+    decided = (rows["decision"] if "decision" in rows.columns else nothing).alias("decided")
+    asked = pl.DataFrame([rows[_ROW], rows["request_id"], rows["received_at"].alias("asked_at"), decided])
+    joined = _joined(facts, asked, "request_id")
+    late_by = joined["received_at"] - joined["asked_at"]
+    inside = (late_by >= 0) & (late_by <= horizon // timedelta(microseconds=1))
+    return joined if inside.all() else joined.filter(inside)
 
 
 def _joined(left: pl.DataFrame, right: pl.DataFrame, key: str) -> pl.DataFrame:
     """Join two frames on a key; where they have the same keys in one order, each once, no key is looked up."""
     keys = left[key]
     if keys.equals(right[key]) and keys.n_unique() == len(keys):
-        return left.hstack(right.drop(key))
+        return left.hstack([right[name] for name in right.columns if name != key])
     return left.join(right, on=key)
 
 
@@ -78,6 +86,8 @@ def confirmed(facts: pl.DataFrame) -> pl.DataFrame:
 
     Where there was no decision it has none, and says nothing.
     """
+    if not (facts["kind"] == CONFIRM).any():
+        return facts
     is_confirm = pl.col("kind") == CONFIRM
     is_text = facts.schema["decided"] == pl.String
     decided, nothing = pl.col("decided"), pl.lit(None)
@@ -89,25 +99,27 @@ def confirmed(facts: pl.DataFrame) -> pl.DataFrame:
 
 def _winners(facts: pl.DataFrame, trust: Trust) -> pl.DataFrame:
     """Return the label that counts of each row: its number, label, label_trust, label_at."""
-    rank = pl.col("trust").replace_strict(_RANKS, return_dtype=pl.Int64)
     known = pl.col("text").is_not_null() | pl.col("number").is_not_null()
-    labels = facts.filter(pl.col("kind").is_in(LABEL_KINDS) & known & (rank >= trust.rank))
-    order = [rank, pl.col("received_at"), pl.col("source"), pl.col("text"), pl.col("number")]
-    best = labels
+    enough = pl.col("trust").is_in([str(one) for one in Trust if one.rank >= trust.rank])
+    counts = facts.select(pl.col("kind").is_in(LABEL_KINDS) & known & enough).to_series()
+    best = labels = facts if counts.all() and not counts.has_nulls() else facts.filter(counts)
     if labels[_ROW].n_unique() < len(labels):
+        rank = pl.col("trust").replace_strict(_RANKS, return_dtype=pl.Int64)
+        order = [rank, pl.col("received_at"), pl.col("source"), pl.col("text"), pl.col("number")]
         best = labels.sort(order, descending=True, nulls_last=True).unique(_ROW, keep="first", maintain_order=True)
-    label = value_of(best).alias("label")
-    return best.select(_ROW, label, label_trust="trust", label_at="received_at")
+    label, trusted, at = value_of(best), best["trust"], best["received_at"]
+    return pl.DataFrame([best[_ROW], label.alias("label"), trusted.alias("label_trust"), at.alias("label_at")])
 
 
 def _with_label(rows: pl.DataFrame, winners: pl.DataFrame, kind: pl.DataType | None) -> pl.DataFrame:
     """Join the labels, in the type that decisions have, so that the two can be compared."""
     if winners[_ROW].equals(rows[_ROW]):  # each has a label
-        rows = rows.hstack(winners.drop(_ROW))
+        rows = rows.hstack(_without_row(winners))
     else:
         rows = rows.join(winners, on=_ROW, how="left", maintain_order="left")
     if kind is not None:
-        return rows.with_columns(pl.col("label").cast(kind, strict=False))
+        same = rows.schema["label"] == kind
+        return rows if same else rows.with_columns(pl.col("label").cast(kind, strict=False))
     if "decision" not in rows.columns:
         return rows
     types = {name: rows.schema[name] for name in ("decision", "label") if rows[name].is_not_null().any()}

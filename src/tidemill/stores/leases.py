@@ -83,6 +83,12 @@ class Leases:
             return None
         return Lease(name=name, holder=row.holder, token=row.token, expires_at=from_micros(row.expires_at))
 
+    def token(self, name: str) -> int:
+        """Return the newest token of a lease, whoever has or had it; 0 before the first."""
+        with self._db.read() as conn:
+            row = conn.execute(_row(name)).first()
+        return 0 if row is None else int(row.token)
+
     @contextmanager
     def write(self, lease: Lease, *, now: datetime) -> Iterator[Connection]:
         """Give a write transaction that only the holder of the lease gets; it commits when the block ends.

@@ -39,6 +39,7 @@ _FIRST = -(2**63)
 _LAST = 2**63 - 1
 _NEVER = (0, -1)
 _SEED = 20_260_101
+_MOST_READ = 64 << 20  # bytes of what is held against a condition at once
 _ANY = pl.lit(value=True)
 
 _Span = tuple[int, int]
@@ -101,20 +102,34 @@ class Log:
 
         They are cut where time is halved, again and again, so a span of a busy hour is shorter than one of the night.
         """
-        first, last = _span(after, until)
-        cover = self._cover(project, first, last)
-        low, high = min((a for _, (a, _) in cover), default=last), max((b for _, (_, b) in cover), default=last)
-        cuts = _halved(cover, (max(first, low), min(last, high)), at_most)
-        edges = [after, *(from_micros(cut) for cut in cuts), until]
+        cuts = self._cuts(project, _span(after, until), at_most)
+        edges = [after, *map(from_micros, cuts), until]
         return [(a, b) for a, b in pairwise(edges) if b is not None]
+
+    def reach(
+        self, project: str, *, after: datetime | None, until: datetime, at_most: int, kind: str = "predictions"
+    ) -> datetime:
+        """Return how far to read after a time, at most `until`: about `at_most` rows of a kind, or fewer."""
+        cuts = self._cuts(project, _span(after, until), at_most, kind)
+        return from_micros(cuts[0]) if cuts else until
+
+    def _cuts(self, project: str, span: _Span, at_most: int, kind: str = "predictions") -> list[int]:
+        first, last = span
+        cover = self._cover(project, first, last, kind)
+        low, high = min((a for _, (a, _) in cover), default=last), max((b for _, (_, b) in cover), default=last)
+        return _halved(cover, (max(first, low), min(last, high)), at_most)
+
+    def num_predictions(self, project: str, *, after: datetime | None, until: datetime) -> int:
+        """Return about how many predictions were received in (after, until], by what the files count."""
+        return self._num_rows(project, *_span(after, until))
 
     def _num_rows(self, project: str, first: int, last: int) -> int:
         """Return about how many predictions were received in a span."""
         return math.ceil(_rows_in(self._cover(project, first, last), (first, last)))
 
-    def _cover(self, project: str, first: int, last: int) -> list[tuple[int, _Span]]:
-        """Return how many predictions there are in which spans, of all that reach into one."""
-        files = self._files.find(project, "predictions", first=first, last=last)
+    def _cover(self, project: str, first: int, last: int, kind: str = "predictions") -> list[tuple[int, _Span]]:
+        """Return how many rows of a kind there are in which spans, of all that reach into one."""
+        files = self._files.find(project, kind, first=first, last=last)
         return [(file.num_rows, (file.first_at, file.last_at)) for file in files]
 
     def feedback(
@@ -125,9 +140,7 @@ class Log:
         `value` is text where any value is, else float64 (True is 1); null where there is none.
         """
         facts = self._feedback(project, _span(after, until), kinds)
-        return facts.with_columns(value_of(facts)).select(
-            "request_id", "received_at", "kind", "value", "source", "trust"
-        )
+        return _valued(facts)
 
     def outcomes(
         self, project: str, *, after: datetime | None, until: datetime, horizon: timedelta, trust: Trust,
@@ -179,7 +192,8 @@ class Log:
         self, project: str, *, after: datetime | None, until: datetime, kinds: Sequence[str]
     ) -> datetime | None:
         """Return when the newest feedback of these kinds was received in a span, None where none was."""
-        newest = self.feedback(project, after=after, until=until, kinds=kinds)["received_at"].max()
+        where = pl.col("kind").is_in(list(kinds))
+        newest = self._read(project, "feedback", _span(after, until), where, ["received_at"])["received_at"].max()
         return None if newest is None else from_micros(int(newest))  # type: ignore[arg-type]
 
     def labels(
@@ -190,16 +204,15 @@ class Log:
         A word of `confirm` has the value of the decision that it confirms; where there was none it is left out.
         """
         facts = self._feedback(project, _span(after, until), LABEL_KINDS)
-        about = facts.filter(pl.col("kind") == CONFIRM)["request_id"].unique().to_list()
-        if about:
+        is_confirm = facts["kind"] == CONFIRM
+        if is_confirm.any():
+            about = facts["request_id"].filter(is_confirm).unique().to_list()
             decided = self.lookup(project, about, columns=["request_id", "decision"], schema=schema)
             decided = decided.rename({"decision": "decided"})
             facts = confirmed(facts.join(decided, on="request_id", how="left", maintain_order="left"))
-        known = pl.col("text").is_not_null() | pl.col("number").is_not_null()
-        facts = facts.filter(known)
-        return facts.with_columns(value_of(facts)).select(
-            "request_id", "received_at", "kind", "value", "source", "trust"
-        )
+        if facts["text"].has_nulls() and facts["number"].has_nulls():
+            facts = facts.filter(pl.col("text").is_not_null() | pl.col("number").is_not_null())
+        return _valued(facts)
 
     def lookup(
         self, project: str, request_ids: Sequence[str], *, role: str = "answer", columns: Sequence[str] | None = None,
@@ -238,7 +251,9 @@ class Log:
         where = (pl.col("role") == role) & where & (_ANY if behind is None else behind.older())
         asked = list(dict.fromkeys([*KEY, *needed]))
         found = newest(
-            parts_back(self._files, project, first=first, last=last, most=at_most),
+            parts_back(
+                self._files, project, first=first, last=last, most=at_most, most_bytes=_MOST_READ if needed else None
+            ),
             lambda part: self._predictions(project, (part.first, part.last), where, asked, schema),
             limit=limit, at_most=at_most, meets=meets,
         )  # fmt: skip
@@ -266,9 +281,7 @@ class Log:
         # Only the bounds skip row groups; which of the ids it is, is asked of the few rows left.
         facts = self._feedback(project, (micros(since), _LAST), None, ids.is_between(*bounds))
         facts = facts.filter(ids.is_in(list(request_ids)))
-        return facts.with_columns(value_of(facts)).select(
-            "request_id", "received_at", "kind", "value", "source", "trust"
-        )
+        return _valued(facts)
 
     def _predictions(
         self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None, schema: Schema | None
@@ -277,7 +290,7 @@ class Log:
         rows = self._read(project, "predictions", span, where, read, declared_types(schema) if schema else {})
         rows = of_declared_size(rows, schema) if schema else rows
         rows = _in_order(rows, _KEY)
-        return rows if columns is None else rows.select(columns)
+        return rows if columns is None else rows[list(columns)]
 
     def _feedback(self, project: str, span: _Span, kinds: Sequence[str] | None, about: pl.Expr = _ANY) -> pl.DataFrame:
         where = about if kinds is None else about & pl.col("kind").is_in(list(kinds))
@@ -317,6 +330,13 @@ def _in_order(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     tied = same | same.shift(-1, fill_value=False)
     some = rows.filter(tied).sort(key).unique(key, keep="first", maintain_order=True)
     return pl.concat([rows.filter(~tied), some]).sort("received_at", maintain_order=True)
+
+
+def _valued(facts: pl.DataFrame) -> pl.DataFrame:
+    """Return feedback with its values as one column."""
+    names = ("request_id", "received_at", "kind", "value", "source", "trust")
+    value = value_of(facts)
+    return pl.DataFrame([value if name == "value" else facts[name] for name in names])
 
 
 def _span(after: datetime | None, until: datetime) -> _Span:

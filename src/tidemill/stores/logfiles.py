@@ -27,7 +27,7 @@ from tidemill.stores.tables import log_files
 
 _ROW_GROUP_BYTES = 32 << 20  # before compression
 _ROW_GROUP_ROWS = 1 << 16
-_NAME = re.compile(r"(\d{12,})-[0-9a-f]{16}\.parquet(\.[0-9a-f]{8}\.part)?")
+_NAME = re.compile(r"([a-z]?)(\d{12,})-[0-9a-f]{16}\.parquet(\.[0-9a-f]{8}\.part)?")
 _MAX_NAMES = 500  # in one SQL statement
 _SAMPLE_ROWS = 256
 
@@ -60,11 +60,16 @@ class LogFiles:
             found: int | None = conn.execute(wanted).scalar()
         return found
 
-    def write(self, tables: Iterable[pa.Table], *, project: str, kind: str, day: str, fence: int) -> LogFile:
-        """Write tables of one schema as one file, on disk when this returns; `add_files` makes it part of the log."""
+    def write(
+        self, tables: Iterable[pa.Table], *, project: str, kind: str, day: str, fence: int, mark: str = ""
+    ) -> LogFile:
+        """Write tables of one schema as one file, on disk when this returns; `add_files` makes it part of the log.
+
+        A `mark` before the fence says that it is of other leases than the compactor's, which leaves the file alone.
+        """
         place = self.folder / folder_name(project) / kind / day
         make_folder(place, self.folder)
-        path = place / f"{fence:012d}-{os.urandom(8).hex()}.parquet"
+        path = place / f"{mark}{fence:012d}-{os.urandom(8).hex()}.parquet"
         num_rows, times = 0, []
         with whole_file(path) as file, _appending(file) as append:
             for table in tables:
@@ -101,9 +106,10 @@ class LogFiles:
         for path in paths:
             (self.folder / path).unlink(missing_ok=True)
 
-    def sweep(self, fence: int) -> None:
+    def sweep(self, fence: int, *, mark: str = "", project: str | None = None) -> None:
         """Delete what writers left behind that were killed: call it with the token of a lease that is held."""
-        left = [path for path in self.folder.rglob("*.parquet*") if _is_older(path.name, fence)]
+        place = self.folder if project is None else self.folder / folder_name(project)
+        left = [path for path in place.rglob("*.parquet*") if _is_older(path.name, fence, mark)]
         with self._db.read() as conn:  # after the listing: what was named meanwhile is not left behind
             named = set(conn.execute(select(log_files.c.path)).scalars())
         self.remove(path for path in (str(path.relative_to(self.folder)) for path in left) if path not in named)
@@ -142,9 +148,9 @@ def _written_at(path: Path) -> float:
         return math.inf
 
 
-def _is_older(name: str, fence: int) -> bool:
+def _is_older(name: str, fence: int, mark: str) -> bool:
     ours = _NAME.fullmatch(name)
-    return ours is not None and int(ours.group(1)) <= fence
+    return ours is not None and ours.group(1) == mark and int(ours.group(2)) <= fence
 
 
 @contextmanager

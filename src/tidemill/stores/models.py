@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from tidemill.errors import StoreError
 from tidemill.records import Json, ModelVersion
 from tidemill.stores.database import Database, dumps, loads
 from tidemill.stores.projects import lock_project
-from tidemill.stores.rows import insert_once, next_number, put
+from tidemill.stores.rows import insert_once, next_number, parts, put
 from tidemill.stores.tables import models, reports, runs
 
 
@@ -76,6 +77,29 @@ class Models:
             raise no_version(project, version)
         return _model(row)
 
+    def artefact(self, project: str, version: int) -> str:
+        """Return the digest of a version's artefact, to load it.
+
+        Raises:
+            StoreError: the project has no such version, or the artefact was deleted because it is too old to keep.
+        """
+        model = self.model(project, version)
+        if model.retired_at is not None:
+            raise retired(project, version, model.retired_at)
+        return model.artefact
+
+    def retire(self, conn: Connection, project: str, versions: Sequence[int], *, now: datetime) -> None:
+        """Say that the artefacts of versions are gone, because they are too old to keep; the records stay."""
+        for some in parts(versions):
+            mine = (models.c.project == project, models.c.version.in_(some))
+            conn.execute(update(models).where(*mine).values(retired_at=micros(now)))
+
+    def artefacts(self, conn: Connection) -> tuple[set[str], set[str]]:
+        """Return the artefacts that versions of all projects have, and those that only retired ones had."""
+        rows = conn.execute(select(models.c.artefact, models.c.retired_at)).all()
+        kept = {row.artefact for row in rows if row.retired_at is None}
+        return kept, {row.artefact for row in rows} - kept
+
     def models(self, project: str) -> list[ModelVersion]:
         """Return every version, oldest first."""
         with self._db.read() as conn:
@@ -93,6 +117,18 @@ class Models:
         if not conn.execute(update(models).where(*one).values(status=status)).rowcount:
             raise no_version(project, version)
 
+    def replace_artefact(self, conn: Connection, project: str, old: str, new: str) -> None:
+        """Let the versions that an artefact is of have another in its place, which answers as it does."""
+        lock_project(conn, project)
+        mine = (models.c.project == project, models.c.artefact == old)
+        conn.execute(update(models).where(*mine).values(artefact=new))
+
+    def is_named(self, artefact: str) -> bool:
+        """Tell whether a version of any project has this artefact."""
+        with self._db.read() as conn:
+            found = conn.execute(select(models.c.version).where(models.c.artefact == artefact).limit(1)).first()
+        return found is not None
+
     def start_run(self, conn: Connection, project: str, run: str, cycle: int | None, body: Json, now: datetime) -> None:
         """Note that a training began; a run that is known already is left as it is."""
         row = {"cycle": cycle, "started_at": micros(now), "status": "running", "body": dumps(body)}
@@ -107,7 +143,7 @@ class Models:
         one = (runs.c.project == project, runs.c.run == run)
         started = conn.execute(select(runs).where(*one).with_for_update()).first()
         if started is None:
-            raise StoreError(f"project {project!r} has no run {run!r}.", "start it before it ends")
+            raise no_run(project, run)
         if started.ended_at is None:
             whole = dumps({**loads(started.body), **body})
             conn.execute(update(runs).where(*one).values(status=status, body=whole, ended_at=micros(now)))
@@ -154,6 +190,20 @@ def no_version(project: str, version: int) -> StoreError:
     return StoreError(f"project {project!r} has no version {version}.", "`tidemill status` lists the versions")
 
 
+def retired(project: str, version: int, at: datetime) -> StoreError:
+    """Return the error for a version whose artefact is gone."""
+    return StoreError(
+        f"the artefact of version {version} of {project!r} was deleted on {at:%Y-%m-%d}: the project keeps those of the"
+        " newest versions only.",
+        "choose a newer version, or train one; `keep_versions` of the project says how many are kept",
+    )
+
+
+def no_run(project: str, run: str) -> StoreError:
+    """Return the error for a training that nobody started."""
+    return StoreError(f"project {project!r} has no run {run!r}.", "start it before it ends")
+
+
 def _model(row: Row[tuple[object, ...]]) -> ModelVersion:
     return ModelVersion(
         version=row.version,
@@ -165,6 +215,7 @@ def _model(row: Row[tuple[object, ...]]) -> ModelVersion:
         cycle=row.cycle,
         run=row.run,
         status=row.status,
+        retired_at=None if row.retired_at is None else from_micros(row.retired_at),
     )
 
 

@@ -23,7 +23,7 @@ from tidemill.stores.logfiles import LogFile, LogFiles
 
 KEY = ("received_at", "request_id", "answered_version")
 _FIRST_LOOK, _GROWS = 4_000, 4
-_LARGE = 100_000  # rows of a file from which on its row groups are told apart
+_LARGE, _HEAVY = 100_000, 8 << 20  # rows and bytes of a file from which on its row groups are told apart
 _DIGITS = re.compile(r"-?[0-9]{1,18}")  # of a number that fits 64 bits
 _AT_ONCE = 2_048  # rows that are asked first whether they meet a condition, then more
 
@@ -81,22 +81,28 @@ class Newest:
 
 
 class Part(NamedTuple):
-    """A span of time, in microseconds and both ends in it, with about how many rows lie there."""
+    """A span of time, in microseconds and both ends in it, with about how many rows and bytes lie there."""
 
     first: int
     last: int
     num: int
+    num_bytes: int = 0
 
 
-def parts_back(files: LogFiles, project: str, *, first: int, last: int, most: int) -> Iterator[Part]:
-    """Yield spans that follow each other from `last` back to `first`, of more and more rows up to about `most`."""
+def parts_back(
+    files: LogFiles, project: str, *, first: int, last: int, most: int, most_bytes: int | None = None
+) -> Iterator[Part]:
+    """Yield spans that follow each other from `last` back to `first`, of more and more rows up to about `most`.
+
+    With `most_bytes` none is much larger than that, as far as the files can be told apart.
+    """
     found = files.find(project, "predictions", first=first, last=last)
     units = [unit for file in found for unit in _units(files.folder, file)]
     units = sorted((unit for unit in units if unit.last >= first), key=lambda unit: unit.last)
     wanted = min(_FIRST_LOOK, most)
     while units:
         units = sorted((u for u in units if u.first <= last), key=lambda unit: min(unit.last, last))
-        some = _newest_units(units, wanted)
+        some = _newest_units(units, wanted, most_bytes)
         if not some:
             return
         # Half of them lie whole behind this time: one that reaches far back does not draw all others in.
@@ -108,9 +114,13 @@ def parts_back(files: LogFiles, project: str, *, first: int, last: int, most: in
             return
 
 
-def _newest_units(units: Sequence[Part], num: int) -> list[Part]:
+def _newest_units(units: Sequence[Part], num: int, most_bytes: int | None) -> list[Part]:
     some: list[Part] = []
+    num_bytes = 0
     for unit in reversed(units):
+        num_bytes += unit.num_bytes
+        if some and most_bytes is not None and num_bytes > most_bytes:
+            break
         some.append(unit)
         num -= unit.num
         if num <= 0:
@@ -119,8 +129,8 @@ def _newest_units(units: Sequence[Part], num: int) -> list[Part]:
 
 
 def _units(folder: Path, file: LogFile) -> Sequence[Part]:
-    whole = (Part(file.first_at, file.last_at, file.num_rows),)
-    if file.num_rows < _LARGE:
+    whole = (Part(file.first_at, file.last_at, file.num_rows, file.num_bytes),)
+    if file.num_rows < _LARGE and file.num_bytes < _HEAVY:
         return whole
     try:
         return _groups(folder / file.path) or whole
@@ -137,7 +147,9 @@ def _groups(path: Path) -> tuple[Part, ...]:
     times = [group.column(at).statistics for group in known]
     if any(one is None or not one.has_min_max for one in times):
         return ()
-    return tuple(Part(one.min, one.max, group.num_rows) for one, group in zip(times, known, strict=True))
+    return tuple(
+        Part(one.min, one.max, group.num_rows, group.total_byte_size) for one, group in zip(times, known, strict=True)
+    )
 
 
 def newest(

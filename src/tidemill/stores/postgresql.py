@@ -62,7 +62,10 @@ def listening(engine: Engine, channel: str) -> Iterator[Callable[[float], bool]]
             session.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             yield lambda timeout_s: any(True for _ in session.notifies(timeout=timeout_s, stop_after=1))
         except Error as error:
-            raise StoreError(f"listening to the database failed: {error}.", "check that it is reachable") from error
+            conn.invalidate()  # or the pool would roll it back first, and tell at length that it cannot
+            session.close()
+            said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise StoreError(f"listening to the database failed: {said}.", "check that it is reachable") from error
 
 
 class _Text(Dumper):

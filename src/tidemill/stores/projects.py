@@ -15,7 +15,7 @@ from tidemill.fingerprint import digest
 from tidemill.records import Json
 from tidemill.stores.database import Database, dumps, loads
 from tidemill.stores.rows import insert_once, next_number
-from tidemill.stores.tables import projects, strategies
+from tidemill.stores.tables import projects, strategies, strategy_spells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,15 @@ class StrategyVersion:
     number: int
     digest: str
     body: Json
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySpell:
+    """A time in which a strategy was in force, until the next spell; one that comes in again has several."""
+
+    number: int
+    digest: str
     since: datetime
 
 
@@ -45,7 +54,10 @@ class Projects:
         insert_once(conn, projects, {"project": project}, {**said, "secret": secrets.token_bytes(32)})
         changed = lock_project(conn, project) != wanted
         conn.execute(update(projects).where(projects.c.project == project).values(**said))
-        return _number(conn, project, wanted, strategy, now, changed=changed)
+        number, is_new = _number(conn, project, wanted, strategy, now)
+        if is_new or changed:
+            _begin_spell(conn, project, number, now)
+        return number
 
     def projects(self) -> list[str]:
         """Return the names of the published projects, sorted."""
@@ -85,6 +97,15 @@ class Projects:
             StrategyVersion(number=r.number, digest=r.digest, body=loads(r.body), since=from_micros(r.since))
             for r in rows
         ]
+
+    def strategy_spells(self, project: str) -> list[StrategySpell]:
+        """Return which strategy was in force since when, oldest first: the last is in force now."""
+        same = (strategies.c.project == strategy_spells.c.project) & (strategies.c.number == strategy_spells.c.number)
+        wanted = select(strategy_spells.c.number, strategy_spells.c.since, strategies.c.digest).join(strategies, same)
+        wanted = wanted.where(strategy_spells.c.project == project).order_by(strategy_spells.c.revision)
+        with self._db.read() as conn:
+            rows = conn.execute(wanted).all()
+        return [StrategySpell(number=r.number, digest=r.digest, since=from_micros(r.since)) for r in rows]
 
     def pause(self, conn: Connection, project: str, at: datetime | None) -> None:
         """Say that the loop rests since `at`, or, with None, that it goes on."""
@@ -131,17 +152,25 @@ def lock_project(conn: Connection, project: str) -> str:
     return str(row.strategy)
 
 
-def _number(conn: Connection, project: str, wanted: str, body: Json, now: datetime, *, changed: bool) -> int:
-    """Return the strategy's number, noting that it came into force now if that `changed`."""
+def _number(conn: Connection, project: str, wanted: str, body: Json, now: datetime) -> tuple[int, bool]:
+    """Return the strategy's number, and whether it is a new one."""
     same = (strategies.c.project == project, strategies.c.digest == wanted)
     known = conn.execute(select(strategies.c.number).where(*same)).scalar()
-    if known is None:
-        known = next_number(conn, strategies.c.number, project)
-        row = {"number": known, "digest": wanted, "body": dumps(body), "since": micros(now)}
-        conn.execute(insert(strategies).values(project=project, **row))
-    elif changed:
-        conn.execute(update(strategies).where(*same).values(since=micros(now)))
-    return int(known)
+    if known is not None:
+        return int(known), False
+    number = next_number(conn, strategies.c.number, project)
+    row = {"number": number, "digest": wanted, "body": dumps(body), "since": micros(now)}
+    conn.execute(insert(strategies).values(project=project, **row))
+    return number, True
+
+
+def _begin_spell(conn: Connection, project: str, number: int, now: datetime) -> None:
+    """Note that a strategy comes into force now."""
+    one = (strategies.c.project == project, strategies.c.number == number)
+    conn.execute(update(strategies).where(*one).values(since=micros(now)))
+    revision = next_number(conn, strategy_spells.c.revision, project)
+    spell = {"revision": revision, "number": number, "since": micros(now)}
+    conn.execute(insert(strategy_spells).values(project=project, **spell))
 
 
 def _names(conn: Connection) -> list[str]:

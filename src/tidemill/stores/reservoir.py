@@ -26,12 +26,14 @@ from tidemill.stores.consolidate import consolidate
 from tidemill.stores.database import Database, dumps
 from tidemill.stores.duplicates import Groups, Sameness
 from tidemill.stores.examples import INDEX, canonical, from_row, index_frame, split_of, to_row
+from tidemill.stores.folders import clear
 from tidemill.stores.inputs import InputColumns, InputStore, Place
 from tidemill.stores.picked import unknown
 from tidemill.stores.queue import Queue
+from tidemill.stores.removal import Removed, num_about, remove
 from tidemill.stores.rows import parts
 from tidemill.stores.similar import nearest
-from tidemill.stores.tables import examples, projects
+from tidemill.stores.tables import examples, labellings, projects, queue
 
 _EQUAL = Sameness()
 _METADATA = [examples.c[name] for name in INDEX]
@@ -148,6 +150,46 @@ class Reservoir(Queue):
         self._lock(conn, project)
         return consolidate(conn, project, self._store.chunks(project), now=now)
 
+    def remove(self, conn: Connection, project: str, ids: Sequence[str], *, sameness: Sameness = _EQUAL) -> Removed:
+        """Delete examples, what was asked and said of them, and their inputs; return how many rows that were.
+
+        Their bytes are on the disk until the transaction has ended and `sweep` was called in another one.
+        """
+        self._lock(conn, project)
+        return remove(
+            conn, project, ids, self._store.chunks(project), sameness,
+            inputs_of=lambda id_: self.inputs(project, [id_], conn=conn)[0],
+        )  # fmt: skip
+
+    def sweep(self, conn: Connection, project: str) -> int:
+        """Delete the chunks that no example's inputs lie in, at once; return how many bytes that were."""
+        self._lock(conn, project)  # so that nothing is being added
+        wanted = conn.execute(select(examples.c.chunk).distinct().where(examples.c.project == project)).scalars()
+        chunks = self._store.chunks(project)
+        return clear(chunks.folder, {chunks.path(digest).name for digest in wanted})
+
+    def about(
+        self, project: str, subject: str, request_ids: Collection[str], *, by_unit: bool, until: datetime
+    ) -> list[str]:
+        """Return the ids of the examples about a person that were received until a time, and of those requests.
+
+        `by_unit` takes those of the unit of that name too.
+        """
+        mine = examples.c.subject == subject
+        mine = mine | (examples.c.unit == subject) if by_unit else mine
+        query = select(examples.c.id).where(examples.c.project == project)
+        with self._db.read() as conn:
+            found = set(conn.execute(query.where(mine, examples.c.received_at <= micros(until))).scalars())
+            for some in parts(sorted(request_ids)):
+                found |= set(conn.execute(query.where(examples.c.request_id.in_(some))).scalars())
+        return sorted(found)
+
+    def tasks_of(self, project: str, ids: Sequence[str]) -> tuple[int, int]:
+        """Return how many tasks of the label queue there are about examples, and how many labellings."""
+        with self._db.read() as conn:
+            counts = [num_about(conn, table, project, ids) for table in (queue, labellings)]
+        return counts[0], counts[1]
+
     def present(self, project: str, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are in the reservoir."""
         with self._db.read() as conn:
@@ -222,7 +264,9 @@ class Reservoir(Queue):
 
     def _rows(self, conn: Connection | None, project: str, ids: Sequence[str]) -> list[RowMapping]:
         found: dict[str, RowMapping] = {}
-        query = select(*_METADATA, examples.c.chunk, examples.c.chunk_row).where(examples.c.project == project)
+        query = select(*_METADATA, examples.c.subject, examples.c.chunk, examples.c.chunk_row).where(
+            examples.c.project == project
+        )
         with self._reading(conn) as reading:
             for some in parts(ids):
                 rows = reading.execute(query.where(examples.c.id.in_(some))).mappings()

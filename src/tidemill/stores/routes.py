@@ -12,7 +12,7 @@ from tidemill.errors import Conflict
 from tidemill.records import Json, Route
 from tidemill.stores.database import Database, dumps, loads
 from tidemill.stores.listener import announce
-from tidemill.stores.models import no_version
+from tidemill.stores.models import no_version, retired
 from tidemill.stores.policies import check_policy
 from tidemill.stores.projects import lock_project
 from tidemill.stores.tables import models, routes
@@ -58,16 +58,13 @@ class Routes:
 
         Raises:
             Conflict: the route is at another revision: somebody was first, and what was decided may no longer hold.
-            StoreError: the route names a version or a policy that the project has not.
+            StoreError: the route names a version or a policy that the project has not, or a version without artefact.
         """
         lock_project(conn, project)
         row = conn.execute(_newest(project)).first()
         current = 0 if row is None else row.revision
         if current != route.revision:
-            raise Conflict(
-                f"route of project {project!r} is at revision {current}, not {route.revision}.",
-                "read it again and decide anew",
-            )
+            raise moved_on(project, current, route.revision)
         _check_versions(conn, project, route)
         new = replace(route, revision=current + 1)
         conn.execute(
@@ -99,6 +96,13 @@ class Routes:
         return True
 
 
+def moved_on(project: str, current: int, named: int) -> Conflict:
+    """Return the error for a route that is at another revision than the one that was read."""
+    return Conflict(
+        f"route of project {project!r} is at revision {current}, not {named}.", "read it again and decide anew"
+    )
+
+
 def _newest(project: str) -> Select[tuple[object, ...]]:
     return select(routes).where(routes.c.project == project).order_by(routes.c.revision.desc()).limit(1)
 
@@ -106,9 +110,14 @@ def _newest(project: str) -> Select[tuple[object, ...]]:
 def _check_versions(conn: Connection, project: str, route: Route) -> None:
     """Refuse a route that no gateway could serve."""
     named = route.versions()
-    there = select(models.c.version).where(models.c.project == project, models.c.version.in_(named))
-    for version in sorted(set(named) - set(conn.execute(there).scalars())):
-        raise no_version(project, version)
+    there = select(models.c.version, models.c.retired_at)
+    there = there.where(models.c.project == project, models.c.version.in_(named))
+    found = {row.version: row.retired_at for row in conn.execute(there)}
+    for version in sorted(named):
+        if version not in found:
+            raise no_version(project, version)
+        if found[version] is not None:
+            raise retired(project, version, from_micros(found[version]))
     check_policy(conn, project, route.policy_version)
 
 

@@ -26,12 +26,11 @@ import polars as pl
 
 from tidemill.errors import Corrupt, ProjectError, StoreError
 from tidemill.projections import Projection
-from tidemill.records import CONFIRM, LABEL_KINDS, Trust
+from tidemill.records import CONFIRM, JUDGEMENTS, LABEL_KINDS, Trust
 from tidemill.schema import Schema
 from tidemill.stores.columns import own_types
 from tidemill.stores.declared import declared_types
 from tidemill.stores.fence import first_line, lock, unlocked
-from tidemill.stores.hindsight import JUDGEMENTS
 from tidemill.stores.logfiles import LogFile, LogFiles
 from tidemill.stores.projected import add_projection
 from tidemill.stores.reading import quoted, reading, sql_type, text

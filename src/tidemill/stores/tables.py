@@ -42,8 +42,17 @@ strategies = Table(
     Column("number", Integer, primary_key=True),
     Column("digest", String(16), nullable=False),
     Column("body", Text, nullable=False),
-    Column("since", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),  # when it last came into force
     UniqueConstraint("project", "digest"),
+)
+
+strategy_spells = Table(
+    "strategy_spells",
+    metadata,
+    Column("project", String(100), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("since", BigInteger, nullable=False),
 )
 
 models = Table(
@@ -59,6 +68,7 @@ models = Table(
     Column("cycle", Integer),
     Column("run", String(64), nullable=False),
     Column("status", String(20), nullable=False),
+    Column("retired_at", BigInteger),  # since when its artefact is gone
     UniqueConstraint("project", "run"),  # registering twice after a crash finds the first
 )
 
@@ -197,6 +207,7 @@ examples = Table(
     Column("id", String(80), primary_key=True),
     Column("request_id", String(36)),
     Column("unit", Text, nullable=False),
+    Column("subject", Text),  # whom it is about, so that it can be deleted after the log has gone
     Column("received_at", BigInteger, nullable=False),
     Column("picked_at", BigInteger, nullable=False),
     Column("reason", String(100), nullable=False),
@@ -290,6 +301,8 @@ datasets = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("num_train", Integer, nullable=False),
     Column("num_test", Integer, nullable=False),
+    Column("erased_at", BigInteger),  # since when its rows are gone: somebody in it was forgotten,
+    Column("retired_at", BigInteger),  # or it was too old to keep
     UniqueConstraint("project", "number"),
 )
 
@@ -361,4 +374,24 @@ audit = Table(
     Column("result", Text, nullable=False),  # in words, or `refused: why`
     Column("via", String(20), nullable=False),  # cli or page
     Index("audit_by_project", "project", "id"),
+)
+
+erasures = Table(  # persons whose data is deleted: how far it is, and what it came to
+    "erasures",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", String(100), nullable=False),
+    Column("subject", Text),  # null once it is done: only the mark stays
+    Column("mark", String(32), nullable=False),  # a keyed hash of the subject
+    Column("by_unit", Integer, nullable=False),  # 0 or 1
+    Column("with_datasets", Integer, nullable=False),  # 0 or 1
+    Column("asked_at", BigInteger, nullable=False),
+    Column("asked_by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("via", String(20), nullable=False),
+    Column("stage", String(20), nullable=False),
+    Column("body", Text, nullable=False),  # JSON
+    Column("done_at", BigInteger),
+    Index("erasures_waiting", "project", "done_at", "id"),
+    Index("erasures_by_mark", "project", "mark"),
 )

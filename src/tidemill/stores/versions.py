@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, delete, select, update
 
@@ -11,7 +13,7 @@ from tidemill.clock import from_micros, micros
 from tidemill.errors import Conflict, NotFound, StoreError
 from tidemill.records import DatasetVersion
 from tidemill.stores.database import Database
-from tidemill.stores.rows import insert_once
+from tidemill.stores.rows import insert_once, parts
 from tidemill.stores.tables import dataset_tags, datasets
 
 _TAG = re.compile(r"[a-z][a-z0-9._-]{0,99}")
@@ -38,9 +40,8 @@ class Versions:
 
     def all(self, project: str) -> list[DatasetVersion]:
         """Return all versions, the first one first."""
-        query = select(datasets).where(datasets.c.project == project).order_by(datasets.c.number)
         with self._db.read() as conn:
-            return [_version(row) for row in conn.execute(query).mappings()]
+            return every(conn, project)
 
     def resolve(self, project: str, ref: str | int) -> DatasetVersion:
         """Return the version of a number, a tag, a digest or the first four or more digits of one.
@@ -60,6 +61,14 @@ class Versions:
         if len(found) > 1:
             raise StoreError(f"{len(found)} datasets of {project!r} begin with {text!r}.", "give more of the digest")
         return found[0]
+
+    def erase(self, conn: Connection, project: str, digests: Sequence[str], *, now: datetime) -> None:
+        """Say that the rows of versions are gone, because somebody in them was forgotten; the records stay."""
+        _mark(conn, project, digests, erased_at=micros(now))
+
+    def retire(self, conn: Connection, project: str, digests: Sequence[str], *, now: datetime) -> None:
+        """Say that the rows of versions are gone, because they are too old to keep; the records stay."""
+        _mark(conn, project, digests, retired_at=micros(now))
 
     # --- tags
 
@@ -113,9 +122,39 @@ def missing(project: str, digest: str) -> StoreError:
     return StoreError(f"{project!r} has no dataset {digest[:12]!r}.", "give the digest of one of its versions")
 
 
+def every(conn: Connection, project: str) -> list[DatasetVersion]:
+    """Return all versions as a transaction sees them, the first one first."""
+    query = select(datasets).where(datasets.c.project == project).order_by(datasets.c.number)
+    return [_version(row) for row in conn.execute(query).mappings()]
+
+
+def gone(project: str, version: DatasetVersion) -> StoreError:
+    """Return the error that says that only the record of a version is left."""
+    if version.erased_at is not None:
+        why = f"was erased on {version.erased_at:%Y-%m-%d}: somebody in it was forgotten"
+    else:
+        why = f"was retired on {version.retired_at:%Y-%m-%d}: the project keeps the newest versions only"
+    return StoreError(f"dataset {version.number} of {project!r} {why}.", "name a version whose rows are kept")
+
+
+def restore(conn: Connection, project: str, digest: str) -> None:
+    """Say that the rows of a version are there again."""
+    one = (datasets.c.project == project, datasets.c.digest == digest)
+    conn.execute(update(datasets).where(*one).values(erased_at=None, retired_at=None))
+
+
+def _mark(conn: Connection, project: str, digests: Sequence[str], **values: int) -> None:
+    for some in parts(digests):
+        conn.execute(
+            update(datasets).where(datasets.c.project == project, datasets.c.digest.in_(some)).values(**values)
+        )
+
+
 def _version(row: RowMapping) -> DatasetVersion:
-    values = {name: value for name, value in row.items() if name not in ("project", "created_at")}
-    return DatasetVersion(**values, created_at=from_micros(row["created_at"]))
+    values: dict[str, Any] = {name: value for name, value in row.items() if name != "project"}
+    for name in ("created_at", "erased_at", "retired_at"):
+        values[name] = None if values[name] is None else from_micros(values[name])
+    return DatasetVersion(**values)
 
 
 def _tags(conn: Connection, project: str) -> dict[str, str]:

@@ -24,13 +24,13 @@ from tidemill.strategy.drift_memory import checked_needs, remembered, said
 from tidemill.strategy.drift_needs import TRAINING, DriftNeeds
 from tidemill.strategy.member import Member, shown_duration
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
+from tidemill.strategy.reference import EVERYONE, References
+from tidemill.strategy.reference_needs import ReferenceNeeds
 from tidemill.strategy.span import Span
 from tidemill.strategy.trigger import WatchFacts
 from tidemill.strategy.wording import against, counted, evidence, span
 
 Then = Literal["rollback"]
-
-EVERYONE = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class AlertFacts:
     last_trained_at: datetime | None = None
     deployed_at: datetime | None = None  # when the first version went live
     drift: Mapping[DriftNeeds, DriftReport] = field(default_factory=dict)  # what the looks since then have said
+    references: References = field(default_factory=dict)  # what the live version was good for
 
 
 class Alert(Member):
@@ -115,7 +116,7 @@ class Falls(Alert):
     """A metric has become worse, in a cohort or for everyone, than the live version's first outcomes were.
 
     The test and its guarantee are those of `trigger.Degraded`: `alpha` is the chance of a false alarm over the life of
-    the version, however often one looks.
+    the version, however often one looks. A cohort is held to its own first outcomes, however late it appears.
     """
 
     metric: str
@@ -142,14 +143,20 @@ class Falls(Alert):
         )  # fmt: skip
 
     def needs(self) -> OutcomeNeeds:
-        """Return its metric and trust."""
-        return OutcomeNeeds((self.metric,), Trust(self.trust))
+        """Return its metric, trust and reference."""
+        return OutcomeNeeds((self.metric,), Trust(self.trust), references=(self._reference_needs,))
+
+    @property
+    def _reference_needs(self) -> ReferenceNeeds:
+        return ReferenceNeeds(self.metric, self.reference, (self.cohort,))
 
     def update(self, state: Json, facts: AlertFacts) -> Json:
-        """Feed the cohort's outcomes to the test."""
+        """Feed the cohort's outcomes to the test, as if they were everyone's."""
+        firsts = facts.references.get(self._reference_needs, {})
         watch = WatchFacts(
             now=facts.now, outcomes=_of_cohort(facts.outcomes, self.cohort), num_labels=0, trained_labels=0,
             last_trained_at=facts.last_trained_at or facts.now, live_version=facts.live_version,
+            references={self._test.reference_needs: {EVERYONE: firsts[self.cohort]} if firsts else {}},
         )  # fmt: skip
         return self._test.update(state, watch)
 

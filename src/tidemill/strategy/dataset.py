@@ -172,8 +172,9 @@ class Balanced(Dataset):
         present = by_class > 0
         factor = np.zeros(len(by_class))
         factor[present] = np.minimum(by_class.max() / by_class[present], self.at_most)
-        balanced: Array = weights * factor[of_class]
-        return balanced * (total / balanced.sum())
+        raised = weights * factor[of_class]
+        balanced: Array = raised * (total / raised.sum())
+        return balanced
 
 
 @dataclass(frozen=True)

@@ -5,42 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
 
 import numpy as np
 
 from tidemill.errors import ProjectError
 from tidemill.records import Json, Outcome, Scalar, Trust, Verdict
 from tidemill.schema import Array
-from tidemill.strategy.outcomes import OutcomeNeeds
+from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
+from tidemill.strategy.reference import EVERYONE, FirstOutcomes
+from tidemill.strategy.reference_needs import ReferenceNeeds
 from tidemill.strategy.stream import Stream
 from tidemill.strategy.triggering import Trigger, WatchFacts, micros_or_none
 from tidemill.strategy.wording import against, counted, evidence, more
 
 FIRE, QUIET, UNKNOWN = Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN
-EVERYONE = "all"  # the stream of all outcomes, beside those of cohorts
+_MOST_RESTED = 4  # versions that were live before, whose tests go on when they are live again
 
+__all__ = ["EVERYONE", "Degraded"]
 
-class _Losses(NamedTuple):
-    """The losses of one stream in a batch, and the rows of the batch that they stand in, both (N,)."""
-
-    at: Array
-    loss: Array
-
-
-_NONE = _Losses(np.zeros(0, dtype=np.int64), np.zeros(0))
+_Streams = dict[str, Stream]
 
 
 @dataclass(frozen=True)
 class Degraded(Trigger):
     """Fires when the live version's loss has risen by more than `drop` above its own first outcomes.
 
-    The version's first `reference` matured outcomes, of everyone and of each cohort, are what it was good for. From
-    then on each stream is tested at every look (`stats.rise`) for a mean loss above the reference's plus `drop`, from
-    any time on; a reference that may have been lucky raises the bar. A cohort that appears only later, such as a new
-    version of an app, is held to everyone's reference. `alpha` is the chance of a false alarm over the
-    life of the version, with the noise of the reference in it, and is shared out over the streams. A new version begins
-    anew; a new cycle keeps the reference and drops the evidence.
+    The first `reference` matured outcomes that a version got since it went live, of everyone and of each cohort, are
+    what it was good for, whenever the trigger or the cohort was declared. From then on each stream is tested at every
+    look (`stats.rise`) for a mean loss above the reference's plus `drop`, from any time on; a reference that may have
+    been lucky raises the bar. A cohort that appears only later, such as a new version of an app, is held to everyone's
+    reference. A version that is returned to, as by a rollback, is held to its old reference, and its test goes on.
+    `alpha` is the chance of a false alarm over the life of the version, with the noise of the reference in it, and is
+    shared out over the streams. Once it has fired, a new cycle drops the evidence.
 
     A drop of accuracy is a rise of errors, so `drop=0.03` reads the same for both. `binary=False` takes any loss; the
     guarantee is then approximate. Rows count one by one: a few people who send most of the requests make the true
@@ -63,40 +59,35 @@ class Degraded(Trigger):
         self.require(self.trust in list(Trust), f"trust is {self.trust!r}", f"use one of {', '.join(Trust)}")
 
     def needs(self) -> OutcomeNeeds:
-        """Return its metric and trust."""
-        return OutcomeNeeds((self._metric(),), Trust(self.trust))
+        """Return its metric, trust and reference."""
+        return OutcomeNeeds((self._metric(),), Trust(self.trust), references=(self.reference_needs,))
+
+    @property
+    def reference_needs(self) -> ReferenceNeeds:
+        """What it holds the version to."""
+        return ReferenceNeeds(self._metric(), self.reference, None if self.by_cohort else (EVERYONE,))
 
     def resolved(self, metric: str, *, binary: bool = True) -> Degraded:
         """Return the trigger with the project's first metric in place of None."""
         return replace(self, metric=metric, binary=binary) if self.metric is None else self
 
     def update(self, state: Json, facts: WatchFacts) -> Json:
-        """Feed each stream: first its reference, then its test."""
-        cycle = micros_or_none(facts.last_cycle_at)
-        old = state["streams"] if state.get("version") == facts.live_version else {}
-        streams = {name: Stream.from_json(stream) for name, stream in old.items()}
-        if streams and state["cycle"] != cycle:
-            streams = {name: stream.without_evidence() for name, stream in streams.items()}
-        losses = self._losses(facts)
-        late = self._appear_late(streams.get(EVERYONE, Stream()), losses)
-        names = list(dict.fromkeys([*streams, *losses]))  # everyone's first: others may be held to it
-        alpha = self.alpha / 2 / max(len(names), 1)
-        for name in names:
-            begun = streams.get(name, Stream())
-            if name in late and begun.reference.num == 0:
-                begun = Stream(streams[EVERYONE].reference)
-            streams[name] = begun.add(
-                losses.get(name, _NONE).loss, size=self.reference, drop=self.drop, alpha=alpha, binary=self.binary
-            )
-        return {
-            "version": facts.live_version,
-            "cycle": cycle,
-            "streams": {name: stream.to_json() for name, stream in streams.items()},
-        }
+        """Feed each stream with what came after its reference."""
+        cycle, live = micros_or_none(facts.last_cycle_at), facts.live_version
+        versions = self._remembered(state, is_new_cycle=state.get("cycle") != cycle)
+        before, firsts = versions.pop(live, {}), facts.references.get(self.reference_needs, {})
+        alpha = self.alpha / 2 / max(len(firsts), 1)
+        streams = {}
+        for name, first in firsts.items():
+            stream = before.get(name, Stream()).held_to(first.losses)
+            loss = self._losses(facts, name, first)
+            streams[name] = stream.add(loss, size=self.reference, drop=self.drop, alpha=alpha, binary=self.binary)
+        rested = {str(version): _to_json(versions[version]) for version in sorted(versions)[-_MOST_RESTED:]}
+        return {"version": live, "cycle": cycle, "streams": _to_json(streams), "rested": rested}
 
     def decide(self, state: Json, now: datetime) -> Verdict:
         """Fire if any stream's evidence is there; unknown until everyone's reference is full."""
-        streams = {name: Stream.from_json(stream) for name, stream in state.get("streams", {}).items()}
+        streams = _from_json(state.get("streams", {}))
         parts = tuple(self._judge(name, stream, len(streams)) for name, stream in streams.items())
         fired = [part for part in parts if part.outcome is FIRE]
         if fired:
@@ -107,36 +98,39 @@ class Degraded(Trigger):
         return self._composed(QUIET, [part for part in parts if part.outcome is QUIET], parts)
 
     def without_evidence(self, state: Json) -> Json:
-        """Return the state with its references, and every test begun anew."""
-        streams = {n: Stream.from_json(s).without_evidence().to_json() for n, s in state.get("streams", {}).items()}
-        return {**state, "streams": streams} if streams else state
+        """Return the state with its references, and every test of the live version begun anew."""
+        streams = {name: stream.without_evidence() for name, stream in _from_json(state.get("streams", {})).items()}
+        return {**state, "streams": _to_json(streams)} if streams else state
+
+    def _remembered(self, state: Json, *, is_new_cycle: bool) -> dict[int, _Streams]:
+        """Return the streams by version; in a new cycle, evidence that was enough to fire is used up."""
+        kept = {**state.get("rested", {}), str(state["version"]): state["streams"]} if state else {}
+        versions = {int(version): _from_json(streams) for version, streams in kept.items()}
+        return {v: self._used_up(s) if is_new_cycle else s for v, s in versions.items()}
+
+    def _used_up(self, streams: _Streams) -> _Streams:
+        wanted = np.log(self._wanted(len(streams)))
+        return {name: s.without_evidence() if s.has_risen(wanted) else s for name, s in streams.items()}
+
+    def _wanted(self, num_streams: int) -> float:
+        """Return how much evidence of one stream fires: half of alpha is the references' share."""
+        return 2 * num_streams / self.alpha
 
     def _metric(self) -> str:
         if self.metric is None:
             raise ProjectError("trigger.Degraded has no metric yet.", "name one, or call resolved(metric) first")
         return self.metric
 
-    def _appear_late(self, everyone: Stream, losses: Mapping[str, _Losses]) -> set[str]:
-        """Return the streams whose first loss comes after everyone's reference is full, however facts are batched."""
-        room = self.reference - everyone.reference.num
-        at = losses[EVERYONE].at if losses else _NONE.at
-        if room > len(at):
-            return set()
-        full_from = -1 if room <= 0 else at[room - 1]
-        return {name for name, its in losses.items() if name != EVERYONE and len(its.at) and its.at[0] > full_from}
-
-    def _losses(self, facts: WatchFacts) -> dict[str, _Losses]:
-        """Return the known losses of the live version by stream, everyone's first."""
+    def _losses(self, facts: WatchFacts, stream: str, first: FirstOutcomes) -> Array:
+        """Return the known losses of the live version in a stream, since its reference was full."""
         rows = facts.outcomes
         if not len(rows):
-            return {}
+            return np.zeros(0)
         loss = rows.values[self._metric()]
         known = ~np.isnan(loss) & (rows.version == facts.live_version)
         self._require_binary(loss[known])
-        masks = {EVERYONE: known}
-        if self.by_cohort:
-            masks |= {name: known & mask for name, mask in rows.cohorts.items()}
-        return {name: _Losses(np.flatnonzero(mask), loss[mask]) for name, mask in masks.items()}
+        later: Array = loss[known & _is_in(rows, stream) & (rows.received_at > first.until)]
+        return later
 
     def _require_binary(self, loss: Array) -> None:
         odd = loss[(loss != 0) & (loss != 1)] if self.binary else loss[:0]
@@ -153,7 +147,7 @@ class Degraded(Trigger):
             missing = self.reference - reference.num
             reason = f"{who}: {reference.num} of {self.reference} outcomes of the reference, {missing} more to come"
             return self._say(UNKNOWN, reason, {"reference_outcomes": reference.num, "more_outcomes": missing})
-        log_evidence, wanted = test.log_evidence(), 2 * num_streams / self.alpha
+        log_evidence, wanted = test.log_evidence(), self._wanted(num_streams)
         numbers: dict[str, Scalar] = {
             "reference_loss": reference.mean,
             "bar": test.bar,
@@ -179,3 +173,17 @@ class Degraded(Trigger):
         """Return the verdict of the stream with most evidence, and all streams as its parts."""
         first = max(told, key=lambda part: float(part.numbers.get("evidence") or 0))
         return Verdict(outcome=outcome, by=str(self), reason=first.reason, numbers=first.numbers, parts=parts)
+
+
+def _is_in(rows: Outcomes, stream: str) -> Array:
+    return np.ones(len(rows), dtype=bool) if stream == EVERYONE else rows.cohorts[stream]
+
+
+def _to_json(streams: Mapping[str, Stream]) -> Json:
+    return {name: stream.to_json() for name, stream in streams.items()}
+
+
+def _from_json(streams: Json) -> _Streams:
+    """Read streams, everyone's first: the stores sort by name."""
+    found = {name: Stream.from_json(stream) for name, stream in streams.items()}
+    return {name: found[name] for name in sorted(found, key=lambda name: name != EVERYONE)}

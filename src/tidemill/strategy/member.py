@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from tidemill.clock import duration
@@ -56,7 +57,11 @@ class Member:
 
     def digest(self) -> str:
         """Return the hash of the canonical JSON: 16 hex digits."""
-        return digest(self.to_json())
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest(self.to_json())  # asked for at every turn
 
     def __str__(self) -> str:
         shown: list[str] = []

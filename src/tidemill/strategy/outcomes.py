@@ -12,6 +12,7 @@ from tidemill.errors import ProjectError
 from tidemill.records import Trust
 from tidemill.schema import Array
 from tidemill.strategy.drift_needs import DriftNeeds
+from tidemill.strategy.reference_needs import ReferenceNeeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,8 @@ class OutcomeNeeds:
     """The metrics whose losses a stage reads, from labels of at least this trust.
 
     `before` is how far back, from the start of the rollout, the past of each unit is wanted; zero for not at all.
-    `pairs` asks for the losses of shadow predictions beside those of the answers, `drift` for looks at drift.
+    `pairs` asks for the losses of shadow predictions beside those of the answers, `drift` for looks at drift,
+    `references` for what the live version was good for.
     """
 
     metrics: tuple[str, ...] = ()
@@ -84,6 +86,7 @@ class OutcomeNeeds:
     before: timedelta = timedelta(0)
     pairs: bool = False
     drift: tuple[DriftNeeds, ...] = ()
+    references: tuple[ReferenceNeeds, ...] = ()
 
     @classmethod
     def of(cls, needs: Iterable[OutcomeNeeds]) -> OutcomeNeeds:
@@ -103,4 +106,5 @@ class OutcomeNeeds:
         metrics = tuple(dict.fromkeys(name for need in needs for name in need.metrics))
         trust = max((need.trust for need in needs), key=lambda trust: trust.rank, default=Trust.PEOPLE)
         before = max((need.before for need in needs), default=timedelta(0))
-        return cls(metrics, trust, before, any(need.pairs for need in needs), drift)
+        references = tuple(dict.fromkeys(one for need in needs for one in need.references))
+        return cls(metrics, trust, before, any(need.pairs for need in needs), drift, references)

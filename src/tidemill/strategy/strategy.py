@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Self
 
 from tidemill.errors import ProjectError
@@ -122,7 +123,11 @@ class Strategy:
 
     def digest(self) -> str:
         """Return the hash of the canonical JSON: 16 hex digits."""
-        return digest(self.to_json())
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest(self.to_json())  # asked for at every turn
 
     def diff(self, other: Strategy) -> list[str]:
         """Return one line for each thing that `other` does differently: `trigger.Degraded.drop: 0.03 -> 0.05`."""

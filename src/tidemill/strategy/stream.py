@@ -1,4 +1,4 @@
-"""One stream of losses that a trigger watches: its first window, then the evidence against it."""
+"""One stream of losses that a trigger watches: what it is held to, and the evidence that it has become worse."""
 
 from __future__ import annotations
 
@@ -16,21 +16,28 @@ class Stream:
     reference: Reference = field(default_factory=Reference)
     test: Rise | None = None
 
+    def held_to(self, reference: Reference) -> Stream:
+        """Return the stream, begun anew if it was held to another reference."""
+        return self if reference == self.reference else Stream(reference)
+
     def add(self, losses: Array, *, size: int, drop: float, alpha: float, binary: bool) -> Stream:
-        """Fill the reference up to `size`, then test the rest against it.
+        """Test losses against the reference, if it is full.
 
         Args:
-            losses: (N,) in order.
+            losses: (N,) in order, none of them in the reference.
             size: outcomes that make the reference.
             drop: how much above the reference's mean is too much.
             alpha: the chance that the bar lies below what the reference was drawn from; see `Reference.rise`.
             binary: whether losses are 0 or 1.
         """
-        room = max(size - self.reference.num, 0)
-        reference, rest, test = self.reference.add(losses[:room]), losses[room:], self.test
-        if test is None and reference.num >= size:
-            test = reference.rise(drop=drop, alpha=alpha, binary=binary)
-        return Stream(reference, None if test is None else test.add(rest))
+        test = self.test
+        if test is None and self.reference.num >= size:
+            test = self.reference.rise(drop=drop, alpha=alpha, binary=binary)
+        return Stream(self.reference, None if test is None else test.add(losses))
+
+    def has_risen(self, log_wanted: float) -> bool:
+        """Tell whether there is as much evidence as that."""
+        return self.test is not None and self.test.log_evidence() >= log_wanted
 
     def without_evidence(self) -> Stream:
         """Return the stream with its reference and bar, and the test begun anew."""

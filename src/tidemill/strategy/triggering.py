@@ -13,6 +13,7 @@ from tidemill.stats.drift_report import DriftReport
 from tidemill.strategy.drift_needs import DriftNeeds
 from tidemill.strategy.member import Member, shown_duration
 from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
+from tidemill.strategy.reference import References
 from tidemill.strategy.span import Span
 from tidemill.strategy.wording import span
 
@@ -23,7 +24,8 @@ FIRE, QUIET, UNKNOWN = Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN
 class WatchFacts:
     """What is known of the live version now. `outcomes` are those that matured since the last update, in time order.
 
-    `drift` holds what the looks that came due since then have said, by what was asked for.
+    `drift` holds what the looks that came due since then have said, `references` what the live version was good for,
+    both by what was asked for.
     """
 
     now: datetime
@@ -35,6 +37,7 @@ class WatchFacts:
     last_cycle_at: datetime | None = None  # when the last cycle opened
     asked: str | None = None  # a person's reason to retrain
     drift: Mapping[DriftNeeds, DriftReport] = field(default_factory=dict)
+    references: References = field(default_factory=dict)
 
 
 class Trigger(Member):

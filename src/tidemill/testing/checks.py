@@ -136,10 +136,10 @@ def check_trigger(member: Trigger) -> None:
     """Its state is JSON, and its verdicts are fire, quiet or unknown, with a reason."""
     trigger = member.resolved(METRIC)
     for rng in _rngs():
-        state = trigger.start()
+        state, needs = trigger.start(), trigger.needs()
+        forming = facts.Forming(needs)
         for hour in range(3):
-            needs = trigger.needs()
-            news = facts.watch_facts(rng, needs.metrics, hour=hour, drift=needs.drift)
+            news = forming.add(facts.watch_facts(rng, needs.metrics, hour=hour, drift=needs.drift))
             state = _pure(member, trigger.update, _stored(member, state), news)
             verdict = _pure(member, trigger.decide, _stored(member, state), news.now)
             _check_verdict(member, verdict, (Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN))
@@ -221,9 +221,9 @@ def check_alert(member: Alert) -> None:
     needs = member.needs() or OutcomeNeeds()
     metrics = needs.metrics
     for rng in _rngs():
-        state = _pure(member, member.start)
+        state, forming = _pure(member, member.start), facts.Forming(needs)
         for hour in range(3):
-            seen = facts.alert_facts(rng, metrics, hour=hour, drift=needs.drift)
+            seen = forming.add_alert(facts.alert_facts(rng, metrics, hour=hour, drift=needs.drift))
             state = _pure(member, member.update, _stored(member, state), seen)
             verdict = _pure(member, member.decide, _stored(member, state), seen.now)
             _check_verdict(member, verdict, (Outcome.FIRE, Outcome.QUIET, Outcome.UNKNOWN))

@@ -20,7 +20,8 @@ from tidemill.strategy.drift_needs import DriftNeeds
 from tidemill.strategy.evidence import ALL, Calibration, Cell, Evidence, Forgotten, Word
 from tidemill.strategy.log import Request
 from tidemill.strategy.online import RolloutFacts, Shadows
-from tidemill.strategy.outcomes import Outcomes
+from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
+from tidemill.strategy.reference import EVERYONE, FirstOutcomes, Firsts, References, extended, given
 from tidemill.strategy.suite_result import FailedCase, SuiteResult
 from tidemill.strategy.trigger import WatchFacts
 
@@ -165,6 +166,29 @@ def alert_facts(
         deployed_at=NOW - timedelta(days=90),
         drift={look: drift_report(rng, since) for look in drift},
     )
+
+
+class Forming:
+    """The references that a trigger or an alert is held to, formed of the facts it is shown: as the loop does."""
+
+    def __init__(self, needs: OutcomeNeeds) -> None:
+        self._needs = needs.references
+        self._firsts: dict[int, Firsts] = {}
+
+    def add(self, facts: WatchFacts) -> WatchFacts:
+        """Return facts with the references that they complete; `received_at` must go on from one to the next."""
+        return replace(facts, references=self._with(facts.outcomes, facts.live_version))
+
+    def add_alert(self, facts: AlertFacts) -> AlertFacts:
+        """Return the facts of an alert likewise."""
+        return replace(facts, references=self._with(facts.outcomes, facts.live_version))
+
+    def _with(self, rows: Outcomes, live: int) -> References:
+        wanted = [(need, name) for need in self._needs for name in need.streams or (EVERYONE, *rows.cohorts)]
+        before = {**{which: FirstOutcomes(until=-1) for which in wanted}, **self._firsts.get(live, {})}
+        until = int(rows.received_at.max(initial=-1))
+        self._firsts[live] = extended(before, rows, rows.version == live, until=until)
+        return given(self._firsts[live])
 
 
 def rollout_facts(rng: np.random.Generator, metrics: Sequence[str], *, hour: int) -> RolloutFacts:

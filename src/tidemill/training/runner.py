@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
-from tidemill.errors import TrainingError
+from tidemill.errors import TrainingError, sentence
 from tidemill.model import Progress
 from tidemill.records import Json
 from tidemill.stores.engines import without_password
@@ -194,7 +194,7 @@ def poll(workdir: Path) -> Status:
         return Status(state="running", progress=progress)
     failure = _read_json(workdir / ERROR)
     if failure is not None:
-        told = " Next: ".join(part for part in (failure["message"], failure["hint"]) if part)
+        told = " Next: ".join(part for part in (sentence(failure["message"]), failure["hint"]) if part)
         return Status(state="failed", progress=progress, error=told, failure=failure)
     if (workdir / PROCESS).exists():
         return Status(state="dead", progress=progress, error=_last_words(workdir))

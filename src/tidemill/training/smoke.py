@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tidemill.errors import TidemillError, TrainingError
 from tidemill.model import Model, Progress, Trainer, TrainingData, check_scores
 from tidemill.records import Outcome, Scalar, Verdict
 from tidemill.schema import Array
-from tidemill.training.memorise import BATCH, Learnt, batch_of, learnt, pair_of
+from tidemill.training.memorise import BATCH, Learnt, batch_of, learnt, more_often, pair_of
 
 
 class SmokeTestError(TrainingError):
@@ -24,10 +25,14 @@ class SmokeTestError(TrainingError):
     def __init__(self, verdicts: tuple[Verdict, ...]) -> None:
         failed = [v for v in verdicts if v.outcome is Outcome.FAIL]
         self.verdicts, self.back_to = verdicts, failed[0].back_to
-        super().__init__("; ".join(f"{v.by}: {v.reason}" for v in failed), f"mend the {self.back_to} and train again")
+        super().__init__(
+            "; ".join(f"{v.by}: {v.reason}" for v in failed) + ".", f"mend the {self.back_to} and train again"
+        )
 
 
 _TIMED = 5
+_INSTALLED = {"site-packages", "dist-packages"}
+_NOT_OWN = Path(__file__).parents[1], Path(traceback.__file__).parent
 
 
 def run(
@@ -36,8 +41,9 @@ def run(
     """Check the data, then memorise one small batch and time an answer; return a verdict each.
 
     The batch holds up to 32 rows of all classes in turn, each eight times. A trainer with a method
-    `for_smoke(num_rows)` is asked for a copy that suits so little data. A trainer that fits two rows but not the batch
-    is inconclusive; all else is PASS or FAIL. Nothing is trained when the data already fail.
+    `for_smoke(num_rows)` is asked for a copy that suits so little data. What does not fit the batch is shown it five
+    times as often, and then two rows of it: a trainer that fits those but not the batch is inconclusive; all else is
+    PASS or FAIL. Nothing is trained when the data already fail.
     """
     verdicts = check_data(data)
     if any(v.outcome is Outcome.FAIL for v in verdicts):
@@ -121,24 +127,40 @@ def _check_training(
         return (_fail("memorise", "rows with the same inputs have different labels, all of them", "labels"),)
 
     def shown(rows: TrainingData) -> tuple[Model, Learnt]:
-        return _shown(trainer, rows, seed=seed, workdir=workdir)
+        return _shown(_for_smoke(trainer, len(batch)), rows, seed=seed, workdir=workdir)
 
     try:
         model, result = shown(batch)
         latency_ms = _latency_ms(model, {name: column[:1] for name, column in batch.columns.items()})
-        pair = result if result.something else shown(pair_of(batch))[1]
+        if not result.something:  # slow to learn is no fault: deep networks, batch norm, a low learning rate
+            result = shown(more_often(batch))[1]
+        pair = result if result.something else shown(more_often(pair_of(batch)))[1]
     except Exception as error:
-        told = error if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
+        told = error if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}{_place(error)}"
         reason = f"on {BATCH} rows the trainer raised or its scores are unusable: {told}"
         return (_fail("memorise", reason, "training"),)
     return _memorised(result, pair), _latency(latency_ms, max_latency_ms)
 
 
+def _place(error: Exception) -> str:
+    """Say which line raised, where it is the project's own: the last one outside of installed packages."""
+    own = [f for f in traceback.extract_tb(error.__traceback__) if _is_own(Path(f.filename))]
+    return f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""
+
+
+def _is_own(path: Path) -> bool:
+    return not _INSTALLED.intersection(path.parts) and not any(map(path.is_relative_to, _NOT_OWN))
+
+
+def _for_smoke(trainer: Trainer, num_rows: int) -> Trainer:
+    shorter = getattr(trainer, "for_smoke", None)
+    small: Trainer = trainer if shorter is None else shorter(num_rows)
+    return small
+
+
 def _shown(trainer: Trainer, rows: TrainingData, *, seed: int, workdir: Path) -> tuple[Model, Learnt]:
     """Train on `rows`, and return the model and what it learnt of them."""
-    shorter = getattr(trainer, "for_smoke", None)
-    small: Trainer = trainer if shorter is None else shorter(len(rows))
-    model = small.train(rows, start_from=None, seed=seed, workdir=workdir, progress=_ignore)
+    model = trainer.train(rows, start_from=None, seed=seed, workdir=workdir, progress=_ignore)
     scores = check_scores(model.predict(rows.columns), num_rows=len(rows), num_scores=rows.schema.output.num_scores)
     return model, learnt(rows, scores)
 

@@ -16,7 +16,8 @@ from tidemill.errors import ProjectError
 from tidemill.loop.tell import send_test
 from tidemill.loop.webhook import Webhook
 from tidemill.stores.alerts import OpenAlert
-from tidemill.strategy.alert import EVERYONE, Alert
+from tidemill.strategy.alert import Alert
+from tidemill.strategy.reference import EVERYONE
 
 _MOST = 500
 _NUM_DAYS = 14

@@ -20,7 +20,7 @@ from tidemill.dashboard.inputs import brief, thumbnail
 from tidemill.dashboard.measured import Reading
 from tidemill.dashboard.span import matured_window
 from tidemill.dashboard.table import Cell, Column, Interval, Link, Row, Table
-from tidemill.dashboard.view import Action, Asked, Done, File, Fragment, Page, Posted, View
+from tidemill.dashboard.view import Action, Asked, Done, File, Fragment, Page, Posted, View, known
 from tidemill.errors import ProjectError
 from tidemill.monitor.cohort_status import CohortStatus, cohort_status
 from tidemill.monitor.history import history
@@ -30,6 +30,7 @@ from tidemill.monitor.slices import judged_frame, slice_metric, worst
 from tidemill.records import Trust
 from tidemill.schema import Image
 from tidemill.stats.metrics import Metric
+from tidemill.stores.conditions import Answer
 
 _NUM_PARTS, _MOST_FOUND, _FEW = 12, 8, 30
 _CHANCE = 0.05
@@ -82,10 +83,12 @@ def slices_part(asked: Asked) -> Page:
 
 
 def slices_table(asked: Asked) -> Table:
-    """Return the slices as rows, the worst first."""
-    reading = _reading(asked)
-    known = None if reading is None else reading.value
-    found = known if known is not None else measure(asked.app, _metric(asked), asked.period())
+    """Return the slices as rows, the worst first, as they were measured last.
+
+    Raises:
+        BeingMeasured: they never were yet.
+    """
+    found = known(_reading(asked))
     columns = [
         Column(key="cohort", title="Cohort"), Column(key="kind", title="Kind"),
         Column(key="quality", title=found.metric, kind="interval"),
@@ -127,10 +130,13 @@ def close_part(asked: Asked) -> Page:
 
 
 def file(asked: Asked) -> File:
-    """Return a cohort close up as one HTML file: what was measured last, else measured now."""
-    name, reading = asked.word("name", ALL) or ALL, _reading_one(asked)
-    known = None if reading is None else reading.value
-    found = known if known is not None else measure_one(asked.app, name, _metric(asked), asked.period())
+    """Return a cohort close up as one HTML file, as it was measured last.
+
+    Raises:
+        BeingMeasured: it never was yet.
+    """
+    reading = _reading_one(asked)
+    found = known(reading)
     body = cohort_file(
         found.status, found.pictures, project=asked.app.name, at=asked.now if reading is None else reading.at,
         num=found.num, period=asked.word("period") or "1d",
@@ -143,7 +149,7 @@ def file(asked: Asked) -> File:
 
 def _reading_one(asked: Asked) -> Reading[CloseUp] | None:
     name = asked.word("name", ALL) or ALL
-    ask = partial(measure_one, asked.app, name, _metric(asked), asked.period())
+    ask = partial(measure_one, asked.app, name, _metric(asked), asked.period(), asked.searcher.evaluate)
     return asked.measured.ask(("cohorts.one", name, _metric(asked), asked.period()), ask, fresh_s=120)
 
 
@@ -189,7 +195,7 @@ def _found(app: App, metric: Metric, window: Window, everyone: Quality) -> list[
     return slices
 
 
-def measure_one(app: App, name: str, metric_name: str | None, period: timedelta) -> CloseUp:
+def measure_one(app: App, name: str, metric_name: str | None, period: timedelta, answer: Answer) -> CloseUp:
     """Return a cohort close up over the newest requests of a period.
 
     Raises:
@@ -198,7 +204,7 @@ def measure_one(app: App, name: str, metric_name: str | None, period: timedelta)
     project, window = app.project, matured_window(app, period)
     metric = slice_metric(project, metric_name)
     frame = judged_frame(app.world.log, project, window, metric, trust=Trust.CROWD)
-    status = cohort_status(project, frame, name, window, metric=metric.name)
+    status = cohort_status(project, frame, name, window, metric=metric.name, answer=answer)
     return CloseUp(status=status, num=len(frame), pictures=_pictures(app, [w.request_id for w in status.worst]))
 
 
@@ -369,7 +375,9 @@ def curate(posted: Posted) -> Done:
     if not 1 <= num <= 10_000:
         raise ProjectError(f"{num} is no number of requests to label.", "give 1 to 10,000")
     wrong = posted.form.get("wrong") is not None
-    num_new, num_there = posted.app.curate_past(name, num=num, period=posted.period(), wrong=wrong)
+    num_new, num_there = posted.app.curate_past(
+        name, num=num, period=posted.period(), wrong=wrong, answer=posted.searcher.evaluate
+    )
     return Done(said=f"{num_new} of {num_there} requests wait for a label, before all others.", stay=True)
 
 

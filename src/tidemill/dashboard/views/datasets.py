@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from tidemill.app import App
 from tidemill.dashboard import svg
-from tidemill.dashboard.inputs import brief, thumbnail
+from tidemill.dashboard.inputs import brief, thumbnail, written
 from tidemill.dashboard.opening import opening
 from tidemill.dashboard.table import Cell, Column, Link, Row, Table
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
@@ -25,6 +25,7 @@ from tidemill.stores.datasets import DatasetDiff
 
 _NEVER_STALE_S = 30 * 86_400.0  # a version never changes
 _NUM_ROWS, _NUM_IDS = 12, 40
+_PIECE_BYTES, _MOST_CELL = 4 << 20, 10_000  # of a file: rows at a time, characters of an input
 _BAR, _BAR_HIGH = 88.0, 10.0
 _CHANGES = {
     "added": "added", "removed": "removed", "relabelled": "relabelled", "split_changed": "moved to the other split",
@@ -188,9 +189,26 @@ def rows_table(asked: Asked) -> Table:
     """Return the first rows of a version: labels, trust and inputs."""
     app = asked.app
     version = app.world.datasets.resolve(app.name, asked.number("number", 0))
-    most = _NUM_ROWS if asked.limit <= 1_000 else asked.limit
     table = next(iter(app.world.datasets.tables(app.name, version.digest, "train")))
-    frame = pl.DataFrame(table.slice(0, most))
+    return _rows_table(asked, pl.DataFrame(table.slice(0, _NUM_ROWS)), version.num_train)
+
+
+def rows_file(asked: Asked) -> Iterator[Table]:
+    """Yield the rows that a version trains on, as few at a time as their inputs are large."""
+    app, left = asked.app, asked.limit
+    version = app.world.datasets.resolve(app.name, asked.number("number", 0))
+    for table in app.world.datasets.tables(app.name, version.digest, "train"):
+        num = max(1, _PIECE_BYTES * table.num_rows // max(table.nbytes, 1))
+        for first in range(0, max(table.num_rows, 1), num):  # without rows, the columns alone
+            piece = pl.DataFrame(table.slice(first, min(num, left)))
+            yield _rows_table(asked, piece, version.num_train)
+            left -= len(piece)
+            if left <= 0:
+                return
+
+
+def _rows_table(asked: Asked, frame: pl.DataFrame, total: int) -> Table:
+    app = asked.app
     inputs = {name: kind for name, kind in app.project.schema.inputs.items() if name in frame.columns}
     columns = [Column(key="id", title="Example", kind="code"), Column(key="label", title="Label"),
                Column(key="trust", title="Trust"), Column(key="weight", title="Weight", kind="number"),
@@ -198,14 +216,19 @@ def rows_table(asked: Asked) -> Table:
                  for name, kind in inputs.items() if not isinstance(kind, Tensor | Sensitive))]  # fmt: skip
     shown = [
         Row(cells={
-            "id": row["id"] if asked.limit > 1_000 else row["id"][:20], "label": brief(row["label"]),
+            "id": row["id"] if asked.is_file else row["id"][:20], "label": brief(row["label"]),
             "trust": row["trust"], "weight": row["weight"],
-            **{f"input.{name}": thumbnail(kind, row[name], name) if isinstance(kind, Image) else brief(row[name])
-               for name, kind in inputs.items()},
+            **{f"input.{name}": _input(kind, row[name], name, is_file=asked.is_file) for name, kind in inputs.items()},
         })
         for row in frame.iter_rows(named=True)
     ]  # fmt: skip
-    return Table(name="rows", title="Rows", columns=columns, rows=shown, total=version.num_train)
+    return Table(name="rows", title="Rows", columns=columns, rows=shown, total=total)
+
+
+def _input(kind: object, value: Any, name: str, *, is_file: bool) -> Cell:
+    if is_file:
+        return written(value, _MOST_CELL)
+    return thumbnail(kind, value, name) if isinstance(kind, Image) else brief(value)
 
 
 def diff_part(asked: Asked) -> Page:
@@ -267,8 +290,9 @@ VIEW = View(
         "card": Fragment(show=card_part), "rows": Fragment(show=rows_part), "diff": Fragment(show=diff_part),
     },
     tables={"datasets": datasets_table, "diff": diff_table, "rows": rows_table},
+    files={"rows": rows_file},
     actions={
-        "tag": Action(do=tag, verb="tag", thing=_thing, reason=False),
-        "untag": Action(do=untag, verb="untag", thing=_thing),
+        "tag": Action(do=tag, verb="tag dataset", thing=_thing, reason=False),
+        "untag": Action(do=untag, verb="untag dataset", thing=_thing),
     },
 )  # fmt: skip

@@ -13,7 +13,7 @@ from tidemill.clock import duration
 from tidemill.dashboard import svg
 from tidemill.dashboard.measured import Reading
 from tidemill.dashboard.table import Cell, Column, Row, Table
-from tidemill.dashboard.view import Asked, Fragment, Page, View
+from tidemill.dashboard.view import Asked, Fragment, Page, View, known
 from tidemill.loop.drift import training_rows
 from tidemill.monitor.drift import Training
 from tidemill.monitor.shapes import Shape, shapes
@@ -73,9 +73,12 @@ def look_part(asked: Asked) -> Page:
 
 
 def features_table(asked: Asked) -> Table:
-    """Return the features as rows, the most unusual first."""
-    reading = _reading(asked)
-    found = measure(asked.app, _needs(asked)) if reading is None or reading.value is None else reading.value
+    """Return the features as rows, the most unusual first, as they were measured last.
+
+    Raises:
+        BeingMeasured: they never were yet.
+    """
+    found = known(_reading(asked))
     columns = [
         Column(key="feature", title="Feature"), Column(key="is", title="", kind="pill"),
         Column(key="unusual", title="Unusual", kind="number", help="minus the logarithm of how rare it is by chance"),

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from tidemill.app import App
-from tidemill.dashboard.inputs import ShownInput, shown_inputs
+from tidemill.dashboard.inputs import Room, ShownInput, shown_inputs
 from tidemill.dashboard.table import Column, Interval, Link, Row, Table
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, Role, View
 from tidemill.errors import InvalidInput
@@ -20,6 +20,7 @@ AHEAD = 5
 """How many tasks a browser holds, so that the next is there at once, and a while without a connection does no harm."""
 _MOST_AT_ONCE = 200
 _MOST_KEY = 80
+_TASK_BYTES, _MOST_BYTES = 8 << 20, 24 << 20  # of what a task shows, and of tasks sent at once
 
 
 class Task(NamedTuple):
@@ -70,12 +71,18 @@ def tasks(asked: Asked) -> Page:
     else:
         found = labelling.take(asked.number("limit", AHEAD, least=1, most=_MOST_AT_ONCE), by=asked.who.name)
     said = {one.example: str(one.label) for one in labelling.recent(_MOST_AT_ONCE, by=asked.who.name)}
-    shown = [_task(example, app.project.schema, said.get(example.id, "")) for example in found]
+    room, shown = Room(_MOST_BYTES), list[Task]()
+    for example in found:
+        if shown and room.left < _TASK_BYTES:  # those left come with the next answer: they are lent already
+            break
+        task = Room(_TASK_BYTES)
+        shown.append(_task(example, app.project.schema, said.get(example.id, ""), task))
+        room.take(_TASK_BYTES - task.left)
     return Page(template="_label_tasks.html", data={"tasks": shown})
 
 
-def _task(example: Example, schema: Schema, said: str) -> Task:
-    shown = shown_inputs(schema, example.inputs)
+def _task(example: Example, schema: Schema, said: str, room: Room) -> Task:
+    shown = shown_inputs(schema, example.inputs, room)
     summary = "; ".join(f"{one.name}: {one.text[:160]}" for one in shown if one.kind != "picture")
     decision = "" if example.decision is None else str(example.decision)
     return Task(example.id, shown, summary, decision, example.version, said)

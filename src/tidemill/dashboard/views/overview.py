@@ -12,7 +12,7 @@ from tidemill.dashboard.chart import Chart, Marker, Series, Unit
 from tidemill.dashboard.deploys import markers
 from tidemill.dashboard.standing import standing
 from tidemill.dashboard.table import Column, Interval, Link, Row, Table
-from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
+from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View, known
 from tidemill.monitor.history import History, history
 from tidemill.monitor.outcomes import Window, horizon
 from tidemill.monitor.quality import Quality
@@ -54,10 +54,13 @@ def quality_part(asked: Asked) -> Page:
 
 
 def cohort_table(asked: Asked) -> Table:
-    """Return the metrics by cohort for a file: what was measured last, else measured now."""
+    """Return the metrics by cohort for a file, as they were measured last.
+
+    Raises:
+        BeingMeasured: they never were yet.
+    """
     reading = asked.measured.ask(_key(asked), partial(measure, asked.app, asked.period()), fresh_s=_FRESH_S)
-    found = reading.value if reading is not None and reading.value is not None else measure(asked.app, asked.period())
-    return cohorts(asked.app.project, found)
+    return cohorts(asked.app.project, known(reading))
 
 
 def _key(asked: Asked) -> tuple[str, timedelta]:
@@ -115,7 +118,7 @@ def cohorts(project: Project, found: History) -> Table:
     columns = [
         Column(key="cohort", title="Cohort"),
         Column(key="value", title=metric.name, kind="interval", help="with its 95 % interval and labelled requests"),
-        Column(key="spark", title="How it went", kind="picture"),
+        Column(key="spark", title="Trend", kind="picture"),
     ]
     return Table(
         name="cohorts", title=f"{metric.name} by cohort, the worst first", columns=columns,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tidemill.app import App
 from tidemill.clock import from_micros
-from tidemill.dashboard.inputs import brief, shown_inputs, thumbnail
+from tidemill.dashboard.inputs import brief, shown_inputs, thumbnail, written
 from tidemill.dashboard.life import life
 from tidemill.dashboard.scores import confidence, score_bars
 from tidemill.dashboard.table import Cell, Column, Link, Row, Table
@@ -28,12 +29,16 @@ _COLUMNS = [
 ]  # fmt: skip
 _MOST_PREVIEWED = 4
 _MOST_CHOICES = 200
+_FIRST_PIECE, _MOST_PIECE, _PIECE_BYTES = 100, 2_000, 4 << 20  # of a file
+_MOST_CELL = 10_000  # characters of an input in a file
+_MOST_FEEDBACK = 200
 
 
 def show(asked: Asked) -> Page:
     """Return the predictions that the address asks for."""
     app = asked.app
     wanted = Wanted.read(asked)
+    asked.searcher.start()  # somebody who looks may search next
     found = wanted.find(asked, _read(asked))
     data = {
         "found": _table(asked, found), "choices": _choices(app), "python": _python(app, wanted), "cut": _cut(found),
@@ -59,8 +64,8 @@ def similar_part(asked: Asked) -> Page:
     app, id_ = asked.app, asked.word("id")
     key = ("predictions.similar", id_, app.world.reservoir.num_labelled(app.name))
     reading = asked.measured.ask(key, partial(_alike, app, id_), fresh_s=600)
-    table = None if reading is None or reading.value is None else _alike_table(app, reading.value)
-    return Page(template="_similar.html", data={"reading": reading, "url": asked.link(), "found": table})
+    found = None if reading is None else reading.value
+    return Page(template="_similar.html", data={"reading": reading, "url": asked.link(), "found": found})
 
 
 def predictions_table(asked: Asked) -> Table:
@@ -68,13 +73,26 @@ def predictions_table(asked: Asked) -> Table:
     return _table(asked, Wanted.read(asked).find(asked, _read(asked)))
 
 
+def predictions_file(asked: Asked) -> Iterator[Table]:
+    """Yield the predictions that the address asks for, as few at a time as their inputs are large."""
+    left, num, after = asked.limit, _FIRST_PIECE, asked.word("after")
+    while left > 0:
+        piece = replace(asked, limit=min(num, left), query={**asked.query, "after": after})
+        found = Wanted.read(piece).find(piece, _read(piece))
+        yield _table(piece, found)
+        if found.next is None:
+            return
+        left, after = left - len(found.rows), str(found.next)
+        num = max(1, min(_MOST_PIECE, _PIECE_BYTES * len(found.rows) // max(int(found.rows.estimated_size()), 1)))
+
+
 # --- the table
 
 
 def _read(asked: Asked) -> list[str]:
     """Return the columns to read: a file has no pictures."""
-    inputs, is_file = asked.app.project.schema.inputs, asked.limit > LIMIT
-    unseen = (Image, Tensor) if is_file else (Tensor,)
+    inputs = asked.app.project.schema.inputs
+    unseen = (Image, Tensor) if asked.is_file else (Tensor,)
     return [*_COLUMNS, *(name for name, kind in inputs.items() if not isinstance(kind, unseen))]
 
 
@@ -110,7 +128,8 @@ def _row(asked: Asked, row: Mapping[str, Any], truth: Truth | None, images: Sequ
     inputs: dict[str, Cell] = {}
     for name, kind in project.schema.inputs.items():
         value = row.get(name)
-        inputs[f"input.{name}"] = thumbnail(kind, value, name) if name in images else brief(value)
+        shown = written(value, _MOST_CELL) if asked.is_file else brief(value)
+        inputs[f"input.{name}"] = thumbnail(kind, value, name) if name in images else shown
     is_ = None if truth is None or row["decision"] is None else "right" if truth.label == row["decision"] else "wrong"
     version = row["answered_version"]
     cells: dict[str, Cell] = {
@@ -131,7 +150,7 @@ def _row(asked: Asked, row: Mapping[str, Any], truth: Truth | None, images: Sequ
 
 def _short(id_: str, asked: Asked) -> str:
     """Return the end of an id, where ids of the same time differ; all of it in a file."""
-    return id_[-8:] if asked.limit <= LIMIT and len(id_) > 12 else id_
+    return id_ if asked.is_file or len(id_) <= 12 else id_[-8:]
 
 
 def _state(row: Mapping[str, Any]) -> str | None:
@@ -198,6 +217,7 @@ def _shadows(app: App, rows: Sequence[Mapping[str, Any]], truth: Truth | None) -
 
 
 def _feedback(facts: Sequence[Mapping[str, Any]]) -> Table:
+    """Return what was said, the newest of very much."""
     columns = [
         Column(key="at", title="Received", kind="when"), Column(key="kind", title="Kind"),
         Column(key="value", title="Value"), Column(key="source", title="Source"), Column(key="trust", title="Trust"),
@@ -205,15 +225,16 @@ def _feedback(facts: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         Row(cells={"at": from_micros(fact["received_at"]), "kind": fact["kind"], "value": brief(fact["value"], 200),
                    "source": fact["source"], "trust": fact["trust"]})
-        for fact in facts
+        for fact in facts[-_MOST_FEEDBACK:]
     ]  # fmt: skip
-    return Table(name="feedback", title="Feedback", columns=columns, rows=rows, total=len(rows),
+    return Table(name="feedback", title="Feedback", columns=columns, rows=rows, total=len(facts),
                  empty="Nothing was said about this request yet.")  # fmt: skip
 
 
-def _alike(app: App, id_: str) -> list[Alike]:
+def _alike(app: App, id_: str) -> Table:
+    """Return the examples like a request as they are shown: what is kept of them is small."""
     rows = app.world.log.lookup(app.name, [id_], schema=app.project.schema).to_dicts()
-    return alike(app.world, rows[0], without=id_) if rows else []
+    return _alike_table(app, alike(app.world, rows[0], without=id_) if rows else [])
 
 
 def _alike_table(app: App, found: Sequence[Alike]) -> Table:
@@ -320,7 +341,8 @@ def _things(posted: Posted) -> str:
 VIEW = View(
     path="/predictions", name="Predictions", group="Look", icon="predictions", show=show, pages={"/{id}": one},
     fragments={"row": Fragment(show=row_part), "similar": Fragment(show=similar_part)},
-    tables={"predictions": predictions_table},
+    tables={"predictions": predictions_table}, files={"predictions": predictions_file},
+    searches=frozenset({"where", "cohort"}),
     actions={
         "label": Action(do=send_to_label, verb="send to label", thing=_things),
         "suite": Action(do=add_to_suite, verb="add to suite", thing=_things),

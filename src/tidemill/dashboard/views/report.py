@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidemill.app import App
-from tidemill.dashboard.inputs import ShownInput, shown_inputs
+from tidemill.dashboard.inputs import Room, ShownInput, shown_inputs
 from tidemill.dashboard.opening import opening
 from tidemill.dashboard.table import Column, Interval, Link, Row, Table
 from tidemill.dashboard.view import Asked, File, Fragment, Page, View
@@ -74,16 +74,17 @@ def _report(app: App, version: int) -> Report:
 def failing_part(asked: Asked) -> Page:
     """Return the groups of failures with their examples as they are."""
     report = _report(asked.app, asked.number("version", 0))
-    groups = [(group, _failed(asked.app, group)) for group in report.failures]
+    room = Room()
+    groups = [(group, _failed(asked.app, group, room)) for group in report.failures]
     return Page(template="_failing.html", data={"groups": groups, "plot": plots(report).get("failures")})
 
 
-def _failed(app: App, group: FailureGroup) -> list[Failed]:
+def _failed(app: App, group: FailureGroup, room: Room) -> list[Failed]:
     """Return the examples of a group that the reservoir still has."""
     kept = [example for id_ in group.ids for example in _found(app, id_)]
     return [
         Failed(id=e.id, label="unknown" if e.label is None else str(e.label),
-               inputs=shown_inputs(app.project.schema, e.inputs))
+               inputs=shown_inputs(app.project.schema, e.inputs, room))
         for e in kept
     ]  # fmt: skip
 

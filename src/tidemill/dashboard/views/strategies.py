@@ -11,10 +11,11 @@ from markupsafe import Markup
 
 from tidemill.app import App
 from tidemill.dashboard import svg
+from tidemill.dashboard.measured import Reading
 from tidemill.dashboard.opening import opening
 from tidemill.dashboard.shown import number as written
 from tidemill.dashboard.table import Cell, Column, Interval, Link, Row, Table
-from tidemill.dashboard.view import Asked, Fragment, Page, View
+from tidemill.dashboard.view import Asked, Fragment, Page, View, known
 from tidemill.errors import NotFound
 from tidemill.monitor.gains import Gain, Release, foretold, releases
 from tidemill.monitor.ledger import StrategyPeriod, ledger
@@ -86,7 +87,7 @@ def _cut(lines: Sequence[str]) -> str:
 
 def brought_part(asked: Asked) -> Page:
     """Return quality, retrainings and labels of each version, expected beside true, as measured last."""
-    reading = asked.measured.ask(("strategies.brought",), partial(measure, asked.app), fresh_s=_FRESH_S)
+    reading = _reading(asked)
     data: dict[str, Any] = {"reading": reading, "url": asked.link()}
     if reading is not None and reading.value is not None:
         found = reading.value
@@ -97,6 +98,10 @@ def brought_part(asked: Asked) -> Page:
     return Page(template="_strategy_ledger.html", data=data)
 
 
+def _reading(asked: Asked) -> Reading[Brought] | None:
+    return asked.measured.ask(("strategies.brought",), partial(measure, asked.app), fresh_s=_FRESH_S)
+
+
 def measure(app: App) -> Brought:
     """Read what each version brought."""
     w, now = app.world, app.clock.now()
@@ -105,13 +110,21 @@ def measure(app: App) -> Brought:
 
 
 def ledger_csv(asked: Asked) -> Table:
-    """Return the ledger for CSV."""
-    return ledger_table(asked.app, measure(asked.app).periods)
+    """Return the ledger for CSV, as it was measured last.
+
+    Raises:
+        BeingMeasured: it never was yet.
+    """
+    return ledger_table(asked.app, known(_reading(asked)).periods)
 
 
 def releases_csv(asked: Asked) -> Table:
-    """Return the releases for CSV."""
-    return releases_table(measure(asked.app).released)
+    """Return the releases for CSV, as they were measured last.
+
+    Raises:
+        BeingMeasured: they never were yet.
+    """
+    return releases_table(known(_reading(asked)).released)
 
 
 def ledger_table(app: App, periods: Sequence[StrategyPeriod]) -> Table:

@@ -23,7 +23,7 @@ from tidemill.loop.backtest.run import Run, Setting
 from tidemill.loop.backtest.stream import Source, Stream, first_at
 from tidemill.monitor.outcomes import judged
 from tidemill.project import Project
-from tidemill.stats.metrics import EventRate, Metric
+from tidemill.stats.metrics import Metric, events_of
 from tidemill.strategy.presets import Oracle
 from tidemill.strategy.strategy import Strategy
 
@@ -139,7 +139,7 @@ def _metric(project: Project) -> Metric:
     """Return the first metric that has a value for each request, and needs no events."""
     scores = np.zeros((1, project.output.num_scores))
     row = judged(project.output, scores=scores, labels=project.output.decide(scores))
-    fit = [m for m in project.metrics if not isinstance(m, EventRate) and m.rows(row) is not None]
+    fit = [m for m in project.metrics if not events_of([m]) and m.rows(row) is not None]
     if not fit:
         raise ProjectError("no metric has a value for each request.", "add tm.metrics.Accuracy() to the project")
     return fit[0]

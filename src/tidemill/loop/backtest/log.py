@@ -59,9 +59,9 @@ class MemoryLog(Log):
         lasts = [last for _, last, _ in self._frames["predictions"]]
         return from_micros(max(lasts)) if lasts else None
 
-    def _cover(self, project: str, first: int, last: int) -> list[tuple[int, _Span]]:
-        """Return how many predictions there are in which spans."""
-        return [(len(frame), (a, b)) for a, b, frame in self._frames["predictions"] if a <= last and b >= first]
+    def _cover(self, project: str, first: int, last: int, kind: str = "predictions") -> list[tuple[int, _Span]]:
+        """Return how many rows of a kind there are in which spans."""
+        return [(len(frame), (a, b)) for a, b, frame in self._frames[kind] if a <= last and b >= first]
 
     def _read(
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,
@@ -73,9 +73,10 @@ class MemoryLog(Log):
         own = own_types(kind)
         types = {**own, **(asked or {})}
         names = columns if columns is not None else _names(own, parts)
+        if not parts:
+            return pl.DataFrame(schema={name: types.get(name, pl.Null()) for name in names})
         known = [_columns(_filtered(part, where), names, types) for part in parts]
-        empty = pl.DataFrame(schema={name: types.get(name, pl.Null()) for name in names})
-        return pl.concat(known, how="vertical") if known else empty
+        return known[0] if len(known) == 1 else pl.concat(known, how="vertical")
 
 
 def _trusted(found: pl.DataFrame, trust: Trust, columns: Sequence[str], events: Sequence[str]) -> pl.DataFrame:
@@ -83,7 +84,7 @@ def _trusted(found: pl.DataFrame, trust: Trust, columns: Sequence[str], events: 
     labels, said = ("label", "label_trust", "label_at"), [f"event_{name}" for name in events]
     names = dict.fromkeys([*columns, "request_id", "received_at", *labels, *said])
     enough = pl.col("label_trust").is_in([str(one) for one in Trust if one.rank >= trust.rank])
-    found = found.select(list(names))
+    found = found[list(names)]
     if found.select(enough).to_series().all():  # that of a row without a label counts as enough
         return found
     return found.with_columns(pl.when(enough).then(pl.col(name)).alias(name) for name in labels)
@@ -105,9 +106,10 @@ def _filtered(part: pl.DataFrame, where: pl.Expr) -> pl.DataFrame:
 
 
 def _columns(part: pl.DataFrame, names: Sequence[str], types: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    if all(name in part.columns for name in names):
+    there = set(part.columns)
+    if there.issuperset(names):
         return part[list(names)]
-    return part.select(_column(part, name, types) for name in names)
+    return pl.DataFrame([part[name] if name in there else _nothing(part, name, types) for name in names])
 
 
 def _names(own: Mapping[str, pl.DataType], parts: Sequence[pl.DataFrame]) -> list[str]:
@@ -115,7 +117,5 @@ def _names(own: Mapping[str, pl.DataType], parts: Sequence[pl.DataFrame]) -> lis
     return [*own, *others]
 
 
-def _column(part: pl.DataFrame, name: str, types: Mapping[str, pl.DataType]) -> pl.Expr:
-    if name in part.columns:
-        return pl.col(name)
-    return pl.lit(None, dtype=types.get(name, pl.Null())).alias(name)
+def _nothing(part: pl.DataFrame, name: str, types: Mapping[str, pl.DataType]) -> pl.Series:
+    return pl.Series(name, [None], dtype=types.get(name, pl.Null())).new_from_index(0, len(part))

@@ -165,10 +165,9 @@ class Memo:
 
     def _new(self, recipe: Recipe, data: TrainingData) -> Made:
         """Train a model, and put it on the shelf."""
-        begun, features = time.process_time(), self.spent.features_s
+        before = self.spent.train_s
         model = self._trained(recipe, data)
-        cpu_s = time.process_time() - begun - (self.spent.features_s - features)
-        self.spent.train_s += cpu_s
+        cpu_s = self.spent.train_s - before
         self.spent.trainings += 1
         if self.shelf is not None and self.shelf.shared:
             self.shelf.put(recipe.artefact, model, cpu_s)
@@ -182,6 +181,7 @@ class Memo:
 
     def _trained(self, recipe: Recipe, data: TrainingData) -> Model:
         start_from = None if recipe.start_from is None else self._folder(recipe.start_from)
+        begun, features = time.process_time(), self.spent.features_s
         try:
             with tempfile.TemporaryDirectory(prefix="tidemill-backtest-") as workdir:
                 return self.project.trainer.train(
@@ -192,15 +192,14 @@ class Memo:
         except Exception as error:
             what = f"{type(self.project.trainer).__name__}.train raised {type(error).__name__}: {error}"
             raise TrainingError(what, "train on these rows alone to see the traceback") from error
+        finally:
+            self.spent.train_s += time.process_time() - begun - (self.spent.features_s - features)
 
     def model(self, artefact: str) -> Model:
         """Return a model that was made; one that nobody has any more is trained again, which gives the same."""
         if artefact not in self._models:
-            made, begun = self._made[artefact], time.process_time()
-            found = None if self.shelf is None else self.shelf.model(artefact)
-            model = self._trained(made.recipe, made.data) if found is None else found[0]
-            self._hold(artefact, model)
-            self.spent.train_s += time.process_time() - begun
+            made, found = self._made[artefact], None if self.shelf is None else self.shelf.model(artefact)
+            self._hold(artefact, self._trained(made.recipe, made.data) if found is None else found[0])
         self._models.move_to_end(artefact)
         return self._models[artefact]
 

@@ -22,7 +22,6 @@ from tidemill.stores.examples import INDEX
 from tidemill.stores.picked import unknown
 from tidemill.stores.reservoir import Reservoir
 
-_TRUSTS = [str(trust) for trust in Trust]  # in the order of their ranks
 _NEVER = -1
 
 
@@ -74,20 +73,26 @@ class MemoryReservoir(Reservoir):
         self._num_labelled = None
         self._fix_splits(rows)
         self.picked_at[rows] = micros(new.picked_at)
-        self.probability[rows] = frame[PROBABILITY].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        self.probability[rows] = frame[PROBABILITY].cast(pl.Float64).to_numpy()  # NaN where it is null
         self.decision_codes[rows] = self._values.codes(frame["decision"])
-        self._version[rows] = frame["answered_version"].fill_null(_NEVER).to_numpy()
-        reasons = frame[REASON].unique(maintain_order=True).to_list()
-        numbers = np.array([self._reasons.setdefault(text, len(self._reasons)) for text in reasons], dtype=np.uint32)
-        self._reason[rows] = numbers[_places(frame[REASON], reasons)]
-        labelled = frame["label"].is_not_null().to_numpy()
-        some, known = rows[labelled], frame if labelled.all() else frame.filter(pl.Series(labelled))
+        versions = frame["answered_version"]
+        self._version[rows] = (versions.fill_null(_NEVER) if versions.has_nulls() else versions).to_numpy()
+        self._give_reasons(rows, frame[REASON])
+        some, known = rows, frame
+        if frame["label"].has_nulls():
+            labelled = frame["label"].is_not_null()
+            some, known = rows[labelled.to_numpy()], frame.filter(labelled)
         self.label_codes[some] = self._values.codes(known["label"])
-        self.rank[some] = _places(known["label_trust"], _TRUSTS)
+        self.rank[some] = _ranks(known["label_trust"])
         self.labelled_at[some] = known["label_at"].to_numpy()
         imported = self._version[some] == _NEVER
         self._source[some] = np.where(imported, self._number_of("import"), self._number_of("feedback"))
         return len(rows)
+
+    def _give_reasons(self, rows: Array, texts: pl.Series) -> None:
+        found = texts.unique(maintain_order=True).to_list()
+        numbers = np.array([self._reasons.setdefault(text, len(self._reasons)) for text in found], dtype=np.uint32)
+        self._reason[rows] = numbers[0] if len(numbers) == 1 else numbers[_places(texts, pl.Enum(found))]
 
     def _fix_splits(self, rows: Array) -> None:
         """Give new rows the split of their group, which its first row fixes."""
@@ -169,9 +174,11 @@ class MemoryReservoir(Reservoir):
 
     def label_all(self, conn: Connection, project: str, labels: pl.DataFrame) -> None:
         """Give examples the labels that came as feedback."""
-        for _, part in labels.sort("received_at", maintain_order=True).group_by("source", maintain_order=True):
-            ranks = _places(part["trust"], _TRUSTS)
-            codes = self._values.codes(part["value"])
+        if not labels["received_at"].is_sorted():
+            labels = labels.sort("received_at", maintain_order=True)
+        one = labels["source"].n_unique() == 1
+        for part in [labels] if one else labels.partition_by("source", maintain_order=True):
+            ranks, codes = _ranks(part["trust"]), self._values.codes(part["value"])
             rows, at = self._checked(project, part["request_id"]), part["received_at"].to_numpy()
             self._give(rows, codes, ranks, at, part["source"][0])
 
@@ -260,9 +267,16 @@ class MemoryReservoir(Reservoir):
         return rows
 
 
-def _places(texts: pl.Series, names: Sequence[str]) -> Array:
+def _places(texts: pl.Series, names: pl.Enum) -> Array:
     """Return where each text is among the names, int64 (N,)."""
-    return texts.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
+    return texts.cast(names).to_physical().to_numpy().astype(np.int64)
+
+
+def _ranks(trusts: pl.Series) -> Array:
+    """Return the rank of each trust, int64 (N,): mostly all are the same."""
+    if len(trusts) and trusts.n_unique() == 1:
+        return np.full(len(trusts), Trust(trusts[0]).rank, dtype=np.int64)
+    return _places(trusts, pl.Enum([str(trust) for trust in Trust]))
 
 
 def _known(numbers: Array) -> pl.Series:
@@ -271,7 +285,7 @@ def _known(numbers: Array) -> pl.Series:
 
 
 def _example(row: dict[str, Any], inputs: dict[str, Any]) -> Example:
-    times = {name: from_micros(row[name]) for name in ("received_at", "picked_at")}
+    times: dict[str, Any] = {name: from_micros(row[name]) for name in ("received_at", "picked_at")}
     labelled = row["labelled_at"]
     return Example(
         id=row["id"], request_id=row["request_id"], unit=row["unit"], **times, reason=row["reason"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from tidemill.records import Route, Trust
 from tidemill.runtime.routing import position, share_in_force
 from tidemill.schema import Array
 from tidemill.stats.metrics import Metric
+from tidemill.stores.columns import own_types
 from tidemill.strategy.log import Everything, Request
 
 LATENCY_MS = 1.0  # of every answer: how long a model takes is not simulated
@@ -51,7 +53,7 @@ class Traffic:
         route = self._route()
         policy = self._world.catalog.policy_in_force(self._world.name).policy
         share, assigned = self._assigned(route, rows)
-        frame = self._frame(rows, route, share, "answer").with_columns(assigned_version=assigned)
+        frame = self._frame(rows, route, share, "answer", assigned)
         decided, scores = self._decided(rows, assigned, policy)
         self._log.append("predictions", self._kept(frame.hstack(_said(assigned, scores, decided)), rows))
         self.version[rows] = assigned
@@ -59,7 +61,7 @@ class Traffic:
         self.quality[rows] = self._judged(rows, scores, decided.decisions)
         for version in route.shadows:
             who = np.full(len(rows), version)
-            shadow = self._frame(rows, route, share, "shadow").with_columns(assigned_version=who)
+            shadow = self._frame(rows, route, share, "shadow", who)
             decided, scores = self._decided(rows, who, policy)
             self._log.append("predictions", shadow.hstack(_said(who, scores, decided)))
 
@@ -98,19 +100,16 @@ class Traffic:
             versions[places < share] = route.candidate
         return share, versions
 
-    def _frame(self, rows: Array, route: Route, share: float, role: str) -> pl.DataFrame:
-        about = self._stream.frame.select("request_id", "received_at", "unit")[int(rows[0]) : int(rows[-1]) + 1]
-        return about.with_columns(
-            pl.lit(role).alias("role"),
-            pl.lit(route.rollout, dtype=pl.String).alias("rollout"),
-            pl.lit(share).alias("share"),
-            pl.lit(route.salt).alias("salt"),
-            pl.lit(route.revision, dtype=pl.Int64).alias("route_revision"),
-            pl.lit(route.policy_version, dtype=pl.Int64).alias("policy_version"),
-            pl.lit(value=False).alias("cached"),
-            pl.lit(LATENCY_MS).alias("latency_ms"),
-            pl.lit(1.0 if role == "answer" else 0.0).alias("keep_probability"),
-        )
+    def _frame(self, rows: Array, route: Route, share: float, role: str, assigned: Array) -> pl.DataFrame:
+        """Return rows of the log, without what was said, of requests that follow each other."""
+        about = self._stream.frame[["request_id", "received_at", "unit"]][int(rows[0]) : int(rows[-1]) + 1]
+        alike = {
+            "role": role, "rollout": route.rollout, "share": float(share), "salt": route.salt,
+            "route_revision": route.revision, "policy_version": route.policy_version, "cached": False,
+            "latency_ms": LATENCY_MS, "keep_probability": 1.0 if role == "answer" else 0.0,
+        }  # fmt: skip
+        columns = [_one(name, value).new_from_index(0, len(rows)) for name, value in alike.items()]
+        return about.hstack([*columns, pl.Series("assigned_version", assigned)])
 
     def _decided(self, rows: Array, versions: Array, policy: Policy) -> tuple[Decided, Array]:
         """Return what the versions say of the rows, and their scores."""
@@ -118,17 +117,22 @@ class Traffic:
         return policy.decide(self._world.project.output, scores), scores
 
     def _scores(self, rows: Array, versions: Array) -> Array:
+        different = np.unique(versions).tolist()
+        if len(different) == 1:
+            return self._world.memo.scores(self._artefact(different[0]), rows)
         scores = np.zeros((len(rows), self._world.project.output.num_scores), dtype=np.float32)
-        for version in np.unique(versions):
+        for version in different:
             mine = versions == version
-            artefact = self._world.catalog.model(self._world.name, int(version)).artefact
-            scores[mine] = self._world.memo.scores(artefact, rows[mine])
+            scores[mine] = self._world.memo.scores(self._artefact(version), rows[mine])
         return scores
+
+    def _artefact(self, version: int) -> str:
+        return self._world.catalog.model(self._world.name, version).artefact
 
     def _kept(self, frame: pl.DataFrame, rows: Array) -> pl.DataFrame:
         """Add the inputs that the log stage keeps."""
         project = self._world.project
-        frame = frame.hstack(self._stream.frame.select(list(project.inputs))[int(rows[0]) : int(rows[-1]) + 1])
+        frame = frame.hstack(self._stream.frame[list(project.inputs)][int(rows[0]) : int(rows[-1]) + 1])
         stage, tags = project.strategy.log, project.schema.tags
         if isinstance(stage, Everything):
             return frame
@@ -164,7 +168,7 @@ class Traffic:
         labels = self._values.series("text", self._told[rows])
         is_text = labels.dtype == pl.String()
         frame = pl.DataFrame({
-            "request_id": self._stream.frame["request_id"].gather(rows),
+            "request_id": self._stream.frame["request_id"][rows],
             "received_at": pl.Series(at, dtype=pl.Int64),
             "kind": pl.Series(["label"], dtype=pl.String).new_from_index(0, len(rows)),
             "text": labels if is_text else pl.Series([None], dtype=pl.String).new_from_index(0, len(rows)),
@@ -173,6 +177,12 @@ class Traffic:
             "trust": pl.Series([str(trust)]).new_from_index(0, len(rows)),
         })  # fmt: skip
         self._log.append("feedback", frame)
+
+
+@lru_cache(maxsize=256)
+def _one(name: str, value: str | float | None) -> pl.Series:
+    """Return a column of the log with one row."""
+    return pl.Series(name, [value], dtype=own_types("predictions")[name])
 
 
 def _said(versions: Array, scores: Array, decided: Decided) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,12 @@ class Values:
     def _of_column(self, values: pl.Series) -> Array:
         if not isinstance(self.output, Classes) or values.dtype != pl.String():
             return self.codes(values.to_list())
-        numbers = values.cast(pl.Enum(self.output.names)).to_physical().cast(pl.Float64)
-        return numbers.to_numpy()  # NaN where it is null
+        return values.cast(self._enum).to_physical().cast(pl.Float64).to_numpy()  # NaN where it is null
+
+    @cached_property
+    def _enum(self) -> pl.Enum:
+        assert isinstance(self.output, Classes)
+        return pl.Enum(self.output.names)
 
     def objects(self, codes: Array) -> Array:
         """Return the labels of numbers as objects (N,), None where there is none."""

@@ -14,8 +14,9 @@ import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.loop.backtest.alerts import MemoryAlerts
+from tidemill.loop.backtest.catalog import MemoryCatalog
 from tidemill.loop.backtest.datasets import MemoryDatasets
-from tidemill.loop.backtest.journal import MemoryCatalog, MemoryJournal
+from tidemill.loop.backtest.journal import MemoryJournal
 from tidemill.loop.backtest.log import MemoryLog
 from tidemill.loop.backtest.memo import Memo
 from tidemill.loop.backtest.reservoir import MemoryReservoir, rows_of

@@ -1,0 +1,197 @@
+"""What is known of a person: the requests, examples and cases about them, and who learnt from these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from tidemill.clock import micros
+from tidemill.errors import InvalidInput
+from tidemill.loop.suites import suites_folder
+from tidemill.loop.world import World
+from tidemill.records import DatasetVersion, Feedback, Prediction
+from tidemill.review.suites import shown
+from tidemill.stores.case_file import cases_from
+from tidemill.stores.erasures import Erasures, mark_of
+from tidemill.stores.rows import parts
+from tidemill.stores.segments import Batch, decode, read_frames
+from tidemill.stores.struck import Struck, about, of_device, of_person
+from tidemill.suites import Cases, canonical
+
+COUNTS = ("predictions", "feedback", "profiles", "examples", "tasks", "labellings", "cases")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownOf:
+    """What is kept about a person: rows by kind, and the numbers of the dataset and model versions they are in.
+
+    The rows of the dataset versions in `erased` are gone.
+    """
+
+    counts: Mapping[str, int]
+    datasets: Sequence[int]
+    erased: Sequence[int]
+    models: Sequence[int]
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int], datasets: Sequence[DatasetVersion], models: Sequence[int]) -> Self:
+        """Put it together."""
+        return cls(
+            counts=counts, datasets=[one.number for one in datasets if not one.is_gone],
+            erased=[one.number for one in datasets if one.is_gone], models=models,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Person:
+    """A subject of a project, as of a time; with `by_unit`, also the unit of that name.
+
+    `examples` are the ids of examples that are known already to be about them.
+    """
+
+    world: World
+    subject: str
+    until: datetime
+    by_unit: bool = False
+    examples: tuple[str, ...] = field(default=())
+
+    @property
+    def struck(self) -> Struck:
+        """Finds rows of the log."""
+        return Struck(self.world.db, self.world.home.log)
+
+    @property
+    def rows(self) -> Any:
+        """The condition of their predictions."""
+        return of_person(self.subject, by_unit=self.by_unit, until=self.until)
+
+    @property
+    def profiles(self) -> Any:
+        """The condition of the profiles of the device of that name."""
+        return of_device(self.subject, until=self.until)
+
+    @cached_property
+    def requests(self) -> set[str]:
+        """The requests about them: those in the log, and those of examples whose predictions have left it."""
+        logged = self.struck.found(self.world.name, "predictions", self.rows, ["request_id"])
+        return {id_ for table in logged for id_ in table["request_id"].to_pylist()} | set(self.examples)
+
+    def find_examples(self) -> list[str]:
+        """Return the ids of the examples about them."""
+        return self.world.reservoir.about(
+            self.world.name, self.subject, self.requests, by_unit=self.by_unit, until=self.until
+        )
+
+    def find_datasets(self, examples: Iterable[str]) -> list[DatasetVersion]:
+        """Return the dataset versions that hold them, by their examples, or by what earlier erasures wrote down."""
+        world = self.world
+        mark = mark_of(world.catalog.secret(world.name), self.subject)
+        before = {digest for one in Erasures(world.db).of(world.name, mark) for digest in one.body["datasets"]}
+        holding = {version.digest for version in world.datasets.holding(world.name, self.requests | set(examples))}
+        return [version for version in world.datasets.all(world.name) if version.digest in before | holding]
+
+    def find_models(self, datasets: Iterable[DatasetVersion]) -> list[int]:
+        """Return the model versions that learnt from these datasets."""
+        digests = {version.digest for version in datasets}
+        return [m.version for m in self.world.catalog.models(self.world.name) if m.dataset in digests]
+
+    # --- what they sent
+
+    def inputs(self, examples: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """Yield the inputs that are kept of their requests and examples."""
+        names = list(self.world.project.inputs)
+        for table in self.struck.found(self.world.name, "predictions", self.rows, names):
+            yield from table.to_pylist()
+        yield from self._of_examples(examples)
+
+    def shown(self, examples: Iterable[str]) -> set[str]:
+        """Return their examples and cases as reports of suites quote them."""
+        names, found = list(self.world.project.inputs), set[str]()
+        for row in self._of_examples(examples):
+            found |= {shown(row), shown({name: row[name] for name in names if name in row})}
+        for path in self.case_files:
+            for inputs in cases_from(path, self.requests):
+                try:
+                    found.add(shown(canonical(inputs, self.world.project.schema)))
+                except InvalidInput:
+                    continue  # of another schema than today's: no suite shows it
+        return found
+
+    def _of_examples(self, examples: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """Yield the inputs of those examples that are there still, a part of them in memory at a time."""
+        reservoir, name = self.world.reservoir, self.world.name
+        for some in parts(sorted(reservoir.present(name, list(examples)))):
+            yield from reservoir.inputs(name, some)
+
+    @property
+    def case_files(self) -> list[Path]:
+        """The files of the project's suites."""
+        folder = suites_folder(self.world.project_file)
+        return sorted({folder / suite.path for suite in self.world.project.suites if isinstance(suite, Cases)})
+
+    # --- counted before anything is done
+
+    def counts(self) -> dict[str, int]:
+        """Count what there is about them, in the log and in what gateways have not handed over yet."""
+        log, name = self.struck, self.world.name
+        waiting = list(self._waiting())
+        requests = self.requests | {row.request_id for row in waiting if isinstance(row, Prediction)}
+        examples = self.find_examples()
+        tasks, said = self.world.reservoir.tasks_of(name, examples)
+        told = log.found(name, "feedback", about(requests), ["request_id"]) if requests else ()
+        return {
+            "predictions": _num(log.found(name, "predictions", self.rows, ["request_id"]))
+            + sum(isinstance(row, Prediction) for row in waiting),
+            "feedback": _num(told)
+            + sum(isinstance(row, Feedback) and row.request_id in requests for row in self._rows_waiting()),
+            "profiles": _num(log.found(name, "profiles", self.profiles, ["device"])),
+            "examples": len(examples),
+            "tasks": tasks,
+            "labellings": said,
+            "cases": self.num_cases(),
+        }
+
+    def num_cases(self) -> int:
+        """Count the cases of suites that were taken from their requests."""
+        return sum(len(cases_from(path, self.requests)) for path in self.case_files)
+
+    def _waiting(self) -> Iterator[Prediction]:
+        for row in self._rows_waiting():
+            if isinstance(row, Prediction) and row.received_at <= micros(self.until) and self._is_theirs(row):
+                yield row
+
+    def _is_theirs(self, row: Prediction) -> bool:
+        return row.subject == self.subject or (self.by_unit and row.unit == self.subject)
+
+    def _rows_waiting(self) -> Iterator[Prediction | Feedback]:
+        """Yield what lies in segments; one that the compactor takes meanwhile is left out."""
+        for batch in self._batches():
+            yield from batch.predictions
+            yield from batch.feedback
+
+    def _batches(self) -> Iterator[Batch]:
+        for segment in self.world.compactor.waiting():
+            try:
+                frames = read_frames(segment.path)
+            except FileNotFoundError:
+                continue
+            for payload in frames.payloads:
+                batch = decode(payload, name=segment.name)
+                if batch.project == self.world.name:
+                    yield batch
+
+
+def row_key(row: Mapping[str, Any], names: Iterable[str]) -> bytes:
+    """Return bytes that rows of equal canonical inputs share."""
+    values = [row.get(name) for name in names]
+    return msgspec.msgpack.encode([float(v) + 0.0 if isinstance(v, int | float) else v for v in values])
+
+
+def _num(tables: Iterable[Sized]) -> int:
+    return sum(map(len, tables))

@@ -1,0 +1,49 @@
+"""The example rows of artefacts, which prove that a version answers as it did: they are rows of its training data."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+
+from tidemill.loop.person import Person, row_key
+from tidemill.runtime.artefact import encode_row, example_rows, read_artefact, read_example_scores, read_params
+from tidemill.runtime.artefact import write_artefact as write
+from tidemill.training.export import canonical
+from tidemill.training.made_up import made_up_data
+
+
+def without_person(person: Person, artefact: str, examples: Sequence[str]) -> str | None:
+    """Store an artefact again without a person's rows among its example rows; return its digest.
+
+    None where it shows none of them. One that shows nobody else's gets a made-up row, so that it is still proven.
+
+    Raises:
+        ModelError: it does not load, or does not answer as it did.
+    """
+    world = person.world
+    folder = world.blobs.folder(artefact)
+    known = read_artefact(folder)
+    rows = example_rows(known)
+    names = tuple(rows[0])
+    theirs = {row_key(row, names) for row in person.inputs(examples)}
+    kept = [at for at, row in enumerate(rows) if row_key(row, names) not in theirs]
+    if len(kept) == len(rows):
+        return None
+    shown, scores = [known.example[at] for at in kept], read_example_scores(folder)[kept]
+    if not shown:
+        columns = made_up_data(world.project.schema, num_rows=1, rng=np.random.default_rng(0)).columns
+        with closing(world.load(artefact)) as loaded:
+            scores = loaded.predict({name: columns[name] for name in names})
+        shown = [encode_row(row) for row in canonical({name: columns[name] for name in names})]
+    work = world.workdir(f"forget-{artefact[:16]}")
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(folder, work, copy_function=shutil.copyfile)
+    write(work, replace(known, example=shown), params=read_params(folder), scores=scores)
+    new = world.blobs.put_folder(work)
+    shutil.rmtree(work)
+    world.load(new).close()
+    return new
