@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from tidemill.cli import main
+from tidemill.loop.controls import Controls
 
 PROBLEM = """
 import tidemill as tm
@@ -275,6 +276,16 @@ def test_the_report_is_told_in_three_ways(shell: Shell, here: Path) -> None:
     assert (stored["candidate"], stored["live"]) == (1, None)
     assert shell("report", "--format", "markdown").out.startswith("# Version 1 is the first one")
     assert "accuracy" in shell("report", "1").out
+
+
+def test_train_on_a_project_that_is_served_publishes_nothing(shell: Shell, mine: Path) -> None:
+    """Its file may declare inputs that what answers now cannot read."""
+    text = (mine / "project.py").read_text()
+    assert '"app": tm.Category(tag=True)' in text
+    (mine / "project.py").write_text(text.replace('"app": tm.Category(tag=True)', '"app": tm.Text(tag=True)'))
+    before = Controls.of_home(Path(".tidemill"), "project.py").catalog.manifest("digits")
+    assert "serves version 1 already" in shell("train", "few.parquet").err
+    assert Controls.of_home(Path(".tidemill"), "project.py").catalog.manifest("digits") == before
 
 
 def test_runs_are_listed_and_one_is_like_itself(shell: Shell, here: Path) -> None:

@@ -118,7 +118,8 @@ def show(console: Console, found: Status, period: str) -> None:
     for name, state in found.batches.items():
         console.print(batch_line(name, state))
     for step, trouble in found.trouble.items():
-        console.print(Text.assemble((f"step {step} failed {trouble['times']} times: ", "red"), trouble["error"]))
+        often = "once" if trouble["times"] == 1 else f"{trouble['times']} times"
+        console.print(Text.assemble((f"step {step} failed {often}: ", "red"), trouble["error"]))
 
 
 def _show_loop(console: Console, found: Status) -> None:

@@ -20,7 +20,7 @@ from tidemill.cli.settings import (
     ReasonOption,
     who,
 )
-from tidemill.loop.first import check_is_first, train_first
+from tidemill.loop.first import train_first
 from tidemill.model import Progress
 from tidemill.records import Example
 from tidemill.review.render.terminal import terminal
@@ -50,8 +50,8 @@ def train(
 ) -> None:
     """Make version 1 from labelled data, show its report against a baseline, and route all traffic to it."""
     opened = App.open(project, home, database=database)
-    check_is_first(opened.world)  # before anything is published: what answers now may not fit a changed schema
-    opened.publish(by=who(by))
+    if opened.world.catalog.route(opened.name) is None:  # else it is refused below, and what answers may not fit
+        opened.publish(by=who(by))
     examples = read_examples(opened, data, label=label, time=time, unit=unit)
     with Bar(transient=True) as bar:
         task = bar.add_task("training", total=1.0)

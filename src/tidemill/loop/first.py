@@ -30,7 +30,12 @@ def train_first(
         ProjectError: a version is live already, or no row is left to train on.
         TrainingError: the training failed; the message says why.
     """
-    check_is_first(world)
+    route = world.catalog.route(world.name)
+    if route is not None:
+        raise ProjectError(
+            f"{world.name!r} serves version {route.stable} already.",
+            "add data with `tidemill import`, then `tidemill retrain`",
+        )
     dataset = _form(world, examples, clock)
     run, result = _train(world, dataset, clock, progress, smoke=smoke)
     version = _register(world, dataset, run, result, clock)
@@ -42,20 +47,6 @@ def train_first(
         first = Route(revision=0, stable=version, policy_version=policy.number)
         world.catalog.set_route(conn, world.name, first, now=clock.now(), by="train", reason="first version")
     return version, report
-
-
-def check_is_first(world: World) -> None:
-    """Refuse a project that is served already: by a first version it would be replaced without a gate.
-
-    Raises:
-        ProjectError: a version is live.
-    """
-    route = world.catalog.route(world.name)
-    if route is not None:
-        raise ProjectError(
-            f"{world.name!r} serves version {route.stable} already.",
-            "add data with `tidemill import`, then `tidemill retrain`",
-        )
 
 
 def _judged(world: World, report: Report, clock: Clock) -> Report:
