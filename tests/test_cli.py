@@ -176,7 +176,7 @@ WRONG = [
     ("policy set --top 0", "the policy's top is 0.", "how many"),
     ("policy use 7", "has no policy 7.", "see `tidemill policy list`"),
     ("approve", "no candidate is under way.", "see `tidemill status`"),
-    ("reject --reason no", "no candidate is under way.", "see `tidemill status`"),
+    ("reject --reason no", "no cycle is open.", "see `tidemill status`"),
     ("label x", "'x' is no answer.", "write ID=LABEL"),
     ("label x=1", "has no example x.", ""),
     ("label x=twelve", "label 'twelve' is no class.", "send one of 0, 1"),

@@ -142,9 +142,9 @@ class Harness:
         """Turn until nothing is left to do now; a training is waited for."""
         engine = self.engine = self.engine or self.app.engine()
         for _ in range(2000):
-            if not engine.turn() and not self._is_training():
+            if not engine.turn() and not self.is_training():
                 break
-            if self._is_training():
+            if self.is_training():
                 _real_pause()
         else:
             raise AssertionError("the loop never came to rest")
@@ -157,7 +157,7 @@ class Harness:
             self.users()
             self.people()
             engine = self.app.engine()
-            while engine.turn() or self._is_training():
+            while engine.turn() or self.is_training():
                 cycle = self.app.world.journal.cycle(self.name)
                 if cycle is not None and cycle.step == "test":
                     engine.drain()
@@ -166,7 +166,8 @@ class Harness:
             engine.drain()
         raise AssertionError("no candidate came")
 
-    def _is_training(self) -> bool:
+    def is_training(self) -> bool:
+        """Whether the open cycle is at its training."""
         cycle = self.app.world.journal.cycle(self.name)
         return cycle is not None and cycle.step == "train"
 

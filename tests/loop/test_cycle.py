@@ -9,7 +9,7 @@ import pytest
 from harness import Harness
 from sqlalchemy import text
 
-from tidemill.errors import Conflict
+from tidemill.errors import Conflict, NotFound
 from tidemill.loop import engine
 from tidemill.records import Outcome
 
@@ -257,6 +257,29 @@ def test_a_rejection_that_names_no_version_means_the_candidate_in_traffic(harnes
     h.app.ask("reject", by="ann", reason="a feeling")
     h.seconds(3)
     assert h.outcomes() == ["rolled back"] and h.route.candidate is None
+
+
+def test_a_rejection_while_the_candidate_is_trained_ends_the_training(harness: Make) -> None:
+    h = harness()
+    h.accuracy, h.new_share = {(1, "v2"): 0.3}, 0.6
+    catalog, turning = h.app.world.catalog, h.app.engine()
+    h.engine = turning
+    for _ in range(200):
+        h.clock.sleep(1)
+        h.users()
+        h.people()
+        while not h.is_training() and turning.turn():
+            pass
+        if h.is_training():
+            break
+    assert h.app.candidate_in_making() is None
+    h.app.ask("reject", by="ann", reason="wrong data")
+    h.turn()
+    assert h.outcomes() == ["rejected"] and "wrong data" in h.verdicts("train")[-1].reason
+    assert [m.version for m in catalog.models(h.name)] == [1]
+    assert [run.status for run in catalog.runs(h.name)][-1] != "running"
+    with pytest.raises(NotFound, match="no cycle is open"):
+        h.app.candidate_in_making()
 
 
 def test_a_rollback_said_twice_does_not_leave_the_live_version_too(harness: Make) -> None:

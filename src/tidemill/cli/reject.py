@@ -29,8 +29,9 @@ def reject(
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
-    """Stop a candidate: at the gate it is rejected, in traffic it is rolled back."""
+    """Stop a candidate: its training ends, at the gate it is rejected, in traffic it is rolled back."""
     opened = Controls.of_home(home, project, database=database)
-    version = version or opened.waiting_candidate()
+    version = version or opened.candidate_in_making()
     opened.ask("reject", by=who(by), version=version, reason=reason)
-    typer.echo(f"asked; `tidemill status` shows what came of it (version {version})")
+    what = "its candidate is not trained yet: the cycle ends" if version is None else f"version {version}"
+    typer.echo(f"asked; `tidemill status` shows what came of it ({what})")

@@ -70,6 +70,17 @@ class Controls:
             self.note(conn, verb, thing, by=by, reason=reason, result=f"asked: command {number}")
         return number
 
+    def candidate_in_making(self) -> int | None:
+        """Return the candidate of the open cycle, None while it is still formed or trained.
+
+        Raises:
+            NotFound: no cycle is open.
+        """
+        cycle = self.journal.cycle(self.name)
+        if cycle is None:
+            raise NotFound("no cycle is open.", "see `tidemill status`")
+        return cycle.candidate
+
     def waiting_candidate(self) -> int:
         """Return the version that waits for a person.
 
