@@ -165,8 +165,11 @@ def _matured_until(turn: Turn) -> datetime:
 def _begun(turn: Turn, state: Json, facts: AlertFacts, new: Sequence[Alert]) -> Json:
     """Return the memories, by digest, of alerts that were declared since the last look: of what was seen before it."""
     memories, until = {alert.digest(): alert.start() for alert in new}, time_of(state.get("until"))
-    for before in _past(turn, until, facts) if until is not None else ():
-        memories |= {alert.digest(): alert.update(memories[alert.digest()], before) for alert in new}
+    looking_back = [alert for alert in new if alert.needs() is not None]
+    if until is None or not looking_back:
+        return memories
+    for before in _past(turn, until, facts):
+        memories |= {alert.digest(): alert.update(memories[alert.digest()], before) for alert in looking_back}
     return memories
 
 

@@ -14,7 +14,7 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from types import ModuleType
 
-from tidemill.errors import ModelError, ProjectError
+from tidemill.errors import ModelError, ProjectError, StoreError
 from tidemill.loop.looked_for import check_looked_for
 from tidemill.loop.world import Turn, World
 from tidemill.monitor.cohorts import check_cohorts
@@ -52,10 +52,10 @@ def check_answers(world: World, project: Project) -> None:
     route = world.catalog.route(world.name)
     if route is None or project.schema.to_json() == world.project.schema.to_json():
         return
-    artefact = read_artefact(world.blobs.folder(world.catalog.artefact(world.name, route.stable)))
     try:
+        artefact = read_artefact(world.blobs.folder(world.catalog.artefact(world.name, route.stable)))
         check_fits(Schema.from_json(artefact.schema), reads(artefact), project.schema)
-    except ModelError as error:
+    except (ModelError, StoreError) as error:  # one that cannot be read answers only where it is loaded already
         raise ProjectError(
             f"version {route.stable} could answer no more requests: {error.message}",
             "declare what it reads as before; or name the changed project anew, train it, and move callers over",

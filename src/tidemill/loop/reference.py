@@ -60,12 +60,16 @@ def _filled(
     turn: Turn, needs: OutcomeNeeds, live: int, known: dict[tuple[ReferenceNeeds, str], FirstOutcomes | None],
     rows: Outcomes, window: Window,
 ) -> Firsts:  # fmt: skip
-    """Return what is known with the outcomes of the window, and all before it that were not looked at."""
-    spells = _spells(turn, live)
+    """Return what is known with the outcomes of the window, and all before it that were not looked at.
+
+    A past that is long is read over several turns; until all of it is, the window waits to be read as a part of it.
+    """
+    spells, num_read = _spells(turn, live), 0
     filled = {which: first or FirstOutcomes(until=spells[0][0]) for which, first in known.items()}
     for some, until in _behind(turn, needs, live, spells, filled, window.after):
         filled = extended(filled, some, _mine(some, live, spells), until=until)
-        if not any(lacks(need, first) for (need, _), first in filled.items()):
+        num_read += len(some)
+        if num_read > turn.most_rows or not any(lacks(need, first) for (need, _), first in filled.items()):
             return filled
     return extended(filled, rows, _mine(rows, live, spells), until=micros(window.until))
 

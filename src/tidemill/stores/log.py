@@ -110,14 +110,18 @@ class Log:
         self, project: str, *, after: datetime | None, until: datetime, at_most: int, kind: str = "predictions"
     ) -> datetime:
         """Return how far to read after a time, at most `until`: about `at_most` rows of a kind, or fewer."""
-        cuts = self._cuts(project, _span(after, until), at_most, kind)
-        return from_micros(cuts[0]) if cuts else until
+        cut = _first_cut(*self._covered(project, _span(after, until), kind), at_most)
+        return until if cut is None else from_micros(cut)
 
-    def _cuts(self, project: str, span: _Span, at_most: int, kind: str = "predictions") -> list[int]:
+    def _cuts(self, project: str, span: _Span, at_most: int) -> list[int]:
+        return _halved(*self._covered(project, span, "predictions"), at_most)
+
+    def _covered(self, project: str, span: _Span, kind: str) -> tuple[Sequence[tuple[int, _Span]], _Span]:
+        """Return how many rows there are in which spans, and the part of `span` that they reach over."""
         first, last = span
         cover = self._cover(project, first, last, kind)
         low, high = min((a for _, (a, _) in cover), default=last), max((b for _, (_, b) in cover), default=last)
-        return _halved(cover, (max(first, low), min(last, high)), at_most)
+        return cover, (max(first, low), min(last, high))
 
     def num_predictions(self, project: str, *, after: datetime | None, until: datetime) -> int:
         """Return about how many predictions were received in (after, until], by what the files count."""
@@ -355,7 +359,22 @@ def _halved(cover: Sequence[tuple[int, _Span]], asked: _Span, at_most: int) -> l
     if first >= last or _rows_in(cover, asked) <= at_most:
         return []
     middle = (first + last) // 2
-    return [*_halved(cover, (first, middle), at_most), middle, *_halved(cover, (middle + 1, last), at_most)]
+    before, behind = _reaching(cover, (first, middle)), _reaching(cover, (middle + 1, last))
+    return [*_halved(before, (first, middle), at_most), middle, *_halved(behind, (middle + 1, last), at_most)]
+
+
+def _first_cut(cover: Sequence[tuple[int, _Span]], asked: _Span, at_most: int) -> int | None:
+    """Return the first of the cuts of `_halved`, None where there is none."""
+    (first, last), cut = asked, None
+    while first < last and _rows_in(cover, (first, last)) > at_most:
+        last = cut = (first + last) // 2
+        cover = _reaching(cover, (first, last))
+    return cut
+
+
+def _reaching(cover: Sequence[tuple[int, _Span]], asked: _Span) -> Sequence[tuple[int, _Span]]:
+    """Return what reaches into a span."""
+    return [one for one in cover if one[1][0] <= asked[1] and one[1][1] >= asked[0]]
 
 
 def _part(covered: _Span, asked: _Span) -> float:

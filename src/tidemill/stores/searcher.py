@@ -8,6 +8,7 @@ longer is killed. Its successor is started by who asks next.
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from tidemill.records import Json
 from tidemill.schema import Array
 from tidemill.stores.conditions import condition_columns
 from tidemill.stores.searched import packed, receive, send, unpacked
+
+_logger = logging.getLogger(__name__)
 
 LIMIT_S = 10.0
 """Of one search, all in all."""
@@ -43,7 +46,12 @@ class Searcher:
             process = self._free.get_nowait()
         except queue.Empty:  # all are busy
             return
-        self._free.put(process or _Process())
+        try:
+            process = process or _Process()
+        except OSError as error:  # too many processes, too little memory: tried again when it is asked
+            _logger.warning("no process for searches could be started: %s", error)
+        finally:
+            self._free.put(process)
 
     def close(self) -> None:
         """End the processes, each once it has answered."""
