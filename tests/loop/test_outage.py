@@ -87,6 +87,16 @@ def test_no_step_reads_more_than_a_part_at_a_time(harness: Callable[..., Harness
     assert min(until) > (back.clock.now() - timedelta(seconds=8)).timestamp() * 1e6  # horizon 5 s, and the last second
 
 
+def test_a_look_reads_what_is_new_and_not_what_was_read_before(harness: Callable[..., Harness]) -> None:
+    back = harness(edit=ALERT | RARELY)
+    back.seconds(OUTAGE_S)
+    assert back.engine is not None
+    log = WatchedLog(back.app.world.log)
+    back.engine.world = replace(back.engine.world, log=log)
+    back.second()
+    assert 0 < log.most["predictions"] <= 3 * back.rate
+
+
 def test_what_it_knows_then_is_what_it_would_have_known_at_once(harness: Callable[..., Harness]) -> None:
     known = []
     for most_rows in (PART, 10**9):

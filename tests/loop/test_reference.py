@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
+import pytest
 from harness import Harness
 
 from tidemill.monitor.outcomes import Window, matured_frame
@@ -111,3 +112,20 @@ def test_a_cohort_that_is_declared_late_is_held_to_its_own_first_outcomes(harnes
     assert reference(h, "upper") == own != reference(h)
     part = next(part for part in said(h).parts if "cohort upper" in part.reason)
     assert part.outcome is Outcome.FIRE
+
+
+def test_a_long_past_is_read_over_several_turns_to_the_same_reference(
+    harness: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidemill.loop.reference._FIRST_LOOK", timedelta(seconds=1))
+    h = harness(edit=WATCHES)
+    began = h.app.catalog.history(h.name)[0].at
+    h.accuracy = {(1, "v1"): 0.7}
+    h.seconds(12)
+    file = h.folder / "waves_project.py"
+    file.write_text(file.read_text().replace(COHORTS, COHORTS + '"top": "y > 0.5", '))
+    assert h.engine is not None
+    h.engine.most_rows = 20
+    h.seconds(10)
+    own = first_losses(h, 1, began, pl.col("y") > 0.5)
+    assert reference(h, "top") == own != reference(h)
