@@ -82,7 +82,8 @@ def _wait(opened: App, number: int) -> Erasure:
                 did = engine.take("forget")
             if not did:
                 if not told:
-                    why = "the loop is at it" if did is None else "gateways hand over what they have logged"
+                    rests = erasure.rest.get("why", "gateways hand over what they have logged")
+                    why = "the loop is at it" if did is None else rests
                     typer.echo(f"erasure {number}: {why}; it goes on if you leave", err=True)
                     told = True
                 opened.clock.sleep(_LOOK_S)

@@ -84,7 +84,7 @@ def standing(asked: Asked) -> Standing:
         "watching": _verdict(watching.get("verdict")),
         "rollout": _verdict((rollout or {}).get("verdict")),
         "waiting_since": _waiting_since(app, cycle),
-        "trouble": w.journal.state(app.name, "trouble") or {},
+        "trouble": w.journal.trouble(app.name),
     }
     bare = Standing(**facts, picture=Markup(), waits=[])  # type: ignore[arg-type]
     share = route.share if route is not None and route.candidate is not None else None

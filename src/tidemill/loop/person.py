@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,8 @@ from tidemill.loop.suites import suites_folder
 from tidemill.loop.world import World
 from tidemill.records import DatasetVersion, Feedback, Prediction
 from tidemill.review.suites import shown
-from tidemill.stores.case_file import cases_from
+from tidemill.stores.case_file import cases_from, cases_of
+from tidemill.stores.datasets import Split
 from tidemill.stores.erasures import Erasures, mark_of
 from tidemill.stores.rows import parts
 from tidemill.stores.segments import Batch, decode, read_frames
@@ -52,7 +54,8 @@ class KnownOf:
 class Person:
     """A subject of a project, as of a time; with `by_unit`, also the unit of that name.
 
-    `examples` are the ids of examples that are known already to be about them.
+    `examples` are the ids of examples that are known already to be about them, `cased` the requests that cases of
+    suites were taken from: both tell who they were when the log does not any more.
     """
 
     world: World
@@ -60,6 +63,7 @@ class Person:
     until: datetime
     by_unit: bool = False
     examples: tuple[str, ...] = field(default=())
+    cased: tuple[str, ...] = field(default=())
 
     @property
     def struck(self) -> Struck:
@@ -80,7 +84,8 @@ class Person:
     def requests(self) -> set[str]:
         """The requests about them: those in the log, and those of examples whose predictions have left it."""
         logged = self.struck.found(self.world.name, "predictions", self.rows, ["request_id"])
-        return {id_ for table in logged for id_ in table["request_id"].to_pylist()} | set(self.examples)
+        known = {*self.examples, *self.cased}
+        return {id_ for table in logged for id_ in table["request_id"].to_pylist()} | known
 
     def find_examples(self) -> list[str]:
         """Return the ids of the examples about them."""
@@ -110,10 +115,31 @@ class Person:
             yield from table.to_pylist()
         yield from self._of_examples(examples)
 
-    def shown(self, examples: Iterable[str]) -> set[str]:
-        """Return their examples and cases as reports of suites quote them."""
+    def learnt(self, dataset: str, examples: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """Yield the inputs of those examples in a dataset version, shard by shard; none of one that is gone."""
+        world, wanted = self.world, set(examples)
+        if not self.is_kept(dataset):
+            return
+        inputs = world.datasets.shards(world.name, dataset).form.inputs
+        splits: tuple[Split, ...] = ("train", "test")
+        for table in (table for split in splits for table in world.datasets.tables(world.name, dataset, split)):
+            rows = [row for row, id_ in enumerate(table["id"].to_pylist()) if id_ in wanted]
+            if rows:
+                yield from table.select(list(inputs)).take(rows).to_pylist()
+
+    def is_kept(self, dataset: str) -> bool:
+        """Tell whether the rows of a dataset version are there."""
+        return any(one.digest == dataset and not one.is_gone for one in self.world.datasets.all(self.world.name))
+
+    def shown(self, examples: Sequence[str], datasets: Iterable[str]) -> set[str]:
+        """Return their examples and cases as reports of suites quote them.
+
+        Of examples that have left the reservoir, the inputs are taken from these dataset versions.
+        """
         names, found = list(self.world.project.inputs), set[str]()
-        for row in self._of_examples(examples):
+        left = set(examples) - self.world.reservoir.present(self.world.name, list(examples))
+        kept = (row for dataset in datasets for row in self.learnt(dataset, left)) if left else ()
+        for row in chain(self._of_examples(examples), kept):
             found |= {shown(row), shown({name: row[name] for name in names if name in row})}
         for path in self.case_files:
             for inputs in cases_from(path, self.requests):
@@ -159,7 +185,11 @@ class Person:
 
     def num_cases(self) -> int:
         """Count the cases of suites that were taken from their requests."""
-        return sum(len(cases_from(path, self.requests)) for path in self.case_files)
+        return len(self.find_cases())
+
+    def find_cases(self) -> list[str]:
+        """Return the requests that cases of suites were taken from, one for each case."""
+        return [request for path in self.case_files for request in cases_of(path, self.requests)]
 
     def _waiting(self) -> Iterator[Prediction]:
         for row in self._rows_waiting():

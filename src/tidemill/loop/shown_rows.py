@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from tidemill.loop.person import Person, row_key
+from tidemill.records import ModelVersion
 from tidemill.runtime.artefact import encode_row, example_rows, read_artefact, read_example_scores, read_params
 from tidemill.runtime.artefact import write_artefact as write
 from tidemill.training.export import canonical
 from tidemill.training.made_up import made_up_data
 
 
-def without_person(person: Person, artefact: str, examples: Sequence[str]) -> str | None:
-    """Store an artefact again without a person's rows among its example rows; return its digest.
+def without_person(person: Person, model: ModelVersion, examples: Sequence[str]) -> str | None:
+    """Store the artefact of a version again without a person's rows among its example rows; return its digest.
 
     None where it shows none of them. One that shows nobody else's gets a made-up row, so that it is still proven.
 
     Raises:
         ModelError: it does not load, or does not answer as it did.
     """
-    world = person.world
+    world, artefact = person.world, model.artefact
     folder = world.blobs.folder(artefact)
     known = read_artefact(folder)
     rows = example_rows(known)
     names = tuple(rows[0])
-    theirs = {row_key(row, names) for row in person.inputs(examples)}
+    theirs = {row_key(row, names) for row in _inputs(person, model.dataset, examples)}
     kept = [at for at, row in enumerate(rows) if row_key(row, names) not in theirs]
     if len(kept) == len(rows):
         return None
@@ -47,3 +49,13 @@ def without_person(person: Person, artefact: str, examples: Sequence[str]) -> st
     shutil.rmtree(work)
     world.load(new).close()
     return new
+
+
+def _inputs(person: Person, dataset: str | None, examples: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield a person's inputs: those in the dataset that the version learnt from, else all that are kept of theirs.
+
+    The dataset tells even when the log and the reservoir do not any more, and is smaller than the log.
+    """
+    if dataset is not None and person.is_kept(dataset):
+        return person.learnt(dataset, examples)
+    return person.inputs(examples)

@@ -145,7 +145,7 @@ def status_without(
         num_examples=len(index),
         num_labelled=int(index["label"].is_not_null().sum()),
         num_waiting=reservoir.num_waiting(name),
-        trouble=journal.state(name, "trouble") or {},
+        trouble=journal.trouble(name),
         alerts=alerts.standing(name),
         untold=alerts.untold(name),
         batches={},

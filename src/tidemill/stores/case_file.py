@@ -104,6 +104,11 @@ def cases_from(path: Path, request_ids: Collection[str]) -> list[Inputs]:
     return [json.loads(line)["inputs"] for line in _lines(path) if _origin(line) in request_ids]
 
 
+def cases_of(path: Path, request_ids: Collection[str]) -> list[str]:
+    """Return which of these requests the cases of a file were taken from, one for each case."""
+    return [origin for line in _lines(path) if (origin := _origin(line)) is not None and origin in request_ids]
+
+
 def remove_cases(path: Path, request_ids: Collection[str]) -> int:
     """Take the cases that were taken from these requests out of a file, and return how many there were.
 

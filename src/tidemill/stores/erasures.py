@@ -42,6 +42,12 @@ class Erasure:
     body: Json
     done_at: datetime | None
 
+    @property
+    def rest(self) -> Json:
+        """Until when it rests (`again_at`, microseconds) and `why`; where a stage failed, its `error` and `times`."""
+        rest: Json = self.body.get("rest", {})
+        return rest
+
 
 class Erasures:
     """Keeps erasures, by project."""
@@ -61,12 +67,19 @@ class Erasures:
         new = insert(erasures).values(project=project, **values).returning(erasures.c.id)
         return int(conn.execute(new).scalar_one())
 
-    def next(self, project: str) -> Erasure | None:
-        """Return the oldest erasure that is not done, None where there is none."""
+    def next(self, project: str, *, now: datetime) -> Erasure | None:
+        """Return the oldest erasure that is not done and does not rest, None where there is none."""
+        at = micros(now)
+        return next((one for one in self._waiting(project) if one.rest.get("again_at", at) <= at), None)
+
+    def trouble(self, project: str) -> dict[str, Json]:
+        """Return what keeps erasures from going on, by name, as steps of the loop tell theirs."""
+        return {f"forget, erasure {one.id}": one.rest for one in self._waiting(project) if "error" in one.rest}
+
+    def _waiting(self, project: str) -> list[Erasure]:
         waiting = select(erasures).where(erasures.c.project == project, erasures.c.done_at.is_(None))
         with self._db.read() as conn:
-            row = conn.execute(waiting.order_by(erasures.c.id).limit(1)).first()
-        return None if row is None else _erasure(row)
+            return [_erasure(row) for row in conn.execute(waiting.order_by(erasures.c.id))]
 
     def one(self, project: str, id: int) -> Erasure:
         """Return an erasure.

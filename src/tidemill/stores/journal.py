@@ -15,6 +15,7 @@ from tidemill.records import Json
 from tidemill.stores.commands import Command, Commands
 from tidemill.stores.cycles import Cycles, GivenVerdict
 from tidemill.stores.database import dumps, loads
+from tidemill.stores.erasures import Erasures
 from tidemill.stores.leases import Lease, Leases
 from tidemill.stores.rows import put
 from tidemill.stores.tables import states
@@ -31,6 +32,10 @@ class Journal(Leases, Cycles, Commands):
             one = (states.c.project == project, states.c.name == name)
             body = conn.execute(select(states.c.body).where(*one)).scalar()
         return None if body is None else loads(body)
+
+    def trouble(self, project: str) -> dict[str, Json]:
+        """Return what fails and is tried again, by the name of the step; erasures that rest have names of their own."""
+        return {**(self.state(project, "trouble") or {}), **Erasures(self._db).trouble(project)}
 
     def put_state(self, conn: Connection, project: str, name: str, body: Json, now: datetime) -> None:
         """Keep a stage's state instead of the one before."""
