@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -151,9 +152,37 @@ def test_what_is_not_as_declared_is_refused_with_the_field_and_the_next_move(nam
 
 
 @pytest.mark.parametrize("name", ["text", "tag", "age"])
-def test_what_is_missing_is_told_to_be_sent_as_a_value_that_says_so(name: str) -> None:
-    with pytest.raises(InvalidInput, match="one that stands for a missing value"):
+def test_what_is_missing_is_told_to_be_sent_or_declared_with_a_default(name: str) -> None:
+    with pytest.raises(InvalidInput, match=r"declare what stands for a missing one, as in \w+\(default="):
         SCHEMA.validate({**good(), name: None})
+
+
+MAYBE = Schema({"age": Number(low=0, default=-1), "tag": Category(["a"], default="a"), "t": Text(default="")}, Value())
+
+
+@pytest.mark.parametrize("raw", [{}, {"age": None, "tag": None, "t": None}, {"age": math.nan}, {"age": -1}])
+def test_the_default_stands_for_what_is_missing(raw: dict[str, Any]) -> None:
+    found = MAYBE.validate(raw)
+    assert found == {"age": -1.0, "tag": "a", "t": ""}
+    assert [column.tolist() for column in MAYBE.columns([found, {}]).values()] == [[-1, -1], ["a", "a"], ["", ""]]
+
+
+def test_a_default_is_part_of_the_declaration_and_without_one_it_is_written_as_ever() -> None:
+    assert Schema.from_json(MAYBE.to_json()) == MAYBE
+    assert "default" not in Number().to_json() and MAYBE.to_json()["inputs"]["age"]["default"] == -1.0
+    assert MAYBE.required == () and MAYBE.defaults == {"age": -1.0, "tag": "a", "t": ""}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Number(default=math.nan), lambda: Number(default=math.inf), lambda: Number(default="1"),  # type: ignore[arg-type]
+        lambda: Category(["a"], default="b"), lambda: Text(max_chars=1, default="ab"), lambda: Text(default=3),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_a_default_that_no_request_could_send_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ProjectError, match="default="):
+        make()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ A value has three forms. On the **wire** it is JSON. **Canonical**, as logged an
 | Number | number | float | float64 (N,) |
 | Image | nested lists of integers, or base64 of the bytes | bytes | uint8 (N, H, W) or (N, H, W, C) |
 | Tensor | nested lists of numbers, or base64 of little-endian float32 | bytes | float32 (N, *shape) |
+
+A Text, Category or Number with a `default` may be left out, or be null: the default then stands for it, canonically and
+in columns, so that nothing behind the edge meets a missing value.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from tidemill.records import Json
 FLOAT32_END = 3.4028235677973366e38
 """From here on float32 rounds to infinity."""
 _MAX_SHOWN = 60
-_HINT_NONE = "send {}; where there is none, one that stands for a missing value, such as {}"
+_HINT_NONE = "send {0}; or declare what stands for a missing one, as in {2}(default={1})"
 _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxstring = 3, _MAX_SHOWN
 
@@ -69,8 +72,9 @@ class _Declared:
 
     def to_json(self) -> Json:
         body = {"type": type(self).__name__, **{k: _plain(v) for k, v in asdict(self).items()}}  # type: ignore[call-overload]
-        if body.get("outliers") == "flag":
-            del body["outliers"]  # as it was written before there was a choice: equal declarations stay equal
+        for name, usual in (("outliers", "flag"), ("default", None)):
+            if body.get(name, ...) == usual:
+                del body[name]  # as it was written before there was a choice: equal declarations stay equal
         return body
 
 
@@ -99,16 +103,22 @@ def _unicode(text: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Text(_Declared):
-    """A string of at most `max_chars` characters."""
+    """A string of at most `max_chars` characters. `default` stands for one that is missing."""
 
     max_chars: int = 10_000
     tag: bool = False
     outliers: Outliers = "flag"
+    default: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_default(self)
 
     def parse(self, value: object, name: str) -> str:
         """Check that it is a string and not too long."""
+        if value is None and self.default is not None:
+            return self.default
         if not isinstance(value, str):
-            hint = _HINT_NONE.format("a string", "''") if value is None else "send text as a JSON string"
+            hint = _HINT_NONE.format("a string", "''", "Text") if value is None else "send text as a JSON string"
             raise InvalidInput(f"{name!r} is {shown(value)}, not a string.", hint, name)
         if len(value) > self.max_chars:
             raise InvalidInput(f"{name!r} has {len(value)} characters, more than {self.max_chars}.", "shorten it", name)
@@ -121,24 +131,29 @@ class Text(_Declared):
 
 @dataclass(frozen=True)
 class Category(_Declared):
-    """A short string; with `values`, one of them."""
+    """A short string; with `values`, one of them. `default`, one of them too, stands for one that is missing."""
 
     values: Sequence[str] | None = None
     tag: bool = False
     outliers: Outliers = "flag"
+    default: str | None = None
     max_chars: ClassVar[int] = 200
 
     def __post_init__(self) -> None:
-        if self.values is None:
-            return
-        if isinstance(self.values, str) or not self.values or any(not isinstance(v, str) for v in self.values):
-            raise ProjectError(f"Category({self.values!r}) needs a list of strings.", "give ['red', 'green'], or none")
-        object.__setattr__(self, "values", tuple(self.values))
+        if self.values is not None:
+            if isinstance(self.values, str) or not self.values or any(not isinstance(v, str) for v in self.values):
+                raise ProjectError(
+                    f"Category({self.values!r}) needs a list of strings.", "give ['red', 'green'], or none"
+                )
+            object.__setattr__(self, "values", tuple(self.values))
+        _check_default(self)
 
     def parse(self, value: object, name: str) -> str:
         """Check that it is a string, and a declared one."""
+        if value is None and self.default is not None:
+            return self.default
         if not isinstance(value, str) or len(value) > self.max_chars:
-            hint = _HINT_NONE.format("one", "'none'") if value is None else "send one"
+            hint = _HINT_NONE.format("one", "'none'", "Category") if value is None else "send one"
             raise InvalidInput(
                 f"{name!r} is {shown(value)}, not a string of at most {self.max_chars} characters.", hint, name
             )
@@ -153,23 +168,38 @@ class Category(_Declared):
 
 @dataclass(frozen=True)
 class Number(_Declared):
-    """A finite number, between `low` and `high` where given."""
+    """A finite number, between `low` and `high` where given.
+
+    `default` stands for one that is missing, or NaN; it may lie outside the bounds, as -1 does for an age.
+    """
 
     low: float | None = None
     high: float | None = None
     tag: bool = False
     outliers: Outliers = "flag"
+    default: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_default(self)
+        if self.default is not None:
+            object.__setattr__(self, "default", float(self.default))
 
     def parse(self, value: object, name: str) -> float:
         """Check that it is a finite number in range."""
+        if value is None and self.default is not None:
+            return self.default
         if isinstance(value, bool) or not isinstance(value, int | float):
-            hint = _HINT_NONE.format("a number", "-1") if value is None else "send a JSON number"
+            hint = _HINT_NONE.format("a number", "-1", "Number") if value is None else "send a JSON number"
             raise InvalidInput(f"{name!r} is {shown(value)}, not a number.", hint, name)
         number = _as_float(value, name)
         if not math.isfinite(number):
-            hint = _HINT_NONE.format("a finite number", "-1")
+            if math.isnan(number) and self.default is not None:  # so tables write what is missing
+                return self.default
+            hint = _HINT_NONE.format("a finite number", "-1", "Number")
             raise InvalidInput(f"{name!r} is {value}, which is not finite.", hint, name)
         if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
+            if number == self.default:
+                return number
             raise InvalidInput(f"{name!r} is {shown(value)}.", f"send a number {self._range()}", name)
         return number
 
@@ -181,6 +211,25 @@ class Number(_Declared):
     def column(self, values: Sequence[Any]) -> Array:
         """Return a float64 array (N,)."""
         return np.array(values, dtype=np.float64)
+
+
+def default_of(kind: Input) -> Any:
+    """Return the canonical value that stands for a missing one, None where there must be one."""
+    return getattr(kind, "default", None)
+
+
+def _check_default(kind: Text | Category | Number) -> None:
+    """Refuse a default that no request could send."""
+    if kind.default is None:
+        return
+    try:
+        if kind.default != kind.default:  # NaN, which a default would stand for
+            raise InvalidInput("'default' is nan, which is not finite.", "send a finite number, such as -1")
+        kind.parse(kind.default, "default")
+    except InvalidInput as error:
+        raise ProjectError(
+            f"{type(kind).__name__}(default={shown(kind.default)}): {error.message}", error.hint.replace("send", "give")
+        ) from None
 
 
 def _as_float(value: int | float, name: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, get_args
 
 from tidemill.errors import InvalidInput, ProjectError
@@ -24,6 +25,7 @@ from tidemill.inputs import (
     Sensitive,
     Tensor,
     Text,
+    default_of,
     shown,
 )
 from tidemill.outputs import OUTPUT_TYPES, Classes, Output, Value
@@ -109,6 +111,16 @@ class Schema:
         """Names of the inputs whose outliers are refused."""
         return tuple(n for n, t in self.inputs.items() if getattr(t, "outliers", "flag") == "refuse")
 
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:
+        """What stands for those inputs that may be missing, canonically, by name."""
+        return {n: default for n, t in self.inputs.items() if (default := default_of(t)) is not None}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the inputs that may not be missing."""
+        return tuple(n for n in self.inputs if n not in self.defaults)
+
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the inputs that feed the model unless transforms say otherwise."""
@@ -130,11 +142,12 @@ class Schema:
             )
         out: dict[str, Any] = {}
         for name, kind in self.inputs.items():
-            if name not in raw:
-                raise InvalidInput(f"input {name!r} is missing.", f"send all of {', '.join(self.inputs)}", name)
-            value = kind.parse(raw[name], name)
+            if name in raw:
+                value = kind.parse(raw[name], name)
+            elif (value := default_of(kind)) is None:
+                raise InvalidInput(f"input {name!r} is missing.", f"send all of {', '.join(self.required)}", name)
             out[name] = keyed_hash(value, key) if isinstance(kind, Sensitive) else value
-        if len(raw) != len(out):
+        if not raw.keys() <= out.keys():
             extra = next(n for n in raw if n not in out)
             raise InvalidInput(
                 f"input {shown(extra)} is not declared.", f"send only {', '.join(self.inputs)}", str(extra)
@@ -147,9 +160,15 @@ class Schema:
         return {**parsed, **hidden}
 
     def columns(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> dict[str, Array]:
-        """Turn canonical rows into a batch of the named inputs (all by default)."""
-        wanted = self.inputs if names is None else names
-        return {n: self.inputs[n].column([row[n] for row in rows]) for n in wanted}
+        """Turn canonical rows into a batch of the named inputs (all by default).
+
+        A row may lack an input that has a default: it may be older than that.
+        """
+        wanted, missing = self.inputs if names is None else names, self.defaults
+        return {
+            n: self.inputs[n].column([row.get(n, missing[n]) if n in missing else row[n] for row in rows])
+            for n in wanted
+        }
 
     def to_json(self) -> Json:
         """Return the schema as JSON."""

@@ -306,11 +306,11 @@ def canonical(inputs: Any, schema: Schema) -> dict[str, Any]:
     """
     if not isinstance(inputs, Mapping):
         raise InvalidInput(f"inputs are of type {type(inputs).__name__}, not by name.", "give a dict", "inputs")
-    for name in [*schema.inputs, *inputs]:
+    for name in [*schema.required, *inputs]:
         if name not in inputs or name not in schema.inputs:
             problem = "is not declared" if name in inputs else "is missing"
             raise InvalidInput(f"input {name!r} {problem}.", f"give {', '.join(schema.inputs)}", str(name))
-    return {name: _parsed(kind, inputs[name], name) for name, kind in schema.inputs.items()}
+    return {name: _parsed(kind, inputs.get(name), name) for name, kind in schema.inputs.items()}
 
 
 def _parsed(kind: Input, value: Any, name: str) -> Any:

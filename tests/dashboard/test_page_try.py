@@ -229,3 +229,13 @@ def test_a_person_tries_a_picture_and_text_and_corrects_the_answer(
     assert [one.value for one in feedback(open_gateway[0]) if one.request_id == request_id] == ["low"]
     assert tab.evaluate("window.hacked") is None
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_a_field_that_may_be_left_empty_says_what_stands_for_it_then() -> None:
+    colour = Category(["a", "b"], default="b")
+    schema = Schema({"far": Number(0, 10, default=-1), "word": Category(default="none"), "colour": colour}, Value())
+    assert [(one.value, one.default) for one in fields(schema)] == [("", "-1"), ("", "none"), ("b", "b")]
+    past = fields(schema, {"far": -1.0, "word": "x", "colour": "a"})
+    assert [one.value for one in past] == ["", "x", "a"]
+    typed, wrong = wire(schema, {"far": "", "word": "", "colour": "a"})
+    assert not wrong and schema.validate(typed) == {"far": -1.0, "word": "none", "colour": "a"}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-from artefacts import graph
+from artefacts import SCHEMA, graph
 from onnx import helper, load_model_from_string
 from served import predict, running, until
 
+from tidemill.manifest import Manifest
 from tidemill.records import Trust
+from tidemill.schema import Category, Number
 from tidemill.serving.openapi import document
 
 # What JSON Schema cannot say: that base64 holds finite numbers, that tensors are those of the model's metadata.
@@ -18,6 +21,10 @@ CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "404", "422"]
 """
+
+
+INPUTS = {**SCHEMA.inputs, "age": Number(low=0, high=150, default=-1), "country": Category(tag=True, default="none")}
+MAYBE = replace(SCHEMA, inputs=INPUTS)
 
 
 def tame(raw: bytes) -> bytes:
@@ -32,7 +39,8 @@ def tame(raw: bytes) -> bytes:
 @pytest.mark.parametrize("projects", [["pets"], ["pets", "other"]])
 def test_schemathesis_finds_nothing(place, tmp_path, projects):
     for name in projects:
-        place.publish(name, feedback=Trust.CROWD)
+        # What may be missing is part of the document, too.
+        place.publish(name, feedback=Trust.CROWD, schema=MAYBE if name == "other" else SCHEMA)
         place.route(name, stable=place.add(tame(graph(1)), name))
     (tmp_path / "config.toml").write_text(CONFIG)
     with running(place) as client:
@@ -70,3 +78,10 @@ def test_the_document_has_the_inputs_and_the_classes_of_each_project(place):
 
 def test_a_gateway_without_a_project_has_a_document_too():
     assert document([], tokens=True)["security"] == [{"token": []}]
+
+
+def test_an_input_that_may_be_missing_is_not_required_and_says_its_default():
+    declared = document([Manifest(project="pets", schema=MAYBE)], tokens=False)["components"]["schemas"]["inputs.pets"]
+    assert declared["required"] == ["x"]
+    assert declared["properties"]["age"]["default"] == -1.0
+    assert declared["properties"]["country"]["anyOf"][1] == {"enum": ["none", None]}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +28,9 @@ SCHEMA = Schema(
         "t": Text(max_chars=3),
         "s": Sensitive(max_chars=4),
         "i": Image((1, 2)),
+        "may_n": Number(low=0, default=-1),
+        "may_c": Category(values=["é", "b"], default="b"),
+        "may_t": Text(max_chars=3, default=""),
     },
     Classes(["a", "b"]),
 )
@@ -38,7 +44,11 @@ GOOD: dict[str, Any] = {
     "t": "😀éb",
     "s": "mine",
     "i": [[0, 255]],
+    "may_n": 4,
+    "may_c": "é",
+    "may_t": "a",
 }
+MAY = {"may_n": -1.0, "may_c": "b", "may_t": ""}
 numbers = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([1e39, 2**70]))
 odd = st.one_of(numbers, st.text(max_size=5), st.booleans(), st.none(), st.lists(numbers, max_size=4))
 nested = st.lists(st.lists(st.one_of(numbers, st.booleans()), min_size=1, max_size=3), min_size=1, max_size=3)
@@ -63,6 +73,30 @@ def test_what_is_as_declared_is_read_quickly() -> None:
         assert reader.read(json.dumps({"inputs": GOOD, **wrong}).encode()) is None
     for body in (b"", b"{", b"[]", b"\xff", b'{"inputs":' + b"[" * 5000):
         assert reader.read(body) is None
+
+
+@pytest.mark.parametrize("given", [{}, dict.fromkeys(MAY), {"may_n": None, "may_t": "b"}])
+def test_what_is_left_out_or_null_has_its_default(given: dict[str, Any]) -> None:
+    needed = {name: value for name, value in GOOD.items() if name not in MAY}
+    body = json.dumps({"inputs": {**needed, **given}}).encode()
+    wanted = {name: MAY[name] if given.get(name) is None else given[name] for name in MAY}
+    for read in (Reader(SCHEMA).read(body), read_predict(body)):
+        assert read is not None
+        found = SCHEMA.validate(read.inputs)
+        assert {name: found[name] for name in MAY} == wanted and list(found) == list(SCHEMA.inputs)
+
+
+def test_rows_of_tensors_may_lack_one_hold_null_or_nan_where_there_is_a_default() -> None:
+    form = InferForm("m", Schema({"n": Number(default=-1), "c": Category(default="none")}, Classes(["a", "b"])))
+    n = {"name": "n", "shape": [2], "datatype": "FP64", "data": [7, None]}
+    read = form.read(json.dumps({"inputs": [n]}).encode())
+    assert read.rows == [{"n": 7.0, "c": "none"}, {"n": -1.0, "c": "none"}]
+    nan = struct.pack("<2d", math.nan, 3.0)
+    binary = {"name": "n", "shape": [2], "datatype": "FP64", "parameters": {"binary_data_size": 16}}
+    head = json.dumps({"inputs": [binary]})
+    assert [row["n"] for row in form.read(head.encode() + nan, len(head)).rows] == [-1.0, 3.0]
+    with pytest.raises(InvalidRequest, match="input 'n' is missing"):
+        form.read(b'{"inputs": []}')
 
 
 ROW = Schema({"x": Tensor((3,)), "n": Number(), "c": Category(), "i": Image((1, 2))}, Classes(["a", "b"]))

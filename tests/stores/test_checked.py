@@ -59,11 +59,13 @@ FLOATS = st.floats(width=32) | st.sampled_from([0.0, -0.0, 255.0, 256.0, 0.5, -1
 def test_floats(kind: pa.DataType, values: list[Any], low: Any, high: Any) -> None:
     made = [None if v is None else np.float16(v) for v in values] if kind == pa.float16() else values
     agree(Number(low, high), pa.array(made, kind))
+    agree(Number(low, high, default=-1), pa.array(made, kind))
 
 
 @given(nullable(st.integers(-(2**63), 2**63 - 1)), BOUNDS, BOUNDS)
 def test_integers(values: list[Any], low: Any, high: Any) -> None:
     agree(Number(low, high), pa.array(values, pa.int64()))
+    agree(Number(low, high, default=-0.5), pa.array(values, pa.int64()))
     agree(Number(), pa.array([None if v is None else v % 2**64 for v in values], pa.uint64()))
 
 
@@ -73,7 +75,11 @@ def test_large_bounds(values: list[Any], low: Any) -> None:
     agree(Number(None, low), pa.array(values, pa.float64()))
 
 
-@pytest.mark.parametrize("kind", [Number(), Text(), Category(["x"]), Sensitive(), Image((2, 2)), Tensor((4,))])
+KINDS = [Number(), Text(), Category(["x"]), Sensitive(), Image((2, 2)), Tensor((4,))]
+MAYBE_MISSING = [Number(default=-1), Text(default=""), Category(["x"], default="x")]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *MAYBE_MISSING])
 @pytest.mark.parametrize(
     "array",
     [
@@ -108,7 +114,7 @@ def test_a_column_of_any_type(kind: Input, array: pa.Array) -> None:
 @given(nullable(st.text(max_size=6)))
 def test_texts(values: list[Any]) -> None:
     values = [None if v is None else v.encode(errors="ignore").decode() for v in values]
-    for kind in (Text(3), Category(), Category(["", "a", "é"]), Sensitive(max_chars=2)):
+    for kind in (Text(3), Category(), Category(["", "a", "é"]), Category(["a"], default="a"), Sensitive(max_chars=2)):
         agree(kind, pa.array(values, pa.string()))
         agree(kind, pa.array(values, pa.large_string())[1:])
 
@@ -190,3 +196,21 @@ def test_the_first_input_that_does_not_fit_is_named_and_no_sensitive_value_is() 
     assert [(row.at, row.field) for row in checked.refused] == [(1, "age"), (2, "name")]
     assert "robert" not in checked.refused[1].reason
     assert checked.columns["age"].tolist() == [1.0] and "ann" not in checked.columns["name"].tolist()
+
+
+MAYBE = Schema(dict(zip(("n", "t", "c"), MAYBE_MISSING, strict=True)), OUTPUT)
+
+
+@pytest.mark.parametrize("column", ["n", "t", "c"])
+def test_a_column_that_is_not_there_has_the_default_in_every_row(column: str) -> None:
+    table = pa.table({"n": [1.5, 2.0], "t": ["a", "b"], "c": ["x", "x"]}).drop_columns(column)
+    checked = check_table(MAYBE, table, wanted=["n", "t", "c"])
+    assert checked.good.all() and checked.columns[column].tolist() == [MAYBE.defaults[column]] * 2
+
+
+def test_in_a_file_without_types_an_empty_cell_is_missing_and_a_wrong_one_wrong() -> None:
+    table = pa.table({"n": ["", "7", "seven"], "t": ["", "b", "c"], "c": ["x", "", "x"]})
+    checked = check_table(MAYBE, table, wanted=["n", "t", "c"], typed=False)
+    assert checked.good.tolist() == [True, True, False]
+    assert checked.columns["n"].tolist() == [-1, 7] and checked.columns["c"].tolist() == ["x", "x"]
+    assert [(row.at, row.field) for row in checked.refused] == [(2, "n")] and "'seven'" in checked.refused[0].reason

@@ -40,7 +40,7 @@ def test_columns_hold_what_rows_do(store: InputStore, batches: list[list[dict[st
         found = store.put(project, {str(i): dict(sorted(row.items())) for i, row in enumerate(batch)})
         rows += batch
         places += [found[str(i)] for i in range(len(batch))]
-    columns = store.columns(project, places, TYPES)
+    columns = store.columns(project, places, TYPES, {})
     assert columns.fits.tolist() == [fits(row) for row in rows]
     good = [at for at, row in enumerate(rows) if fits(row)]
     index = data.draw(st.lists(st.sampled_from(good), max_size=8)) if good else []

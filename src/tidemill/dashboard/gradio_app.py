@@ -90,15 +90,16 @@ def _typed(one: Field, value: Any) -> str:
 
 def _component(gr: Any, one: Field) -> Any:
     label = f"{one.name} ({one.hint})" if one.hint else one.name
+    empty = None if one.default is None else f"{one.default} where it is left empty"
     if one.kind == "picture":
         mode = {1: "L", 3: "RGB", 4: "RGBA"}[(*one.shape, 1)[2]]
         return gr.Image(label=label, image_mode=mode, type="pil")
     if one.kind == "choice":
-        return gr.Dropdown(list(one.choices), label=label, value=one.choices[0])
+        return gr.Dropdown(list(one.choices), label=label, value=one.value or one.choices[0])
     if one.kind == "number":
-        return gr.Number(label=label, minimum=one.low, maximum=one.high)
+        return gr.Number(label=label, minimum=one.low, maximum=one.high, placeholder=empty)
     is_long = one.kind in ("text", "tensor")
-    return gr.Textbox(label=label, lines=4 if is_long else 1, max_length=one.max_chars)
+    return gr.Textbox(label=label, lines=4 if is_long else 1, max_length=one.max_chars, placeholder=empty)
 
 
 def _blocks(gr: Any, project: str, schema: Schema, trial: Trial) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from tidemill.errors import InvalidInput
+from tidemill.inputs import default_of
 from tidemill.records import Json
 from tidemill.schema import Category, Classes, Image, Input, Number, Output, Schema, Sensitive, Tensor, Text
 from tidemill.stores.png import data_url
@@ -22,7 +23,7 @@ MOST_BARS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One field of the form: its kind, its bounds, and what stands in it."""
+    """One field of the form: its kind, its bounds, what stands in it, and what stands for it where it is left empty."""
 
     name: str
     kind: FieldKind
@@ -34,6 +35,7 @@ class Field:
     is_tag: bool = False
     value: str = ""
     picture: str = ""
+    default: str | None = None
 
     @property
     def hint(self) -> str:
@@ -57,7 +59,18 @@ class Bar:
 
 def fields(schema: Schema, inputs: Mapping[str, Any] | None = None) -> list[Field]:
     """Return the fields of a schema, filled with canonical inputs where they are given."""
-    return [_field(name, kind, (inputs or {}).get(name)) for name, kind in schema.inputs.items()]
+    return [_maybe_empty(kind, _field(name, kind, (inputs or {}).get(name))) for name, kind in schema.inputs.items()]
+
+
+def _maybe_empty(kind: Input, field: Field) -> Field:
+    """Return the field of an input that may be missing without what stands for that."""
+    default = default_of(kind)
+    if default is None:
+        return field
+    told = f"{default:.15g}" if isinstance(kind, Number) else str(default)
+    if field.kind == "choice":
+        return replace(field, value=field.value or told, default=told)
+    return replace(field, value="" if field.value == told else field.value, default=told)
 
 
 def _field(name: str, kind: Input, value: Any) -> Field:
@@ -110,6 +123,8 @@ def wire(schema: Schema, typed: Mapping[str, str]) -> tuple[dict[str, Any], dict
 
 def _wire(name: str, kind: Input, text: str) -> Any:
     text = text.replace("\r\n", "\n")
+    if not text and default_of(kind) is not None:
+        return None
     value: Any = text
     if isinstance(kind, Image) and not text:
         raise InvalidInput(f"{name!r} has no picture.", "choose one", name)

@@ -158,11 +158,11 @@ class _Job:
         source = self._source()
         self._task.typed = source.typed
         sensitive = [name for name, kind in self._schema.inputs.items() if isinstance(kind, Sensitive)]
-        self._task.keep = kept(source.names, tuple(self._schema.inputs), sensitive, order.keep)
+        self._task.keep = kept(source.names, self._schema, sensitive, order.keep)
         loaded = load_for(self._task)
         try:
             check_fits(loaded.schema, loaded.inputs, self._schema)
-            head = source.head(self._columns)
+            head = source.head(self._columns(source))
             pace = find_pace(loaded, self._schema, head, self._task)
             if progress is None:
                 progress = Progress(
@@ -176,9 +176,9 @@ class _Job:
         finally:
             loaded.close()
 
-    @property
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys([*self._schema.inputs, *self._task.keep]))
+    def _columns(self, source: Source) -> list[str]:
+        there = [name for name in self._schema.inputs if name in source.names]  # what is not has a default
+        return list(dict.fromkeys([*there, *self._task.keep]))
 
     # ---- what is there already
 
@@ -262,7 +262,7 @@ class _Job:
             deliver = _Delivery(self._order, self._workdir, layout, progress, stack)
             crew = Crew(self._hands(jobs, loaded), partial(self._told_of, source))
             try:
-                for part in source.parts(self._columns, progress.part_rows, done):
+                for part in source.parts(self._columns(source), progress.part_rows, done):
                     self._sent += len(part.rows) + len(part.lost)
                     crew.put(part)
                     self._count(crew)

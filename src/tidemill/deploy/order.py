@@ -13,6 +13,7 @@ import msgspec
 
 from tidemill.errors import Conflict, ProjectError, StoreError
 from tidemill.records import Json
+from tidemill.schema import Schema
 from tidemill.stores.folders import whole_file
 from tidemill.stores.outputs import MADE
 from tidemill.stores.places import Place
@@ -114,21 +115,19 @@ def check_unchanged(before: Json, now: Json) -> None:
     )
 
 
-def kept(
-    names: Sequence[str], inputs: Sequence[str], sensitive: Sequence[str], wanted: Sequence[str] | None
-) -> list[str]:
+def kept(names: Sequence[str], schema: Schema, sensitive: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     """Return the columns of a table that go into the output.
 
     Raises:
         ProjectError: an input or a wanted column is missing, or one may not or cannot be kept.
     """
-    missing = [name for name in inputs if name not in names]
+    missing = [name for name in schema.required if name not in names]
     if missing:
         raise ProjectError(
             f"the data has no column {', '.join(map(repr, missing))}; it has {', '.join(names)}.",
             "rename the columns to the project's inputs",
         )
-    keep = [name for name in names if name not in inputs] if wanted is None else list(dict.fromkeys(wanted))
+    keep = [name for name in names if name not in schema.inputs] if wanted is None else list(dict.fromkeys(wanted))
     for name in keep:
         if name not in names:
             raise ProjectError(f"the data has no column {name!r}; it has {', '.join(names)}.", "correct --keep")

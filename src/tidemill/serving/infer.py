@@ -69,6 +69,7 @@ class InferForm:
         self._named = {name: slot(name, _name) for name in _NAMED}
         self._slots = tuple(self.slots.items())
         self._singles = tuple((name, place.single) for name, place in self._slots)
+        self._defaults, self._required = schema.defaults, schema.required
         self.num_scores = schema.output.num_scores
         self._decision = "FP64" if isinstance(schema.output, Value) else "BYTES"
         self._decode_one = _one_row_decoder(self.slots.values())
@@ -151,12 +152,20 @@ class InferForm:
         return InferRequest(self._rows(columns), _checked(units, "unit"), _checked(subjects, "subject"))
 
     def _rows(self, columns: dict[str, list[Any]]) -> list[Parsed]:
-        try:
-            ordered = [columns[name] for name in self.slots]
-        except KeyError as error:
-            name = error.args[0]
-            raise InvalidTensor(f"input {name!r} is missing.", f"send all of {', '.join(self.slots)}", name) from None
+        if len(columns) < len(self.slots):
+            columns = self._filled(columns)
+        ordered = [columns[name] for name in self.slots]
         return [Parsed(zip(self.slots, row, strict=True)) for row in zip(*ordered, strict=True)]
+
+    def _filled(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return what was sent with the defaults of what was not, where there is something to tell the rows by."""
+        missing = [name for name in self.slots if name not in columns]
+        needed = [name for name in missing if name not in self._defaults] if columns else missing
+        if needed:
+            hint = f"send all of {', '.join(self._required or needed)}"
+            raise InvalidTensor(f"input {needed[0]!r} is missing.", hint, needed[0])
+        num_rows = len(next(iter(columns.values())))
+        return {**columns, **{name: [self._defaults[name]] * num_rows for name in missing}}
 
     def _unexpected(self, name: str, *, twice: bool) -> InvalidTensor:
         shown = repr(name[:60])

@@ -196,7 +196,12 @@ def _predict(manifest: Manifest, *, alone: bool) -> Json:
 
 
 def _inputs(schema: Schema) -> Json:
-    return _object({name: _input(kind) for name, kind in schema.inputs.items()})
+    forms = {name: _input(kind) for name, kind in schema.inputs.items()}
+    missing = {
+        name: {"anyOf": [forms[name], {"enum": [default, None]}], "default": default}
+        for name, default in schema.defaults.items()
+    }
+    return _object({name: forms[name] for name in schema.required}, missing)
 
 
 def _input(kind: Input) -> Json:

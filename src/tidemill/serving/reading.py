@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from tidemill.errors import InvalidInput
+from tidemill.inputs import default_of
 from tidemill.schema import Category, Number, Parsed, Schema, Sensitive, Tensor, Text
 from tidemill.serving.protocol import MAX_NAME_CHARS, PredictRequest
 
@@ -29,13 +30,10 @@ class Reader:
     """Reads bodies of `POST /v1/predict` for one schema."""
 
     def __init__(self, schema: Schema) -> None:
-        forms = [_form(kind, name) for name, kind in schema.inputs.items()]
-        inputs = msgspec.defstruct(
-            "Inputs",
-            [(name, wire) for name, (wire, _) in zip(schema.inputs, forms, strict=True)],
-            forbid_unknown_fields=True,
-            gc=False,
-        )
+        forms = {name: _form(kind, name) for name, kind in schema.inputs.items()}
+        required = [(name, forms[name][0]) for name in schema.required]
+        optional = [(name, forms[name][0] | None, None) for name in schema.defaults]
+        inputs = msgspec.defstruct("Inputs", [*required, *optional], forbid_unknown_fields=True, gc=False)
         body = msgspec.defstruct(
             "Body",
             [("inputs", inputs), *((name, _Name, None) for name in ("unit", "subject", "model")), _VERSION],
@@ -43,7 +41,7 @@ class Reader:
             gc=False,
         )
         self._decode = msgspec.json.Decoder(body).decode
-        self._parts = [(name, finish) for name, (_, finish) in zip(schema.inputs, forms, strict=True)]
+        self._parts = [(name, finish) for name, (_, finish) in forms.items()]
 
     def read(self, body: bytes) -> PredictRequest | None:
         """Return the request with parsed inputs, or None when it is not as declared."""
@@ -63,6 +61,16 @@ _VERSION = ("version", int | None, None)
 
 def _form(kind: Any, name: str) -> tuple[Any, Finish | None]:
     """Return the type that an input has in JSON, and what makes it canonical, None where it is so already."""
+    wire, finish = _wire(kind, name)
+    default = default_of(kind)
+    return (wire, finish) if default is None else (wire, partial(_or, default))
+
+
+def _or(default: Any, value: Any) -> Any:
+    return default if value is None else value
+
+
+def _wire(kind: Any, name: str) -> tuple[Any, Finish | None]:
     if isinstance(kind, Number):
         low, high = (-_MOST if kind.low is None else kind.low), (_MOST if kind.high is None else kind.high)
         return Annotated[float, Meta(ge=low, le=high)], None

@@ -8,7 +8,8 @@
 | Tensor | FP32 | FP16, BF16, FP64, INT*, UINT* | [N, *shape] |
 
 Elements come as a flat list, as nested lists, or as bytes (little-endian, C order; each of BYTES behind its length in
-four bytes). Bytes become canonical values without a step in Python for each element.
+four bytes). Bytes become canonical values without a step in Python for each element. Where an input has a default,
+null and NaN stand for it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 
 from tidemill.errors import InvalidInput
+from tidemill.inputs import default_of
 from tidemill.schema import Array, Image, Input, Number, Tensor
 
 MAX_ROWS = 1_000
@@ -83,6 +85,7 @@ class Slot:
         self.one = [1, *shape]
         """The shape of one row."""
         self.takes = {self.datatype, *self.also}
+        self._elements_of = _SCALARS if default_of(kind) is None else {*_SCALARS, type(None)}
 
     def describe(self) -> dict[str, Any]:
         """Return what metadata says of it; -1 stands for the number of rows."""
@@ -103,7 +106,7 @@ class Slot:
         if isinstance(wire.data, bytes | memoryview):
             return self.from_bytes(wire.data, wire.datatype, num_rows)
         data = self._flat(wire.data, wire.shape, num_rows * self.num)
-        if type(wire) is not FlatWire and not {*map(type, data)} <= _SCALARS:
+        if type(wire) is not FlatWire and not {*map(type, data)} <= self._elements_of:
             raise self.refusal("holds what is neither a number nor a string", "send its elements alone")
         return self.from_list(data, num_rows)
 

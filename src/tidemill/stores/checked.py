@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.errors import InvalidInput
+from tidemill.inputs import default_of
 from tidemill.schema import Array, Category, Image, Input, Number, Schema, Sensitive, Tensor, Text, keyed_hash
 from tidemill.stores.cells import canonical
 
@@ -51,15 +52,16 @@ def check_table(
 ) -> Checked:
     """Check every declared input of `table`, and return the `wanted` ones of the rows that fit as a batch.
 
-    Without `typed`, numbers are text, as in CSV. `key` hashes sensitive inputs.
+    Without `typed`, numbers are text, as in CSV, and what is missing is empty. `key` hashes sensitive inputs.
     """
     good = np.ones(len(table), dtype=bool)
-    arrays = {name: plain(table.column(name)) for name in schema.inputs}
+    arrays = {name: _given(table, name, kind, typed=typed) for name, kind in schema.inputs.items()}
     columns: dict[str, Array] = {}
     for name, kind in schema.inputs.items():
         array = arrays[name]
         if isinstance(kind, Number) and not typed:
             array = numbers_of_text(array)
+            array = array if kind.default is None else array.fill_null(math.inf)  # which no default stands for
         values, fits = check_column(kind, array, name, key=key, wanted=name in wanted)
         good &= fits
         if values is not None:
@@ -78,6 +80,7 @@ def check_column(
     The values of rows that do not fit mean nothing; those of a column that is not `wanted` may be None.
     """
     found: tuple[Array | None, Array] | None = None
+    array = _filled(kind, array)
     if isinstance(kind, Number):
         found = _numbers(kind, array)
     elif isinstance(kind, Text | Category | Sensitive):
@@ -85,6 +88,37 @@ def check_column(
     elif isinstance(kind, Image | Tensor):
         found = _arrays(kind, array)
     return _row_by_row(kind, array, name, key) if found is None else found
+
+
+def _given(table: pa.Table, name: str, kind: Input, *, typed: bool) -> pa.Array:
+    """Return a column; of one that is not there, and of empty cells of a file without types, what stands for them."""
+    default = default_of(kind)
+    if default is None:
+        return plain(table.column(name))
+    stands = default if typed or isinstance(default, str) else repr(default)
+    if name not in table.column_names:
+        return pa.repeat(stands, len(table))
+    array = plain(table.column(name))
+    return array if typed else pc.if_else(pc.equal(array, ""), stands, array)
+
+
+def _filled(kind: Input, array: pa.Array) -> pa.Array:
+    """Return a column with the default of its input, if it has one, where there is null or NaN."""
+    default = default_of(kind)
+    if isinstance(default, str) and _is_text(array.type):
+        return array.fill_null(default)
+    if isinstance(default, float) and _is_numeric(array.type):
+        numbers = array.cast(pa.float64(), safe=False)
+        return pc.if_else(pc.is_nan(numbers), default, numbers).fill_null(default)
+    return array
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+
+
+def _is_numeric(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_))
 
 
 def plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -154,7 +188,7 @@ def _row_by_row(kind: Input, array: pa.Array, name: str, key: bytes) -> tuple[Ar
 
 
 def _numbers(kind: Number, array: pa.Array) -> tuple[Array, Array] | None:
-    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+    if not _is_numeric(array.type):
         return None
     values = array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)  # a null becomes NaN
     fits: Array = np.isfinite(values)
@@ -162,6 +196,8 @@ def _numbers(kind: Number, array: pa.Array) -> tuple[Array, Array] | None:
         fits &= ~(values < _above(kind.low))
     if kind.high is not None:
         fits &= ~(values > -_above(-kind.high))
+    if kind.default is not None:
+        fits |= values == kind.default
     return values, fits
 
 
@@ -180,7 +216,7 @@ def _above(bound: float) -> float:
 def _texts(
     kind: Text | Category | Sensitive, array: pa.Array, key: bytes, *, wanted: bool
 ) -> tuple[Array | None, Array] | None:
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+    if not _is_text(array.type):
         return None
     try:
         array.validate(full=True)  # that it is UTF-8
@@ -293,7 +329,7 @@ def _blocks(array: pa.Array, sizes: tuple[int, ...]) -> tuple[Array, Array] | No
 
 
 def _leaves(array: pa.Array) -> tuple[Array, Array] | None:
-    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+    if not _is_numeric(array.type):
         return None
     if array.null_count == 0:
         return array.to_numpy(zero_copy_only=False), np.ones(len(array), dtype=bool)

@@ -263,7 +263,7 @@ class Datasets(Versions):
     def _formed(
         self, project: str, picked: Picked, weights: Sequence[float] | None, schema: Schema, split: Split
     ) -> FormedRows:
-        inputs = self._reservoir.columns(project, picked.places, Form.of(schema).input_types)
+        inputs = self._reservoir.columns(project, picked.places, Form.of(schema).input_types, schema.defaults)
         return FormedRows(picked, [1.0] * len(picked) if weights is None else weights, inputs, schema, split)
 
     def _store(self, project: str, rows: FormedRows, shards: list[str], digest: Digest) -> int:

@@ -61,9 +61,11 @@ class InputStore:
             found.update((Place(chunk, row), inputs) for row, inputs in zip(ordered, taken, strict=True))
         return [dict(found[place]) for place in places]
 
-    def columns(self, project: str, places: Sequence[Place], types: Mapping[str, pa.DataType]) -> InputColumns:
-        """Return inputs at these places to be read as columns of these names and types."""
-        return InputColumns(self.chunks(project), places, types)
+    def columns(
+        self, project: str, places: Sequence[Place], types: Mapping[str, pa.DataType], defaults: Inputs
+    ) -> InputColumns:
+        """Return inputs at these places to be read as columns of these names and types (see `InputColumns`)."""
+        return InputColumns(self.chunks(project), places, types, defaults)
 
     def vectors(self, project: str, digests: Sequence[str], name: str, length: int) -> list[tuple[str, Array, Array]]:
         """Return, of each chunk that has any, the rows int64 (N,) and the tensors of `length` numbers, float32 (N, D).
@@ -87,11 +89,14 @@ class InputColumns:
     """Inputs of many examples, by column, so that no Python value is made of each.
 
     `fits` bool (N,) says which rows have all the columns in their types; `lengths` int64 (N,) by column how many bytes
-    a text or an array takes, 0 where the row does not fit and for numbers.
+    a text or an array takes, 0 where the row does not fit and for numbers. A row that is older than a column has what
+    `defaults` says of it.
     """
 
-    def __init__(self, chunks: Chunks, places: Sequence[Place], types: Mapping[str, pa.DataType]) -> None:
-        self._chunks, self._types = chunks, dict(types)
+    def __init__(
+        self, chunks: Chunks, places: Sequence[Place], types: Mapping[str, pa.DataType], defaults: Inputs
+    ) -> None:
+        self._chunks, self._types, self._defaults = chunks, dict(types), defaults
         self._digests = list(dict.fromkeys(place.chunk for place in places))
         codes = {digest: code for code, digest in enumerate(self._digests)}
         self._codes = np.array([codes[place.chunk] for place in places], dtype=np.int64)
@@ -130,7 +135,9 @@ class InputColumns:
         """
         table = self._chunks.get(self._digests[code])
         for name, kind in self._types.items():
-            if name not in table.schema.names or table.schema.field(name).type not in _SMALL[kind]:
+            if name not in table.schema.names and name in self._defaults:
+                table = table.append_column(name, pa.repeat(self._defaults[name], len(table)))
+            elif name not in table.schema.names or table.schema.field(name).type not in _SMALL[kind]:
                 return None
         return table.select(list(self._types))
 

@@ -9,7 +9,7 @@ kind or shape; else a column that has had several types is numbers where all are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -291,7 +291,7 @@ class Log:
         self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None, schema: Schema | None
     ) -> pl.DataFrame:
         read = None if columns is None else list(dict.fromkeys([*columns, *_KEY]))
-        rows = self._read(project, "predictions", span, where, read, declared_types(schema) if schema else {})
+        rows = self._read(project, "predictions", span, where, read, schema)
         rows = of_declared_size(rows, schema) if schema else rows
         rows = _in_order(rows, _KEY)
         return rows if columns is None else rows[list(columns)]
@@ -303,8 +303,9 @@ class Log:
 
     def _read(
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,
-        asked: Mapping[str, pl.DataType] | None = None,
+        schema: Schema | None = None,
     ) -> pl.DataFrame:  # fmt: skip
+        asked, lacking = ({}, {}) if schema is None else (declared_types(schema), schema.defaults)
         first, last = span or (None, None)
         if span is not None:
             where = pl.col("received_at").is_between(first, last) & where
@@ -313,7 +314,7 @@ class Log:
             files = self._files.find(project, kind, first=first, last=last)
             paths = [self._files.folder / file.path for file in files]
             try:
-                return scan(paths, where=where, columns=columns, own=own_types(kind), asked=asked)
+                return scan(paths, where=where, columns=columns, own=own_types(kind), asked=asked, lacking=lacking)
             except FileNotFoundError as error:  # merged into another file since it was found: look again
                 missing = str(error)
         raise Corrupt(f"the log names a file that is not there: {missing}.", "restore it from a backup")

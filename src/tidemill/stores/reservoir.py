@@ -114,9 +114,11 @@ class Reservoir(Queue):
         inputs = self._store.get(project, [_place(row) for row in rows])
         return [from_row(row, of_row) for row, of_row in zip(rows, inputs, strict=True)]
 
-    def columns(self, project: str, places: Sequence[Place], types: Mapping[str, pa.DataType]) -> InputColumns:
-        """Return the inputs at these places, to be read as columns of these names and types."""
-        return self._store.columns(project, places, types)
+    def columns(
+        self, project: str, places: Sequence[Place], types: Mapping[str, pa.DataType], defaults: Mapping[str, Any]
+    ) -> InputColumns:
+        """Return the inputs at these places, to be read as columns of these names and types, with their defaults."""
+        return self._store.columns(project, places, types, defaults)
 
     def similar(self, project: str, field: str, vector: Array, k: int) -> list[Neighbour]:
         """Return the `k` examples whose tensor `field` points most in the direction of `vector` float (D,), best first.
@@ -194,6 +196,11 @@ class Reservoir(Queue):
         """Return those of `ids` that are in the reservoir."""
         with self._db.read() as conn:
             return self._known(conn, project, ids)
+
+    def are_present(self, project: str, ids: pl.Series) -> pl.Series:
+        """Return for each id whether it is in the reservoir."""
+        known = self.present(project, ids.unique().to_list())
+        return ids.is_in(pl.Series(list(known), dtype=pl.String).implode())
 
     def num_labelled(self, project: str) -> int:
         """Return the number of labelled examples that are not for tests."""

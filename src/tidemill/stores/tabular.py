@@ -62,9 +62,10 @@ def examples_from(
     1970; UTC unless it says otherwise) and whose it is.
 
     Raises:
-        ProjectError: a column is missing, or a value does not fit the schema; the message names row and column.
+        ProjectError: a column that has no default is missing, or a value does not fit the schema; the message names row
+            and column.
     """
-    _check_columns(frame, [*schema.inputs, label, *(c for c in (time, unit) if c)])
+    _check_columns(frame, [*schema.required, label, *(c for c in (time, unit) if c)])
     seen: Counter[str] = Counter()
     examples = []
     for number, row in enumerate(frame.iter_rows(named=True)):
@@ -106,7 +107,7 @@ def _parse(
     row: Mapping[str, Any], number: int, schema: Schema, label: str, key: bytes
 ) -> tuple[dict[str, Any], str | float]:
     try:
-        inputs = {name: canonical(row[name], kind, name, key) for name, kind in schema.inputs.items()}
+        inputs = {name: canonical(row.get(name), kind, name, key) for name, kind in schema.inputs.items()}
         return inputs, parse_label(row[label], schema)
     except InvalidInput as error:
         raise ProjectError(f"row {number}: {error.message}", error.hint) from error

@@ -108,14 +108,14 @@ class Stream:
             table, time, label, unit = _recorded(source), "received_at", "label", "unit"
         else:
             table = _table(source, project, label)
-        _check_columns(table, [time, label, *project.inputs, *([unit] if unit else [])])
+        _check_columns(table, [time, label, *project.schema.required, *([unit] if unit else [])])
         table = table.with_columns(_times(table, time)).sort("\0at", maintain_order=True)
         at, steps = table["\0at"].to_numpy() // TICK * TICK, np.arange(len(table)) * TICK
         ids = pl.Series("request_id", np.arange(len(table))).cast(pl.String).str.zfill(9)
         units = ids if unit is None else table[unit].cast(pl.String).zip_with(table[unit].is_not_null(), ids)
         frame = pl.DataFrame({
             "request_id": ids, "received_at": np.maximum.accumulate(at - steps) + steps, "unit": units.alias("unit"),
-            **{name: _input(table[name], kind, name) for name, kind in project.schema.inputs.items()},
+            **{name: _input(_given(table, name), kind, name) for name, kind in project.schema.inputs.items()},
         })  # fmt: skip
         truth = _truth(table[label], project)
         group, is_test = _groups(frame, project)
@@ -184,6 +184,11 @@ def _times(table: pl.DataFrame, time: str) -> pl.Expr:
     if table.select(column.is_null().any()).item():
         raise ProjectError(f"column {time!r} lacks a time in some rows.", "leave these rows out")
     return column.cast(pl.Int64).alias("\0at")
+
+
+def _given(table: pl.DataFrame, name: str) -> pl.Series:
+    """Return a column, of nulls where the table lacks it: then the input has a default."""
+    return table[name] if name in table.columns else pl.Series(name, [None] * len(table))
 
 
 def _input(column: pl.Series, kind: Input, name: str) -> pl.Series:
