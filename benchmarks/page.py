@@ -14,9 +14,11 @@ and reports, 200 datasets, 300 cycles and 2,000 examples that wait for a label. 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -44,6 +46,7 @@ from tidemill.stores.logfiles import LogFiles, add_files
 from tidemill.stores.segments import Batch, SegmentWriter
 
 NUM_ROWS, NUM_MODELS, NUM_DATASETS, NUM_CYCLES, NUM_WAITING = 1_000_000, 500, 200, 300, 2_000
+BUILT = "built"  # says that a home is whole
 CHUNK, ROUNDS, NUM_OPEN, LIVE_S, RATE = 100_000, 20, 50, 60, 40
 PROJECT = """
 from sklearn.linear_model import LogisticRegression
@@ -67,8 +70,10 @@ project = tm.Project(
 
 
 def main() -> None:
-    with home_folder() as folder:
-        if not (folder / "shop.py").exists():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", type=Path, nargs="?")
+    with home_folder(parser.parse_args().home) as folder:
+        if not (folder / BUILT).exists():
             build(folder)
         with served(folder) as (url, pid):
             views(url, pid, folder)
@@ -77,10 +82,10 @@ def main() -> None:
 
 
 @contextmanager
-def home_folder() -> Iterator[Path]:
-    if sys.argv[1:]:
-        Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-        yield Path(sys.argv[1]).absolute()
+def home_folder(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.absolute()
     else:
         with tempfile.TemporaryDirectory() as name:
             yield Path(name)
@@ -90,6 +95,8 @@ def home_folder() -> Iterator[Path]:
 
 
 def build(folder: Path) -> None:
+    if (folder / "shop.py").exists():  # one that was not finished
+        shutil.rmtree(folder / "home", ignore_errors=True)
     (folder / "shop.py").write_text(PROJECT)
     began = time.perf_counter()
     app = App.open(str(folder / "shop.py"), folder / "home")
@@ -103,6 +110,7 @@ def build(folder: Path) -> None:
         app.world.reservoir.add(conn, app.name, waiting)
     write_log(app, now)
     app.close()
+    (folder / BUILT).touch()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     told = f"{NUM_ROWS:,} predictions, {models} versions, {NUM_DATASETS} datasets"
     print(f"built {told}: {size / 1e6:.0f} MB in {time.perf_counter() - began:.0f} s")

@@ -22,6 +22,21 @@ def test_what_looks_like_markup_stays_as_it_is(capsys: pytest.CaptureFixture[str
     assert "[/b] says [bold]who[/bold]" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_words_between_colons_stay_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    for columns in ("30", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        table = Table("tag", "text", box=None)
+        table.add_row("a:x:b", ":warning:")
+        show_table(table)
+        said = capsys.readouterr().out
+        assert "a:x:b" in said and ":warning:" in said
+
+
 def test_into_a_pipe_a_row_is_a_line_however_wide(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -11,13 +10,16 @@ import pytest
 from page_served import Serve, Served
 
 from tidemill.app import App
+from tidemill.dashboard import session
+from tidemill.errors import StoreError
 from tidemill.stores.revisions import Revisions
-from tidemill.stores.tokens import Scope, Tokens
+from tidemill.stores.tokens import Scope, Token, Tokens
 
 
-def events(served: Served) -> Iterator[tuple[str, dict[str, object]]]:
+def events(served: Served, **headers: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield what a page is told."""
-    with httpx.stream("GET", f"{served.url}/-/live", timeout=20, cookies=served.client.cookies) as answer:
+    cookies = served.client.cookies
+    with httpx.stream("GET", f"{served.url}/-/live", timeout=20, cookies=cookies, headers=headers) as answer:
         name = ""
         for line in answer.iter_lines():
             if line.startswith("event: "):
@@ -58,14 +60,34 @@ def test_a_topic_has_another_revision_after_a_change_and_the_same_without(
 
 
 def test_a_stream_tells_nothing_more_once_its_token_is_revoked(
-    home: App, serve: Serve, token: Callable[..., str]
+    home: App, serve: Serve, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(session, "_TOKENS_S", 0.0)  # how long tokens are remembered
     served = serve(home, token=token(home, Scope.VIEW, name="bob"))
     told = events(served)
     assert next(told)[0] == "hello"
     with home.db.begin() as conn:
         Tokens(home.db).revoke(conn, "bob", now=home.clock.now())
-    time.sleep(1.1)  # tokens are remembered for a second
     home.ask("retrain", by="ann", reason="because")
     later = [topics for _, data in told for topics in data["topics"]]  # type: ignore[attr-defined]
     assert "commands" not in later
+
+
+@pytest.mark.parametrize("what", ["the token is revoked", "the database is lost"])
+def test_a_stream_of_somebody_with_a_token_in_a_header_ends_without_an_error(
+    home: App, serve: Serve, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    secret, served = token(home, Scope.VIEW, name="bob"), serve(home)
+    told = events(served, Authorization=f"Bearer {secret}")
+    assert next(told)[0] == "hello"
+    if what == "the token is revoked":
+        with home.db.begin() as conn:
+            Tokens(home.db).revoke(conn, "bob", now=home.clock.now())
+    else:
+        monkeypatch.setattr(Tokens, "all", lost)
+    home.ask("retrain", by="ann", reason="because")
+    assert list(told) == [], "an answer that breaks off raises here"
+
+
+def lost(_: Tokens) -> list[Token]:
+    raise StoreError("the database does not answer.", "look at it")

@@ -10,7 +10,8 @@ import pytest
 
 from tidemill.clock import ManualClock
 from tidemill.dashboard.measured import Measured
-from tidemill.errors import ProjectError
+from tidemill.dashboard.view import BeingMeasured, known
+from tidemill.errors import ProjectError, Unavailable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -73,6 +74,22 @@ def test_a_measure_that_fails_says_why_and_the_next_is_taken(
     assert refused is not None and refused.problem == "there is no metric 'f1'. Next: declare it"
     assert broken is not None and "log" in broken.problem and "ZeroDivisionError" in caplog.text
     assert fine is not None and fine.value == 1
+
+
+def test_a_failure_holds_for_a_moment_and_keeps_its_own_status(measured: Measured, clock: ManualClock) -> None:
+    def overloaded() -> int:
+        raise Unavailable("other searches take all the time there is.", "try again in some seconds")
+
+    measured.ask("key", overloaded, fresh_s=120)
+    measured.settle()
+    with pytest.raises(Unavailable, match="other searches") as told:
+        known(measured.ask("key", lambda: 7, fresh_s=120))
+    assert told.value.status == 503
+    clock.sleep(6)
+    with pytest.raises(BeingMeasured):
+        known(measured.ask("key", lambda: 7, fresh_s=120))
+    measured.settle()
+    assert known(measured.ask("key", overloaded, fresh_s=120)) == 7
 
 
 def test_the_revision_grows_with_each_measure(measured: Measured) -> None:

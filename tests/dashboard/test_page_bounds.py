@@ -6,69 +6,24 @@ import csv
 import html
 import io
 import threading
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
+from letters import letters
 from page_served import Serve
 
 from tidemill.app import App
-from tidemill.clock import ManualClock, micros
 from tidemill.dashboard import live
 from tidemill.dashboard.inputs import Room, shown_inputs
 from tidemill.dashboard.live import Live
 from tidemill.dashboard.measured import Measured
 from tidemill.dashboard.view import File
 from tidemill.dashboard.views import predictions
-from tidemill.records import Feedback, Prediction
 from tidemill.schema import Classes, Image, Schema, Text
-from tidemill.stores.segments import Batch, SegmentWriter
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-PROJECT = """
-from sklearn.linear_model import LogisticRegression
-import tidemill as tm
-
-project = tm.Project(
-    name="letters", inputs={"note": tm.Text(max_chars=2_000_000)}, output=tm.Classes(["low", "high"]),
-    trainer=tm.trainers.Sklearn(LogisticRegression(), transforms=[tm.transforms.HashedNgrams("note", bits=8)]),
-    metrics=[tm.metrics.Accuracy()],
-)
-"""
 HOSTILE = f"regexp_matches(note, '{'(a?b?){1000}' * 50}z')"
-
-
-def letters(folder: Path, notes: list[str], told: int = 0) -> App:
-    """Return a home whose log has a prediction for each note, one every millisecond; `told` words on the first."""
-    (folder / "letters.py").write_text(PROJECT)
-    app = App.open(str(folder / "letters.py"), folder / "home", clock=ManualClock(NOON))
-    begin = micros(NOON - timedelta(minutes=10))
-    writer = SegmentWriter(app.world.home.segments, "s", low_at=begin)
-    for first in range(0, len(notes), 100):
-        rows = [_row(begin + 1000 * i, i, notes[i]) for i in range(first, min(first + 100, len(notes)))]
-        writer.append(msgspec.msgpack.encode(Batch(project="letters", predictions=rows, feedback=[])))
-    said = [
-        Feedback(request_id="r0000000", received_at=begin + i, kind="event", value="x" * 100, source="s", trust="crowd")
-        for i in range(told)
-    ]
-    writer.append(msgspec.msgpack.encode(Batch(project="letters", predictions=[], feedback=said)))
-    writer.close()
-    engine = app.engine()
-    engine.turn()
-    engine.drain()
-    return app
-
-
-def _row(at: int, number: int, note: str) -> Prediction:
-    return Prediction(
-        request_id=f"r{number:07}", received_at=at, role="answer", unit=f"u{number}", subject=None, rollout=None,
-        share=0.0, salt="", route_revision=1, assigned_version=1, answered_version=1, fallback_reason=None, error=None,
-        policy_version=1, tags={}, inputs={"note": note}, scores=[0.9, 0.1], decision="low", abstained=False,
-        cached=False, latency_ms=1.0, keep_probability=1.0,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("query", ["", "?where=length(note) > 3"])
@@ -109,7 +64,8 @@ def test_searches_that_nothing_interrupts_end_and_hold_up_no_other_view(
     tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixty of them: more than there are threads. Other views answer meanwhile, and each of these says what it was."""
-    monkeypatch.setattr("tidemill.dashboard.wanted.LIMIT_S", 1.0)
+    monkeypatch.setattr("tidemill.dashboard.wanted.LIMIT_S", 1.5)
+    monkeypatch.setattr("tidemill.dashboard.page._MOST_WAITING", 4)  # behind the four that look: twice the limit in all
     app = letters(tmp_path, ["a" * 10_000] * 3)
     served = serve(app)
     answers: list[tuple[int, str]] = []

@@ -75,3 +75,29 @@ def test_a_person_compares_two_versions_in_the_browser(shared: Served, tab: Any)
     tab.get_by_label("Compared with").select_option("1")
     tab.get_by_text("From dataset 1 to dataset 3").wait_for()
     assert "with=1" in tab.url
+
+
+def test_rows_that_were_erased_are_said_to_be_and_nothing_of_them_is_shown_any_more(home: App, serve: Any) -> None:
+    """The card and the diff were measured before somebody in version 2 was forgotten."""
+    served, datasets = serve(home), home.world.datasets
+    before = datasets.resolve(home.name, 2)
+    ids = datasets.diff(home.name, datasets.resolve(home.name, 1).digest, before.digest).added
+    paths = ("/datasets/-/card?number=2", "/datasets/-/diff?number=2&with=1")
+    shown = [served.measured(path) for path in paths]
+    assert "Why it was picked" in shown[0] and ids[0] in shown[1]
+    assert "gone_at" not in served.client.get("/datasets/datasets.csv").text
+    with home.db.begin() as conn:
+        datasets.erase(conn, home.name, [before.digest], now=home.clock.now())
+    for path in paths:
+        text = served.measured(path)
+        assert "was erased on 2026-01-01" in text and "Why it was picked" not in text and ids[0] not in text
+    rows = list(csv.DictReader(io.StringIO(served.client.get("/datasets/datasets.csv").text)))
+    assert {row["number"]: row["state"] for row in rows} == {
+        f"dataset {d.number}": "erased" if d.number == 2 else "kept" for d in datasets.all(home.name)
+    }
+    assert [row["gone_at"] for row in rows if row["state"] == "erased"] == [home.clock.now().isoformat()]
+    assert "erased" in served.client.get("/datasets").text
+    page = served.client.get("/datasets/2").text
+    assert "somebody in it was forgotten" in page and "train_rows" not in page and "dataset export" not in page
+    assert served.client.get("/datasets/rows.csv?number=2").status_code == 409
+    assert "number=3&amp;with=1" in served.client.get("/datasets/3").text, "what is gone is not compared with"

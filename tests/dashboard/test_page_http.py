@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -28,6 +29,20 @@ def assets(text: str) -> list[str]:
 def test_the_overview_shows_who_answers_the_cycle_and_what_waits(shared: Served) -> None:
     text = shared.client.get("/").text
     assert "version 2" in text and "25% to v3" in text and "examples wait for a label" in text
+
+
+def test_the_overview_says_when_no_loop_turns_and_what_starts_one(home: App, serve: Serve) -> None:
+    served, name = serve(home), f"loop/{home.name}"
+    said = ["No loop turns" in served.client.get(path).text for path in ("/", "/-/standing")]
+    assert said == [True, True]
+    lease = home.journal.acquire(name, "host/1", now=home.clock.now(), ttl=timedelta(seconds=10))
+    assert lease is not None
+    served.site.live._look()
+    assert not any("No loop turns" in served.client.get(path).text for path in ("/", "/-/standing"))
+    home.clock.sleep(11)  # it was killed: its lease runs out
+    served.site.live._look()
+    text = served.client.get("/-/standing").text
+    assert "No loop turns" in text and "<code>tidemill loop</code>" in text
 
 
 def test_every_answer_keeps_strangers_scripts_frames_and_caches_out(shared: Served) -> None:

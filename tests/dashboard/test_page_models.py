@@ -97,3 +97,19 @@ def test_no_view_of_versions_is_wider_than_a_narrow_screen(shared: Served, tab: 
         tab.goto(f"{shared.url}{path}")
         tab.locator("h1").wait_for()
         assert tab.evaluate("document.documentElement.scrollWidth") <= 400, path
+
+
+def test_a_version_whose_artefact_was_deleted_says_so_and_is_not_released(home: App, serve: Any) -> None:
+    with home.db.begin() as conn:
+        home.catalog.retire(conn, home.name, [1], now=home.clock.now())
+    served = serve(home)
+    rows = list(csv.DictReader(io.StringIO(served.client.get("/models/models.csv").text)))
+    assert {row["version"]: row["artefact"] for row in rows}["version 1"] == "artefact deleted"
+    assert {row["deleted_at"] for row in rows} == {"", home.clock.now().isoformat()}
+    text = served.client.get("/models/1").text
+    assert "artefact deleted" in text and "its artefact was deleted on 2026-01-01" in text
+    assert "world.load" not in text and "world.load" in served.client.get("/models/2").text
+    for path in ("/models/-/promote", "/rollout/-/promote"):
+        answer = served.press(path, version="1", reason="it was better")
+        assert answer.status_code == 409 and "was deleted on 2026-01-01" in answer.text
+    assert home.journal.waiting(home.name) == []

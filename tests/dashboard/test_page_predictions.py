@@ -123,6 +123,8 @@ def test_a_prediction_becomes_a_case_of_a_suite(told: Path, tmp_path: Path, serv
     assert said.status_code == 200, said.text
     case = json.loads((tmp_path / "copy" / "bugs.jsonl").read_text())
     assert case["label"] == "high" and case["note"] == "a past bug" and case["from"]["request_id"] == id_
+    act = Audit(app.db).acts(app.name)[0]
+    assert (act.thing, act.result) == (f"prediction {id_}", f"1 case: {id_}"), "no inputs stay in the audit log"
     app.close()
 
 

@@ -9,10 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 from page_served import Served
+from sqlalchemy import update
 
 from tidemill.app import App
 from tidemill.dashboard.views.rollout import way
 from tidemill.monitor.rollouts import plan, rollout
+from tidemill.stores.tables import cycles
 from tidemill.stores.tokens import Scope
 from tidemill.strategy import guard, online
 
@@ -90,6 +92,21 @@ def test_pause_is_shown_and_resume_takes_its_place(home: App, serve: Any) -> Non
 
 def test_a_control_that_cannot_be_used_says_why(shared: Served) -> None:
     assert "it is past the gate" in shared.client.get("/rollout").text
+
+
+def test_a_training_is_ended_as_by_the_command_line(home: App, serve: Any) -> None:
+    with home.db.begin() as conn:
+        conn.execute(update(cycles).where(cycles.c.number == 2).values(candidate=None, step="train"))
+    served = serve(home)
+    text = served.client.get("/rollout").text
+    assert "End cycle 2 before its candidate is trained?" in text and "Cycle 2 is in step train" in text
+    late = served.press("/rollout/-/reject", version="", cycle="1", reason="the labels were wrong")
+    gone = served.press("/rollout/-/reject", version="3", reason="the labels were wrong")
+    assert (late.status_code, gone.status_code) == (409, 409) and home.journal.waiting(home.name) == []
+    answer = served.press("/rollout/-/reject", version="", cycle="2", reason="the labels were wrong")
+    assert answer.status_code == 200 and "Asked to end cycle 2" in answer.text
+    [asked] = home.journal.waiting(home.name)
+    assert (asked.verb, asked.args, asked.by) == ("reject", {"reason": "the labels were wrong"}, "ann")
 
 
 def test_a_viewer_may_look_but_not_touch(home: App, serve: Any, token: Any) -> None:

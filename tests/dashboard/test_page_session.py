@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from page_served import Serve, Served
 
 from tidemill.app import App
 from tidemill.clock import ManualClock
+from tidemill.dashboard import session
 from tidemill.dashboard.session import LASTS, Sessions, Settings, check_host
 from tidemill.dashboard.view import Refused, Role
 from tidemill.stores.audit import Audit
@@ -200,6 +203,33 @@ def test_a_copy_of_the_cookie_of_a_session_that_was_signed_out_of_lets_nobody_in
         assert page.client.get("/", headers=headers).status_code == 303
         assert page.client.post("/-/pause", data={"reason": "because"}, headers=headers).status_code == 401
     assert other.client.get("/").status_code == 200, "another session of the same token goes on"
+
+
+def test_signing_out_keeps_nobody_waiting_while_the_database_does(
+    home: App, token: MakeToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody signs out, and the database makes them wait; whoever asks meanwhile is answered."""
+    sessions, secret, under_way, gate = Sessions(home, Settings()), token(home, Scope.VIEW), threading.Event(), []
+    mine, other, lock = sessions.sign_in(secret), sessions.sign_in(secret), session.lock_project
+    gate.append(threading.Event())
+
+    def slowly(*args: Any) -> None:
+        under_way.set()
+        gate[0].wait(20)
+        lock(*args)
+
+    monkeypatch.setattr(session, "lock_project", slowly)
+    leaving = threading.Thread(target=sessions.end, args=(mine,))
+    leaving.start()
+    assert under_way.wait(20)
+    asked: list[object] = []
+    asking = threading.Thread(target=lambda: asked.append(sessions.who(other)))
+    asking.start()
+    asking.join(10)
+    assert asked != [], "who asks waits for who leaves"
+    gate[0].set()
+    leaving.join()
+    assert sessions.who(mine) is None and sessions.who(other) is not None
 
 
 def test_sessions_that_were_ended_are_forgotten_once_they_would_have_ended_by_themselves(

@@ -32,10 +32,10 @@ def show_table(table: Table) -> None:
 
     In a terminal that is too narrow for it, each row is shown as lines of `heading  cell`.
     """
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     size = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table)
     if not console.is_terminal:
-        Console(markup=False, highlight=False, width=max(size.maximum, 1)).print(table)
+        Console(markup=False, emoji=False, highlight=False, width=max(size.maximum, 1)).print(table)
     elif size.minimum <= console.width:
         console.print(table)
     else:

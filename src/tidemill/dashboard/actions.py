@@ -39,7 +39,7 @@ def act(action: Action, posted: Posted) -> Answer:
         _write(action, posted, thing, f"refused: {problem}")
         return Answer(done=None, status=status, problem=problem, hint=hint)
     if action.audited:
-        _write(action, posted, thing, done.said)
+        _write(action, posted, thing, done.noted or done.said)
     return Answer(done=done)
 
 

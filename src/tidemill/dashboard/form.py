@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from tidemill.errors import Malformed, TooLarge
 
-MOST_BYTES, MOST_FIELDS = 8 << 20, 5000
+_MOST_BYTES, _MOST_FIELDS = 8 << 20, 5000
 
 
 async def sent(request: Request) -> dict[str, list[str]]:
@@ -20,7 +20,7 @@ async def sent(request: Request) -> dict[str, list[str]]:
     """
     text = (await _body(request)).decode("utf-8", "replace")
     try:
-        return parse_qs(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        return parse_qs(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
         raise Malformed("what was sent is no form.", "use the page itself") from None
 
@@ -34,6 +34,6 @@ async def _body(request: Request) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MOST_BYTES:
-            raise TooLarge(f"more than {MOST_BYTES >> 20} MB were sent.", "send less")
+        if len(body) > _MOST_BYTES:
+            raise TooLarge(f"more than {_MOST_BYTES >> 20} MB were sent.", "send less")
     return bytes(body)

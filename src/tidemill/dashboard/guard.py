@@ -22,9 +22,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
-
-
-MOST_PATH = 2_000
+_MOST_PATH = 2_000
 
 
 class Guard:
@@ -54,7 +52,7 @@ class Guard:
         except Refused as error:
             await PlainTextResponse(f"{error}\n", status_code=error.status)(scope, receive, guarded)
             return
-        if len(scope["path"]) > MOST_PATH:
+        if len(scope["path"]) > _MOST_PATH:
             too_long = PlainTextResponse("this address is too long: begin at /\n", status_code=414)
             await too_long(scope, receive, guarded)
             return

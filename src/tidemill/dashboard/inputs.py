@@ -19,6 +19,9 @@ _MOST_PIXELS, _LEAST_PIXELS = 512, 64
 _MOST_CHARS = 20_000
 _MOST_NUMBERS = 64
 _THUMBNAIL = 40
+PIECE_BYTES = 4 << 20
+"""How much of the rows of a file is in memory at a time."""
+_MOST_WRITTEN = 10_000  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +114,14 @@ def brief(value: Any, most: int = 80) -> str | None:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def written(value: Any, most: int) -> str | None:
-    """Return a value as it is, cut where it is longer: for a file."""
+def written(value: Any) -> str | float | bool | None:
+    """Return a value as it is, figures as figures and a long text cut: for a file."""
     if value is None or isinstance(value, bytes):
         return None
-    text = repr(value) if isinstance(value, float) else str(value)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    if isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= _MOST_WRITTEN else f"{text[: _MOST_WRITTEN - 1]}…"
 
 
 def _pixels(kind: Image, value: bytes) -> Array:

@@ -54,7 +54,7 @@ class Live:
     """Looks at the stores in a thread of its own, tells open pages which topics changed, keeps what was drawn of them.
 
     Topics: `route`, `cycle` (with steps and verdicts), `commands`, `alerts`, `queue`, `log`, `models`, `audit`,
-    and `measured`.
+    `loop` (which process turns it), and `measured`.
     """
 
     def __init__(self, app: App, measured: Measured, *, every_s: float = EVERY_S) -> None:
@@ -152,11 +152,11 @@ class Live:
 
     def _look(self) -> None:
         try:
-            found = self._revisions.read(self._app.name)
+            found, turning = self._revisions.read(self._app.name), self._app.turning()
         except StoreError as error:
             _logger.warning("changes are not told: %s", error)
             return
-        seen: dict[str, Hashable] = {**found.topics, "measured": self._measured.revision}
+        seen: dict[str, Hashable] = {**found.topics, "measured": self._measured.revision, "loop": turning}
         changed = [topic for topic, revision in seen.items() if self._seen.get(topic) != revision]
         is_first, self._seen, self._counts = not self._seen, seen, found.counts
         if changed and not is_first:

@@ -18,11 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from tidemill.app import App
 from tidemill.dashboard.actions import Answer, act
+from tidemill.dashboard.files import handed, handed_table
 from tidemill.dashboard.form import sent
 from tidemill.dashboard.guard import Guard
 from tidemill.dashboard.live import Kept, Live
@@ -30,7 +31,7 @@ from tidemill.dashboard.measured import Measured
 from tidemill.dashboard.rendered import Rendered
 from tidemill.dashboard.session import LASTS, Session, Sessions, Settings
 from tidemill.dashboard.static_files import StaticFiles
-from tidemill.dashboard.table import Table, to_csv
+from tidemill.dashboard.table import Table
 from tidemill.dashboard.view import (
     CSV_LIMIT,
     GREATEST,
@@ -54,6 +55,7 @@ from tidemill.stores.searcher import Searcher
 _MOST_SEARCHING, _MOST_WAITING = 4, 40
 _logger = logging.getLogger(__name__)
 _Show = Callable[[Asked], Shown]
+_Reply = Callable[[Request, CapacityLimiter | None], Response]
 
 
 def page(app: App, settings: Settings | None = None) -> Starlette:
@@ -113,14 +115,16 @@ class Site:
     def _page(self, view: View, show: _Show) -> Callable[[Request], Any]:
         return self._answer(partial(self._shown, view=view, show=show), view.searches)
 
-    def _answer(
-        self, reply: Callable[[Request], Response], searches: frozenset[str] = frozenset()
-    ) -> Callable[[Request], Any]:
-        """Return a handler that answers in a thread, and with a page where that fails."""
+    def _answer(self, reply: _Reply, searches: frozenset[str] = frozenset()) -> Callable[[Request], Any]:
+        """Return a handler that answers in a thread, and with a page where that fails.
+
+        The reply is given what it waited for, for what it has yet to do once it is under way.
+        """
 
         async def answer(request: Request) -> Response:
             try:
-                return await run_sync(reply, request, limiter=self._limiter(request, searches))
+                limiter = self._limiter(request, searches)
+                return await run_sync(reply, request, limiter, limiter=limiter)
             except TidemillError:
                 raise
             except Exception as error:  # whatever a view raises: the page says so, the log says what
@@ -140,7 +144,7 @@ class Site:
             raise Unavailable(f"{_MOST_WAITING} searches wait already.", "try again in some seconds")
         return self._searching
 
-    def _shown(self, request: Request, view: View, show: _Show) -> Response:
+    def _shown(self, request: Request, _waited: CapacityLimiter | None, view: View, show: _Show) -> Response:
         session, who = self._who(request)
         if who is None:
             return RedirectResponse(self._to_sign_in(request), status_code=303)
@@ -149,7 +153,7 @@ class Site:
         asked = self._asked(request, who)
         shown = show(asked)
         if isinstance(shown, File):
-            return _file(shown)
+            return handed(shown)
         session = session or self.sessions.anybody()
         body = self.rendered.page(asked, view, shown, self.sessions.proof(session), self.live.counts())
         return self._with_cookie(request, Response(body, media_type="text/html"), session)
@@ -157,7 +161,7 @@ class Site:
     def _fragment(self, view: View, part: Fragment) -> Callable[[Request], Any]:
         role = max(view.role, part.role)
 
-        def show(request: Request) -> Response:
+        def show(request: Request, _waited: CapacityLimiter | None) -> Response:
             _, who = self._who(request)
             if who is None:
                 return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
@@ -168,7 +172,7 @@ class Site:
                 return self._part(asked, view, part.show(asked))
 
             key = (request.url.path, request.url.query, who.role)
-            return _kept(request, self.live.kept(key, part.topics, draw)) if part.topics else _file(draw())
+            return _kept(request, self.live.kept(key, part.topics, draw)) if part.topics else handed(draw())
 
         return self._answer(show)
 
@@ -183,26 +187,15 @@ class Site:
 
         pieces = view.files.get(name, whole)
 
-        def written(request: Request) -> Response:
+        def written(request: Request, limiter: CapacityLimiter | None) -> Response:
             _, who = self._who(request)
             if who is None:
                 return RedirectResponse(self._to_sign_in(request), status_code=303)
             check_role(who, view.role)
             found = pieces(self._asked(request, who, limit=CSV_LIMIT, is_file=True))
-            first = to_csv(next(found)).encode()  # what is wrong is said before the answer begins
-            headers = _named(f"{self.app.name}-{name}.csv")
-            media, limiter = "text/csv; charset=utf-8", self._limiter(request, view.searches)
-            return StreamingResponse(self._rest(first, found, limiter), media_type=media, headers=headers)
+            return handed_table(f"{self.app.name}-{name}", found, limiter)
 
         return self._answer(written, view.searches)
-
-    async def _rest(
-        self, first: bytes, found: Iterator[Table], limiter: CapacityLimiter | None
-    ) -> AsyncIterator[bytes]:
-        """Yield a file in pieces, one at a time in memory; no thread waits for who reads it."""
-        yield first
-        while piece := await run_sync(_next, found, limiter=limiter):
-            yield piece
 
     def _action(self, view: View, action: Action) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
@@ -222,7 +215,7 @@ class Site:
         if answer.done is not None:
             self.live.look()
             if answer.done.shown is not None:
-                return _file(self._part(asked, view, answer.done.shown))
+                return handed(self._part(asked, view, answer.done.shown))
         return self._toast(answer)
 
     def _toast(self, answer: Answer) -> Response:
@@ -307,7 +300,7 @@ class Site:
         _, who = await run_in_threadpool(self._who, request)
         if who is None:
             return Response(status_code=401)
-        return self.live.stream(request, lambda: self._who(request)[1] is not None)
+        return self.live.stream(request, lambda: self._who_if_known(request)[1] is not None)
 
     async def _missing(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -345,23 +338,10 @@ class Site:
 _NOBODY = Who(name="", role=Role.VIEWER)
 
 
-def _next(found: Iterator[Table]) -> bytes:
-    """Return the next piece of a file, nothing at its end; one without rows is passed over."""
-    return next((body for piece in found if (body := to_csv(piece, head=False).encode())), b"")
-
-
-def _file(shown: File) -> Response:
-    return Response(shown.body, media_type=shown.media, headers=_named(shown.name) if shown.name else {})
-
-
-def _named(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{name}"'}
-
-
 def _kept(request: Request, kept: Kept) -> Response:
     """Return a part that was drawn before, packed where that is taken: packing costs more than all else."""
     if "gzip" not in request.headers.get("accept-encoding", ""):
-        return _file(kept.file)
+        return handed(kept.file)
     headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
     return Response(kept.packed, media_type=kept.file.media, headers=headers)
 

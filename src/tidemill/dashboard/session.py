@@ -143,12 +143,14 @@ class Sessions:
         if session.token == 0:
             return
         now = self._app.clock.now()
-        with self._lock, self._app.db.begin() as conn:
+        with self._app.db.begin() as conn:
             lock_project(conn, self._app.name)  # another page of this home may end one too
             known = self._app.journal.state(self._app.name, _ENDED) or {}
             kept = {nonce: at for nonce, at in known.items() if now - from_micros(at) < LASTS}
-            self._ended = {**kept, session.nonce.hex(): session.at}
-            self._app.journal.put_state(conn, self._app.name, _ENDED, self._ended, now)
+            ended = {**kept, session.nonce.hex(): session.at}
+            self._app.journal.put_state(conn, self._app.name, _ENDED, ended, now)
+        with self._lock:  # not before: everybody who asks who they are waits for it
+            self._ended = {**self._ended, **ended}
 
     # --- the cookie
 

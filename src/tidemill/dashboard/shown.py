@@ -89,6 +89,7 @@ _TONES = {
     "promoted": "good", "rejected": "bad", "rolled back": "bad", "failed": "bad", "live": "good", "candidate": "unsure",
     "open": "bad", "closed": "good", "done": "good", "running": "unsure", "expired": "unsure", "revoked": "bad",
     "silenced": "unsure", "refused": "bad", "under way": "unsure",
+    "erased": "bad", "artefact deleted": "unsure",
     "right": "good", "wrong": "bad", "abstained": "unsure", "fallback": "unsure", "moved": "bad", "as usual": "good",
     "told": "good", "not told": "bad", "taken": "good", "better": "good", "worse": "bad",
 }  # fmt: skip

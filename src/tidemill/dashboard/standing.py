@@ -13,6 +13,7 @@ from tidemill.clock import from_micros, micros
 from tidemill.dashboard.loop_strip import Stage, State, strip
 from tidemill.dashboard.shown import ago, count
 from tidemill.dashboard.view import Asked
+from tidemill.loop.schema_in_force import Waiting
 from tidemill.records import Cycle, Json, Route, Verdict
 from tidemill.stores.alerts import OpenAlert
 from tidemill.stores.commands import Command
@@ -37,12 +38,13 @@ class Wait:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One look at the loop."""
+    """One look at the loop; `loop` is the process that turns it, None where none does."""
 
     route: Route | None
     since: RouteChange | None
     cycle: Cycle | None
     cycles: list[Cycle]
+    loop: str | None
     paused_at: datetime | None
     num_day: int
     last_at: datetime | None
@@ -56,6 +58,7 @@ class Standing:
     rollout: Verdict | None
     waiting_since: datetime | None
     trouble: Json
+    waiting: Waiting | None
     picture: Markup
     waits: list[Wait]
 
@@ -72,6 +75,7 @@ def standing(asked: Asked) -> Standing:
         "since": next((c for c in changes if route is not None and c.route.stable == route.stable), None),
         "cycle": cycle,
         "cycles": w.journal.cycles(app.name)[-_NUM_CYCLES:],
+        "loop": app.turning(),
         "paused_at": w.catalog.paused_at(app.name),
         "num_day": _num_rows(app, asked.now - _DAY, asked.now),
         "last_at": w.log.last_at(app.name),
@@ -85,6 +89,7 @@ def standing(asked: Asked) -> Standing:
         "rollout": _verdict((rollout or {}).get("verdict")),
         "waiting_since": _waiting_since(app, cycle),
         "trouble": w.journal.trouble(app.name),
+        "waiting": app.waiting,
     }
     bare = Standing(**facts, picture=Markup(), waits=[])  # type: ignore[arg-type]
     share = route.share if route is not None and route.candidate is not None else None
@@ -204,6 +209,9 @@ def _waits(now: Standing) -> Iterator[Wait]:
     if now.waiting_since is not None and now.cycle is not None:
         text = f"Version {now.cycle.candidate} passed its tests and waits for a person's word"
         yield Wait(text=text, verb="Approve or reject", href="/rollout", since=now.waiting_since)
+    if now.waiting is not None:
+        made = "/models" if now.waiting.ready is None else f"/models/{now.waiting.ready}"
+        yield Wait(text=f"{now.waiting}".replace("`", ""), verb="Models", href=made)
     if now.num_waiting:
         yield Wait(text=f"{count(now.num_waiting)} examples wait for a label", verb="Label", href="/label")
     for alert in now.alerts:

@@ -204,13 +204,15 @@ class Fragment:
 class Done:
     """What came of an action, in words. The page is drawn anew, or another is gone to, unless `stay`.
 
-    With `shown`, that is the answer instead of the words, for the form to put where it says.
+    With `shown`, that is the answer instead of the words, for the form to put where it says. The audit log keeps what
+    is `noted` instead of what is said, where that quotes somebody's inputs.
     """
 
     said: str
     goto: str = ""
     stay: bool = False
     shown: Page | None = None
+    noted: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,10 +275,12 @@ def known(reading: Reading[T] | None) -> T:
 
     Raises:
         BeingMeasured: it is measured for the first time.
-        ProjectError: it could not be measured; the message says why.
+        TidemillError: it could not be measured; this is what the measure raised.
     """
     if reading is None:
         raise BeingMeasured
+    if reading.error is not None:
+        raise reading.error.with_traceback(None)
     if reading.value is None:
         raise ProjectError(reading.problem)
     return reading.value

@@ -9,6 +9,8 @@ Everything about a job is in its work folder, so a loop that restarts finds its 
 | `lock` | locked by the process from before its start to its end, so that there is only one |
 | `log.txt` | what it printed |
 | `progress.jsonl` | one line a report |
+| `work`, `artefact` | what it is making; deleted when it has ended |
+| `made.json` | the digest of the artefact that it stores, or was about to |
 | `result.json` or `error.json` | how it ended, written whole |
 """
 
@@ -18,6 +20,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +36,8 @@ from tidemill.records import Json
 from tidemill.stores.engines import without_password
 
 JOB, PROCESS, LOG, PROGRESS = "job.json", "process.json", "log.txt", "progress.jsonl"
-LOCK, RESULT, ERROR = "lock", "result.json", "error.json"
+LOCK, RESULT, ERROR, MADE = "lock", "result.json", "error.json", "made.json"
+SCRATCH, ARTEFACT = "work", "artefact"
 
 _MARK = "TIDEMILL_TRAINING"  # names the work folder in the environment of all that a training starts
 _TAIL_BYTES = 4_096
@@ -202,13 +206,16 @@ def poll(workdir: Path) -> Status:
 
 
 def kill(workdir: Path, reason: str = "it was stopped") -> None:
-    """End the job's process and all it started, and leave `reason` as its error. Nothing happens when it has ended.
+    """End the job's process and all it started, delete what it was making, and leave `reason` as its error.
+
+    Of one that has ended only what it left behind goes.
 
     Raises:
         TrainingError: it does not end even so, such as one that hangs in a device driver.
     """
     if not _is_alive(workdir):
         _sweep(workdir)
+        clear(workdir, patience_s=_GRACE_S)
         return
     pid = int(_process(workdir)["pid"])
     for number, patience in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _KILL_S)):
@@ -219,10 +226,29 @@ def kill(workdir: Path, reason: str = "it was stopped") -> None:
     else:
         raise TrainingError(f"the training process {pid} does not end.", "look at it with `ps`, then stop it by hand")
     _sweep(workdir)
+    clear(workdir, patience_s=_GRACE_S)
     if not (workdir / RESULT).exists():
         write_json(
             workdir / ERROR, error_json(TrainingError(f"the training was killed: {reason}.", f"see {workdir / LOG}"))
         )
+
+
+def clear(workdir: Path, *, patience_s: float = 0.0) -> None:
+    """Delete what a job that has ended was making: rows of its data may be in it. One that runs is left alone."""
+    left = [folder for name in (SCRATCH, ARTEFACT) if (folder := workdir / name).exists()]
+    if not left:
+        return
+    with (workdir / LOCK).open("ab") as lock:
+        if _locked(lock.fileno(), patience_s=patience_s):
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def made(workdir: Path) -> str | None:
+    """Return the digest of the artefact that a job stored, or was about to store; None where it came to none."""
+    known = _read_json(workdir / MADE) or _read_json(workdir / RESULT) or {}
+    digest = known.get("artefact")
+    return None if digest is None else str(digest)
 
 
 def _sweep(workdir: Path) -> None:

@@ -149,7 +149,9 @@ def _place(error: Exception) -> str:
 
 
 def _is_own(path: Path) -> bool:
-    return not _INSTALLED.intersection(path.parts) and not any(map(path.is_relative_to, _NOT_OWN))
+    """Tell whether a file is the project's: code that was made of text has none."""
+    is_elsewhere = _INSTALLED.intersection(path.parts) or any(map(path.is_relative_to, _NOT_OWN))
+    return not is_elsewhere and path.is_file()
 
 
 def _for_smoke(trainer: Trainer, num_rows: int) -> Trainer:

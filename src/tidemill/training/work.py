@@ -17,14 +17,14 @@ from tidemill.project import Project, load_project
 from tidemill.records import Json, Outcome, Verdict
 from tidemill.schema import Array
 from tidemill.stats.metrics import Judged, Metric
-from tidemill.stores.blobs import Blobs
+from tidemill.stores.blobs import Blobs, digest_of
 from tidemill.stores.database import Database
 from tidemill.stores.datasets import Datasets
 from tidemill.stores.home import Home
 from tidemill.stores.reservoir import Reservoir
 from tidemill.training import lineage, smoke
 from tidemill.training.export import Exported, export, predict
-from tidemill.training.runner import Job
+from tidemill.training.runner import ARTEFACT, MADE, SCRATCH, Job, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,8 @@ def run(job: Job, report: Report) -> Json:
         smoke_tests=job.smoke,
         max_latency_ms=job.max_latency_ms,
     )
+    # Known before it is there: of a training that is killed here no artefact stays that nobody can tell whose it is.
+    write_json(Path(job.workdir) / MADE, {"artefact": digest_of(made.folder)})
     artefact = blobs.put_folder(made.folder)
     shutil.rmtree(made.folder)
     return _result(job, project, made, artefact, len(data))
@@ -83,14 +85,14 @@ def make(
     smoke_tests: bool = True,
     max_latency_ms: float = 1_000.0,
 ) -> Made:
-    """Train the project's trainer on `data` and write the artefact to `workdir / "artefact"`.
+    """Train the project's trainer on `data` and write the artefact to the folder `ARTEFACT` of `workdir`.
 
     Raises:
         TrainingError: a smoke test failed, the trainer raised, or its model is unusable.
         ModelError: what was written does not answer as the model did.
     """
     begun = time.perf_counter()
-    scratch, folder = _fresh(workdir / "work"), _fresh(workdir / "artefact")
+    scratch, folder = _fresh(workdir / SCRATCH), _fresh(workdir / ARTEFACT)
     verdicts: tuple[Verdict, ...] = ()
     if smoke_tests:
         report(Progress(fraction=0.0, message="smoke tests"))

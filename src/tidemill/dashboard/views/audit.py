@@ -9,7 +9,7 @@ from tidemill.stores.audit import Act, Audit
 _COLUMNS = [
     Column(key="at", title="When", kind="when"), Column(key="by", title="Who"), Column(key="verb", title="Did"),
     Column(key="thing", title="To"), Column(key="reason", title="Why"), Column(key="result", title="What came of it"),
-    Column(key="via", title="By way of", help="the page, or the command line"),
+    Column(key="via", title="By way of", help="the page, the command line, or the loop"),
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from tidemill.app import App
 from tidemill.dashboard import svg
-from tidemill.dashboard.inputs import brief, thumbnail, written
+from tidemill.dashboard.inputs import PIECE_BYTES, brief, thumbnail, written
 from tidemill.dashboard.opening import opening
 from tidemill.dashboard.table import Cell, Column, Link, Row, Table
 from tidemill.dashboard.view import Action, Asked, Done, Fragment, Page, Posted, View
@@ -22,11 +22,12 @@ from tidemill.records import DatasetVersion
 from tidemill.review.render.svg import bar
 from tidemill.schema import Image, Sensitive, Tensor
 from tidemill.stores.datasets import DatasetDiff
+from tidemill.stores.versions import gone
 
-_NEVER_STALE_S = 30 * 86_400.0  # a version never changes
+_NEVER_STALE_S = 30 * 86_400.0  # a version never changes while its rows are there
 _NUM_ROWS, _NUM_IDS = 12, 40
-_PIECE_BYTES, _MOST_CELL = 4 << 20, 10_000  # of a file: rows at a time, characters of an input
 _BAR, _BAR_HIGH = 88.0, 10.0
+_GONE = (Column(key="state", title="Rows", kind="pill"), Column(key="gone_at", title="Gone since", kind="when"))
 _CHANGES = {
     "added": "added", "removed": "removed", "relabelled": "relabelled", "split_changed": "moved to the other split",
 }  # fmt: skip
@@ -50,6 +51,7 @@ def datasets_table(asked: Asked) -> Table:
     kept = [d for d in reversed(found) if not wanted or wanted in tags[d.digest]]
     first = asked.number("after", 0)
     shown = kept[first : first + asked.limit]
+    is_any_gone = any(d.is_gone for d in found)
     return Table(
         name="datasets",
         title="Versions",
@@ -59,6 +61,7 @@ def datasets_table(asked: Asked) -> Table:
             Column(key="number", title="Version"),
             Column(key="tags", title="Tags"),
             Column(key="at", title="Formed", kind="when"),
+            *(_GONE if is_any_gone else ()),
             Column(key="by", title="By", kind="code"),
             Column(key="parent", title="From"),
             Column(key="train", title="Train", kind="count"),
@@ -78,12 +81,18 @@ def _row(one: DatasetVersion, numbers: Mapping[str, int], tags: list[str], model
     cells: dict[str, Cell] = {
         "number": Link(f"dataset {one.number}", f"/datasets/{one.number}"), "tags": ", ".join(tags) or None,
         "at": one.created_at, "by": one.formed_by, "digest": one.digest[:12],
+        "state": state(one), "gone_at": one.erased_at or one.retired_at,
         "parent": None if parent is None else Link(f"dataset {parent}", f"/datasets/{parent}"),
         "train": one.num_train, "test": one.num_test,
         "size": _bar({"train": one.num_train, "test": one.num_test}, most, f"Rows of dataset {one.number}"),
         "models": None if not models else Link(", ".join(f"version {v}" for v in models), f"/models/{models[-1]}"),
     }  # fmt: skip
     return Row(key=str(one.number), cells=cells)
+
+
+def state(one: DatasetVersion) -> str:
+    """Return whether a version's rows are there, as `tidemill dataset list` says it."""
+    return "erased" if one.erased_at is not None else "retired" if one.retired_at is not None else "kept"
 
 
 def _bar(counts: Mapping[str, int], most: int, title: str) -> Markup:
@@ -124,7 +133,8 @@ def one(asked: Asked) -> Page:
     version = app.world.datasets.resolve(app.name, int(asked.place["number"]))
     other = _other(asked, version, found)
     data = {
-        "dataset": version, "others": [d.number for d in reversed(found) if d.number != version.number][:200],
+        "dataset": version, "state": state(version), "gone": gone(app.name, version).message if version.is_gone else "",
+        "others": [d.number for d in reversed(found) if d.number != version.number and not d.is_gone][:200],
         "parent": next((d for d in found if d.digest == version.parent), None),
         "children": [d.number for d in found if d.parent == version.digest],
         "models": _models(app)[version.digest], "tags": _tags(app)[version.digest], "other": other,
@@ -134,12 +144,13 @@ def one(asked: Asked) -> Page:
 
 
 def _other(asked: Asked, version: DatasetVersion, found: list[DatasetVersion]) -> DatasetVersion | None:
-    """Return what to compare with: what `?with=` names, or the parent, or the version before."""
+    """Return what to compare with: what `?with=` names, or the parent, or the version before, of those kept."""
     wanted = asked.word("with")
     if wanted:
         return asked.app.world.datasets.resolve(asked.app.name, wanted)
-    parent = next((d for d in found if d.digest == version.parent), None)
-    return parent or next((d for d in reversed(found) if d.number < version.number), None)
+    kept = [d for d in found if not d.is_gone]
+    parent = next((d for d in kept if d.digest == version.parent), None)
+    return parent or next((d for d in reversed(kept) if d.number < version.number), None)
 
 
 def card_part(asked: Asked) -> Page:
@@ -147,7 +158,7 @@ def card_part(asked: Asked) -> Page:
     app = asked.app
     version = app.world.datasets.resolve(app.name, asked.number("number", 0))
     take = partial(dataset_card, app.world.datasets, app.world.reservoir, app.name, version.digest)
-    reading = asked.measured.ask(("datasets.card", version.digest), take, fresh_s=_NEVER_STALE_S)
+    reading = asked.measured.ask(("datasets.card", *_of(version)), take, fresh_s=_NEVER_STALE_S)
     data: dict[str, Any] = {"reading": reading, "url": asked.link(), "facets": [], "ranges": {}}
     if reading is not None and reading.value is not None:
         card = reading.value
@@ -159,6 +170,11 @@ def card_part(asked: Asked) -> Page:
             "ranges": {} if is_counted else card.contents.labels,
         }  # fmt: skip
     return Page(template="_dataset_card.html", data=data)
+
+
+def _of(version: DatasetVersion) -> tuple[Hashable, ...]:
+    """Return what is never stale of a version: until its rows are gone, and then again."""
+    return version.digest, version.erased_at, version.retired_at
 
 
 def facet(title: str, counts: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -198,7 +214,7 @@ def rows_file(asked: Asked) -> Iterator[Table]:
     app, left = asked.app, asked.limit
     version = app.world.datasets.resolve(app.name, asked.number("number", 0))
     for table in app.world.datasets.tables(app.name, version.digest, "train"):
-        num = max(1, _PIECE_BYTES * table.num_rows // max(table.nbytes, 1))
+        num = max(1, PIECE_BYTES * table.num_rows // max(table.nbytes, 1))
         for first in range(0, max(table.num_rows, 1), num):  # without rows, the columns alone
             piece = pl.DataFrame(table.slice(first, min(num, left)))
             yield _rows_table(asked, piece, version.num_train)
@@ -216,7 +232,8 @@ def _rows_table(asked: Asked, frame: pl.DataFrame, total: int) -> Table:
                  for name, kind in inputs.items() if not isinstance(kind, Tensor | Sensitive))]  # fmt: skip
     shown = [
         Row(cells={
-            "id": row["id"] if asked.is_file else row["id"][:20], "label": brief(row["label"]),
+            "id": row["id"] if asked.is_file else row["id"][:20],
+            "label": written(row["label"]) if asked.is_file else brief(row["label"]),
             "trust": row["trust"], "weight": row["weight"],
             **{f"input.{name}": _input(kind, row[name], name, is_file=asked.is_file) for name, kind in inputs.items()},
         })
@@ -227,7 +244,7 @@ def _rows_table(asked: Asked, frame: pl.DataFrame, total: int) -> Table:
 
 def _input(kind: object, value: Any, name: str, *, is_file: bool) -> Cell:
     if is_file:
-        return written(value, _MOST_CELL)
+        return written(value)
     return thumbnail(kind, value, name) if isinstance(kind, Image) else brief(value)
 
 
@@ -237,7 +254,7 @@ def diff_part(asked: Asked) -> Page:
     after = app.world.datasets.resolve(app.name, asked.number("number", 0))
     before = app.world.datasets.resolve(app.name, asked.word("with"))
     take = partial(app.world.datasets.diff, app.name, before.digest, after.digest)
-    reading = asked.measured.ask(("datasets.diff", before.digest, after.digest), take, fresh_s=_NEVER_STALE_S)
+    reading = asked.measured.ask(("datasets.diff", *_of(before), *_of(after)), take, fresh_s=_NEVER_STALE_S)
     data = {"reading": reading, "url": asked.link(), "before": before, "after": after, "most": _NUM_IDS,
             "changes": [] if reading is None or reading.value is None else _changes(reading.value)}  # fmt: skip
     return Page(template="_dataset_diff.html", data=data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -24,6 +24,8 @@ _COLUMNS = (
     Column(key="version", title="Version", sort=True),
     Column(key="status", title="Status", kind="pill"),
     Column(key="at", title="Made", kind="when", sort=True),
+    Column(key="artefact", title="Artefact", kind="pill"),
+    Column(key="deleted_at", title="Deleted", kind="when"),
     Column(key="quality", title="First metric", kind="interval"),
     Column(key="gain", title="Gain over live", kind="interval"),
     Column(key="dataset", title="Dataset"),
@@ -64,11 +66,18 @@ def models_table(asked: Asked) -> Table:
     more = first + len(shown) < len(found)
     return Table(
         name="models", title="Versions", total=len(found), sort=sort,
-        columns=[c for c in _COLUMNS if c.key != "parent" or any(m.parent is not None for m in shown)],
+        columns=_columns(shown),
         rows=[_row(app, m, route, datasets, strategies, m.version in reported) for m in shown],
         next=str(first + len(shown)) if more else "", previous=str(first - asked.limit) if first > asked.limit else "",
         empty="No version yet." if not wanted else f"No version is {wanted}.", command="tidemill train data.parquet",
     )  # fmt: skip
+
+
+def _columns(shown: Sequence[ModelVersion]) -> list[Column]:
+    """Return the columns, without those that have nothing to say of what is shown."""
+    empty = set() if any(m.parent is not None for m in shown) else {"parent"}
+    empty |= set() if any(m.retired_at is not None for m in shown) else {"artefact", "deleted_at"}
+    return [column for column in _COLUMNS if column.key not in empty]
 
 
 def status(model: ModelVersion, route: Route | None) -> str:
@@ -87,7 +96,8 @@ def _row(
     number = strategies.get(model.strategy)
     cells: dict[str, Shown] = {
         "version": Link(f"version {model.version}", f"/models/{model.version}"), "status": status(model, route),
-        "at": model.created_at,
+        "at": model.created_at, "artefact": None if model.retired_at is None else "artefact deleted",
+        "deleted_at": model.retired_at,
         "quality": None if cell is None else Interval(cell.candidate, cell.candidate_low, cell.candidate_high, cell.n),
         "gain": None if cell is None or cell.gain is None else Interval(cell.gain, cell.low, cell.high),
         "dataset": None if dataset is None else Link(str(dataset.number), f"/datasets/{dataset.number}"),
@@ -122,12 +132,17 @@ def one(asked: Asked) -> Page:
         "dataset": datasets.get(model.dataset or ""), "strategy": strategies.get(model.strategy),
         "children": [m.version for m in app.catalog.models(app.name) if m.parent == version],
         "compared": compared(asked), "roles": roles(asked), "because": _because(app, model, route),
+        "deleted": _deleted(app, model),
         "trained": _trained(run.body) if run is not None else {},
-        "python": opening(
-            app, f"model = app.catalog.model(app.name, {version})\nloaded = app.world.load(model.artefact)"
-        ),
+        "python": opening(app, _python(model)),
     }  # fmt: skip
     return Page(template="model.html", title=f"Version {version}", data=data)
+
+
+def _python(model: ModelVersion) -> str:
+    """Return how to read the same in Python, and to load it where it is still there."""
+    read = f"model = app.catalog.model(app.name, {model.version})"
+    return read if model.retired_at is not None else f"{read}\nloaded = app.world.load(model.artefact)"
 
 
 def _found(app: App, version: int) -> ModelVersion:
@@ -263,6 +278,10 @@ def _because(app: App, model: ModelVersion, route: Route | None) -> str:
     """Return why a version cannot be released, "" where it can."""
     if route is not None and route.stable == model.version:
         return f"version {model.version} is live already"
+    if model.retired_at is not None:
+        return _deleted(app, model)
+    if app.schemas.brought_by(model.version) is not None:
+        return "it reads other inputs than are in force: release it at once"
     cycle = app.journal.cycle(app.name)
     if cycle is None:
         return ""
@@ -270,9 +289,17 @@ def _because(app: App, model: ModelVersion, route: Route | None) -> str:
     return "it is under way already: see the rollout" if same else f"cycle {cycle.number} is under way"
 
 
+def _deleted(app: App, model: ModelVersion) -> str:
+    """Return why an artefact is not there, "" where it is."""
+    if model.retired_at is None:
+        return ""
+    return f"its artefact was deleted on {model.retired_at:%Y-%m-%d}: keep_versions is {app.project.keep_versions}"
+
+
 def promote(posted: Posted) -> Done:
     """Ask the loop to release a version under the guards."""
     app, version = posted.app, posted.whole("version")
+    app.catalog.artefact(app.name, version)
     because = _because(app, app.catalog.model(app.name, version), app.catalog.route(app.name))
     if because:
         raise InvalidInput(

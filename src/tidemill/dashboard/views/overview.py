@@ -178,7 +178,9 @@ VIEW = View(
     icon="overview",
     show=show,
     fragments={
-        "standing": Fragment(show=standing_part, topics=("route", "cycle", "commands", "alerts", "queue", "log")),
+        "standing": Fragment(
+            show=standing_part, topics=("route", "cycle", "commands", "alerts", "queue", "log", "loop")
+        ),
         "lists": Fragment(show=lists_part, topics=("cycle",)),
         "quality": Fragment(show=quality_part, topics=("measured", "log", "route")),
     },

@@ -9,7 +9,7 @@ from typing import Any
 
 from tidemill.app import App
 from tidemill.clock import from_micros
-from tidemill.dashboard.inputs import brief, shown_inputs, thumbnail, written
+from tidemill.dashboard.inputs import PIECE_BYTES, brief, shown_inputs, thumbnail, written
 from tidemill.dashboard.life import life
 from tidemill.dashboard.scores import confidence, score_bars
 from tidemill.dashboard.table import Cell, Column, Link, Row, Table
@@ -18,7 +18,7 @@ from tidemill.dashboard.view import LIMIT, Action, Asked, Done, Fragment, Page, 
 from tidemill.dashboard.wanted import FALLBACKS, ROLES, YES_OR_NO, Wanted
 from tidemill.errors import NotFound
 from tidemill.loop.alike import Alike, alike, compared_by
-from tidemill.loop.suites import add_logged
+from tidemill.loop.suites import add_logged, told_of
 from tidemill.schema import Classes, Image, Tensor
 from tidemill.stores.newest import Newest
 from tidemill.suites import Cases
@@ -29,8 +29,7 @@ _COLUMNS = [
 ]  # fmt: skip
 _MOST_PREVIEWED = 4
 _MOST_CHOICES = 200
-_FIRST_PIECE, _MOST_PIECE, _PIECE_BYTES = 100, 2_000, 4 << 20  # of a file
-_MOST_CELL = 10_000  # characters of an input in a file
+_FIRST_PIECE, _MOST_PIECE = 100, 2_000  # rows of a file
 _MOST_FEEDBACK = 200
 
 
@@ -83,7 +82,8 @@ def predictions_file(asked: Asked) -> Iterator[Table]:
         if found.next is None:
             return
         left, after = left - len(found.rows), str(found.next)
-        num = max(1, min(_MOST_PIECE, _PIECE_BYTES * len(found.rows) // max(int(found.rows.estimated_size()), 1)))
+        if len(found.rows):  # a look that met none says nothing of how large they are
+            num = max(1, min(_MOST_PIECE, PIECE_BYTES * len(found.rows) // max(int(found.rows.estimated_size()), 1)))
 
 
 # --- the table
@@ -111,7 +111,7 @@ def _table(asked: Asked, found: Newest) -> Table:
         Column(key="truth", title="Truth", help="what feedback or people said"),
         Column(key="is", title="", kind="pill"),
         Column(key="version", title="Version", help="that answered"),
-        *([Column(key="state", title="State", kind="pill")] if any(_state(row) for row in rows) else []),
+        *([Column(key="state", title="State", kind="pill")] if asked.is_file or any(map(_state, rows)) else []),
         Column(key="unit", title="Unit", kind="code"),
         Column(key="ms", title="Took, ms", kind="number"),
     ]
@@ -125,20 +125,20 @@ def _table(asked: Asked, found: Newest) -> Table:
 
 def _row(asked: Asked, row: Mapping[str, Any], truth: Truth | None, images: Sequence[str]) -> Row:
     project, id_ = asked.app.project, row["request_id"]
+    say, say_briefly = (written, written) if asked.is_file else (brief, partial(brief, most=40))
     inputs: dict[str, Cell] = {}
     for name, kind in project.schema.inputs.items():
         value = row.get(name)
-        shown = written(value, _MOST_CELL) if asked.is_file else brief(value)
-        inputs[f"input.{name}"] = thumbnail(kind, value, name) if name in images else shown
+        inputs[f"input.{name}"] = thumbnail(kind, value, name) if name in images else say(value)
     is_ = None if truth is None or row["decision"] is None else "right" if truth.label == row["decision"] else "wrong"
     version = row["answered_version"]
     cells: dict[str, Cell] = {
         "at": from_micros(row["received_at"]),
         "request": Link(_short(id_, asked), f"/predictions/{id_}", f"/predictions/-/row?id={id_}"),
         **inputs,
-        "decision": brief(row["decision"], 40),
+        "decision": say_briefly(row["decision"]),
         "confidence": confidence(project.output, row["scores"], row["decision"]),
-        "truth": None if truth is None else brief(truth.label, 40),
+        "truth": None if truth is None else say_briefly(truth.label),
         "is": is_,
         "version": Link(f"v{version}", f"/models/{version}") if version else None,
         "state": _state(row),
@@ -330,7 +330,8 @@ def add_to_suite(posted: Posted) -> Done:
         posted.app.world, posted.field("suite"), ids, label=label or None, note=posted.reason, by=posted.who.name,
         now=posted.now,
     )  # fmt: skip
-    return Done(said=said[0] if len(said) == 1 else f"{len(said)} cases are in the suite {posted.field('suite')!r}.")
+    words = said[0] if len(said) == 1 else f"{len(said)} cases are in the suite {posted.field('suite')!r}."
+    return Done(said=words, noted=told_of(ids))
 
 
 def _things(posted: Posted) -> str:

@@ -36,11 +36,13 @@ def _data(asked: Asked) -> dict[str, Any]:
     cycles = [cycle for cycle in app.journal.cycles(app.name) if cycle.candidate is not None]
     found = _chosen(asked, cycles)
     route, paused_at = app.catalog.route(app.name), app.catalog.paused_at(app.name)
+    now = app.journal.cycle(app.name)
     one = None if found is None else rollout(app.name, found, catalog=app.catalog, journal=app.journal)
     return {
         "cycle": found,
         "cycles": cycles[::-1][:_NUM_PAST],
         "one": one,
+        "making": now if now is not None and now.candidate is None else None,
         "route": route,
         "paused_at": paused_at,
         "watches": [] if one is None else [(watch, evidence_chart(one, watch)) for watch in one.watches],
@@ -174,7 +176,7 @@ def disabled(app: App, route: Route | None) -> dict[str, str]:
     back = _no_way_back(route)
     if cycle is None or cycle.candidate is None:
         none = "no candidate is under way"
-        return {"promote": none, "approve": none, "reject": none, "rollback": back}
+        return {"promote": none, "approve": none, "reject": none if cycle is None else "", "rollback": back}
     waits = app.journal.step(app.name, cycle.number, "test.waiting") is not None
     promote, approve = "", "it is past the gate"
     if cycle.step != "release":
@@ -205,20 +207,33 @@ def roll_back(posted: Posted) -> Done:
 
 def approve(posted: Posted) -> Done:
     """Let the candidate that waits go on."""
-    return _ask(posted, "approve")
+    return _ask(posted, "approve", posted.app.waiting_candidate())
 
 
 def reject(posted: Posted) -> Done:
-    """Stop the candidate."""
-    return _ask(posted, "reject")
+    """Stop the candidate, or end its training."""
+    if not posted.field("version"):
+        return _stop_making(posted)
+    version = posted.app.candidate_in_making()
+    if version is None:
+        raise Conflict("another candidate is in the making by now.", "look at that one, and decide anew")
+    return _ask(posted, "reject", version)
 
 
-def _ask(posted: Posted, verb: str) -> Done:
-    version = posted.app.waiting_candidate()
+def _ask(posted: Posted, verb: str, version: int) -> Done:
     if posted.whole("version") != version:
         raise Conflict(f"version {version} is under way by now.", "look at that one, and decide anew")
     posted.app.ask(verb, by=posted.who.name, version=version, reason=posted.reason)
     return Done(said=f"Asked to {verb} version {version}; the loop does it at its next turn.")
+
+
+def _stop_making(posted: Posted) -> Done:
+    """End a cycle whose candidate is not trained yet."""
+    cycle = posted.app.journal.cycle(posted.app.name)
+    if cycle is None or cycle.candidate is not None or cycle.number != posted.whole("cycle"):
+        raise Conflict(f"cycle {posted.whole('cycle')} is past its training.", "look again, and decide anew")
+    posted.app.ask("reject", by=posted.who.name, reason=posted.reason)
+    return Done(said=f"Asked to end cycle {cycle.number}; the loop does it at its next turn.")
 
 
 def pause(posted: Posted) -> Done:
@@ -234,7 +249,8 @@ def resume(posted: Posted) -> Done:
 
 
 def _candidate(posted: Posted) -> str:
-    return f"version {posted.field('version')}" if "version" in posted.form else ""
+    version = posted.field("version") if "version" in posted.form else ""
+    return f"version {version}" if version else ""
 
 
 VIEW = View(

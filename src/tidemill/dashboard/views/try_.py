@@ -40,14 +40,14 @@ def _form(asked: Asked, inputs: dict[str, Any]) -> dict[str, Any]:
     versions = [] if route is None else [route.stable, *([route.candidate] if route.candidate else []), *route.shadows]
     versions += [] if route is None or route.fallback is None else [route.fallback]
     return {
-        "fields": fields(app.project.schema, inputs), "versions": list(dict.fromkeys(versions)),
+        "fields": fields(app.schemas.now(), inputs), "versions": list(dict.fromkeys(versions)),
         "unit": _unit(asked), "route": route, "note": "",
     }  # fmt: skip
 
 
 def past(app: App, asked: Asked) -> list[dict[str, Any]]:
     """Return the inputs of the newest requests, those that were kept."""
-    schema = app.project.schema
+    schema = app.schemas.now()
     names = [name for name, kind in schema.inputs.items() if not isinstance(kind, Sensitive)]
     found = app.world.log.newest(
         app.name, after=asked.now - timedelta(days=30), until=asked.now, limit=_PAST, at_most=_PAST_LOOKED_AT,
@@ -85,7 +85,7 @@ def ask(posted: Posted) -> Done:
     """Ask the gateway and show its answer, or what is wrong with the inputs."""
     app = posted.app
     typed = {key.removeprefix(_PREFIX): values[-1] for key, values in posted.form.items() if key.startswith(_PREFIX)}
-    inputs, wrong = wire(app.project.schema, typed)
+    inputs, wrong = wire(app.schemas.now(), typed)
     data: dict[str, Any] = {"wrong": wrong, "problem": "", "hint": "", "is_down": False, "reply": None}
     if not wrong:
         try:
