@@ -19,7 +19,7 @@ demo: $(VENV)/.base
 # Tests of the page run in a Chromium: one is found, or installed, or it is said why they do not run. In CI they must.
 test: $(VENV)/.dev
 	$(BIN)/python tests/dashboard/chromium.py || test "$$CI" != true
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests examples benchmarks

@@ -26,6 +26,13 @@ multiprocessing.set_forkserver_preload([
 settings.register_profile("tidemill", deadline=None)  # a busy machine is slow, and not wrong
 settings.load_profile("tidemill")
 
+_LONGEST = ("test_kill.py", "test_moderation.py", "test_cycle.py", "test_labelling.py", "test_alert_step.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that at the end no process works alone on one of them."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
 
 @pytest.fixture(scope="session")
 def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:

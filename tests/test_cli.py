@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from tidemill.cli import main
 from tidemill.loop.controls import Controls
+from tidemill.records import Json
 
 PROBLEM = """
 import tidemill as tm
@@ -130,6 +131,12 @@ def test_python_m_tidemill_cli_is_the_command_and_its_help_loads_nothing_heavy()
     said = subprocess.check_output([sys.executable, "-c", code + check], text=True)
     assert said.startswith("Usage: tidemill COMMAND")
     assert said.endswith("HEAVY []\n")
+
+
+def test_what_is_typed_often_loads_no_library_that_takes_half_a_second() -> None:
+    code = "import sys; from tidemill.cli import promote, report, rollback, status"
+    check = "; print(sorted({'scipy.stats', 'sklearn', 'torch', 'pandera', 'gradio'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code + check], text=True) == "[]\n"
 
 
 # --- what goes wrong
@@ -279,13 +286,34 @@ def test_the_report_is_told_in_three_ways(shell: Shell, here: Path) -> None:
 
 
 def test_train_on_a_project_that_is_served_publishes_nothing(shell: Shell, mine: Path) -> None:
-    """Its file may declare inputs that what answers now cannot read."""
+    text = (mine / "project.py").read_text()
+    assert "drop=0.05" in text
+    (mine / "project.py").write_text(text.replace("drop=0.05", "drop=0.04"))
+    before = manifest()
+    assert "serves version 1 already" in shell("train", "few.parquet").err
+    assert manifest() == before
+
+
+def test_commands_say_what_of_the_file_waits_and_what_puts_it_in_force(shell: Shell, mine: Path) -> None:
     text = (mine / "project.py").read_text()
     assert '"app": tm.Category(tag=True)' in text
     (mine / "project.py").write_text(text.replace('"app": tm.Category(tag=True)', '"app": tm.Text(tag=True)'))
-    before = Controls.of_home(Path(".tidemill"), "project.py").catalog.manifest("digits")
-    assert "serves version 1 already" in shell("train", "few.parquet").err
-    assert Controls.of_home(Path(".tidemill"), "project.py").catalog.manifest("digits") == before
+    before, waits = manifest(), "schema waits: input 'app' has another form; version 1 goes on answering"
+    for command in (("status",), ("check",), ("import", "few.parquet")):
+        result = shell(*command)
+        assert waits in " ".join((result.out + result.err).split())
+    assert waits in json.loads(shell("status", "--json").out)["waits"]
+    made = shell("train", "few.parquet")
+    assert "version 2 is made; version 1 goes on answering" in made.out, made.err
+    assert "`tidemill promote 2 --now`" in shell("status").out
+    assert manifest() == before
+    assert "version 2 answers all traffic" in shell("promote", "2", "--now").out
+    assert manifest()["schema"]["inputs"]["app"]["type"] == "Text"
+    assert "waits" not in shell("status").out
+
+
+def manifest() -> Json:
+    return Controls.of_home(Path(".tidemill"), "project.py").catalog.manifest("digits")
 
 
 def test_runs_are_listed_and_one_is_like_itself(shell: Shell, here: Path) -> None:

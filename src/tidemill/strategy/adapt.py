@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import ClassVar
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tidemill.policy import Policy
 from tidemill.records import Outcome, Scalar, Trust, Verdict
@@ -226,7 +226,7 @@ def _lowest_level(score: Array, wrong: Array, *, target: float, alpha: float) ->
     """
     num = np.array([(score >= level).sum() for level in _LEVELS])
     errors = np.array([wrong[score >= level].sum() for level in _LEVELS])
-    shown = stats.binom.cdf(errors, np.maximum(num, 1), target) <= alpha / len(_STARTS)
+    shown = special.bdtr(errors, np.maximum(num, 1), target) <= alpha / len(_STARTS)
     lowest = None
     for part in _STARTS:
         enough = np.flatnonzero(num >= max(fewest(target, alpha / len(_STARTS)), part * len(score)))
@@ -239,7 +239,7 @@ def _lowest_level(score: Array, wrong: Array, *, target: float, alpha: float) ->
 
 def _contradicts(wrong: Array, target: float) -> bool:
     """Tell whether so many errors among held-out decisions are unlikely at an error of `target`."""
-    return bool(len(wrong)) and float(stats.binom.sf(int(wrong.sum()) - 1, len(wrong), target)) < _CONTRADICTED
+    return bool(len(wrong)) and float(special.bdtrc(int(wrong.sum()) - 1, len(wrong), target)) < _CONTRADICTED
 
 
 def _seen(chosen: Array, wrong: Array, held_out: Array) -> dict[str, Scalar]:

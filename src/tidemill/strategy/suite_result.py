@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 _MAX_NAMED = 3
 
@@ -72,7 +72,7 @@ class SuiteResult:
         lost = self.num_new - self.num_fixed
         if not self.sampled or lost <= 0:
             return lost > 0
-        return bool(binom.sf(self.num_new - 1, self.num_new + self.num_fixed, 0.5) <= alpha)
+        return bool(bdtrc(self.num_new - 1, self.num_new + self.num_fixed, 0.5) <= alpha)
 
     def __str__(self) -> str:
         """Write it as people read it: `past_bugs: 47 of 50 pass (live 50)`."""
