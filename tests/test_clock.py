@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.clock import ManualClock, SystemClock, duration, from_micros, micros
+from tidemill.clock import ManualClock, SystemClock, duration, from_micros, micros, rest_s
 from tidemill.errors import ProjectError
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -18,6 +18,13 @@ TIMES = st.builds(
     st.integers(-14, 14),
 )
 UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+@given(st.integers(1, 10**6), st.sampled_from([0.5, 2.0, 5.0]))
+def test_a_rest_doubles_up_to_its_longest_however_often_something_has_failed(failures: int, first_s: float) -> None:
+    assert rest_s(0, first_s=first_s) == 0.0
+    assert rest_s(1, first_s=first_s) == first_s
+    assert rest_s(failures + 1, first_s=first_s) == min(2 * rest_s(failures, first_s=first_s), 300.0)
 
 
 @given(TIMES)

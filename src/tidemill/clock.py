@@ -13,6 +13,7 @@ _WANTED = "a timedelta or a string such as '30d', '2h', '10m', '5s', '250ms'"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _LONGEST = timedelta(days=36_525)  # 100 years: added to any time of today it is a time still
+_MOST_DOUBLINGS = 30  # of a rest: what fails for days has failed thousands of times, more than a float can double
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
 
 
@@ -80,6 +81,13 @@ def duration(value: timedelta | str, *, name: str = "duration") -> timedelta:
     if seconds > _LONGEST.total_seconds():
         raise ProjectError(f"{name} is {value!r}, longer than 100 years.", f"give {_WANTED}")
     return timedelta(seconds=seconds)
+
+
+def rest_s(failures: int, *, first_s: float = 2.0, longest_s: float = 300.0) -> float:
+    """Return how long to rest after so many failures in a row, seconds: each time twice as long; 0 after none."""
+    if failures <= 0:
+        return 0.0
+    return min(longest_s, first_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
 
 
 def micros(at: datetime) -> int:

@@ -52,6 +52,11 @@ class TidemillError(Exception):
         return copyreg.__newobj__, (type(self), self.message), self.__dict__  # type: ignore[attr-defined]
 
 
+def told(error: BaseException) -> str:
+    """Return an error as one sentence for people: one that nobody foresaw with the name of its type."""
+    return str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
+
+
 class ProjectError(TidemillError):
     """The project file, or a stage in it, is wrong."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness import CALM_S, START, Harness
+from persons import NOW, Persons, opened
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,31 @@ def tried(calm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, i
     second = CALM_S + harness.until_tested()
     harness.app.close()
     return folder, second
+
+
+@pytest.fixture(scope="session")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose log, reservoir and queue hold requests of ann, bob, cid and others."""
+    folder = tmp_path_factory.mktemp("asked") / "now"
+    folder.mkdir()
+    Persons.make(folder).close()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def noted(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same whose version 1 learnt from all of them."""
+    folder = shutil.copytree(asked, tmp_path_factory.mktemp("noted") / "now")
+    with opened(folder, now=NOW) as persons:
+        persons.train()
+    return folder
+
+
+@pytest.fixture
+def persons(noted: Path, tmp_path: Path) -> Iterator[Persons]:
+    folder = shutil.copytree(noted, tmp_path / "now")
+    with opened(folder, now=NOW) as made:
+        yield made
 
 
 @pytest.fixture

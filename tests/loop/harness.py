@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 from sqlalchemy import text
 
 from tidemill.app import App
@@ -23,6 +24,7 @@ from tidemill.loop.first import train_first
 from tidemill.records import Feedback, Prediction, Route, Verdict
 from tidemill.runtime.ids import IdMaker
 from tidemill.runtime.routing import assign
+from tidemill.stores.log import Log
 from tidemill.stores.segments import Batch, SegmentWriter
 from tidemill.stores.tabular import examples_from
 
@@ -61,13 +63,24 @@ def truth(x: float, y: float) -> str:
     return "high" if x + y > 0 else "low"
 
 
-def table(rng: np.random.Generator, num_rows: int) -> Any:
+def table(rng: np.random.Generator, num_rows: int) -> pl.DataFrame:
     """Labelled rows of the old app."""
-    import polars as pl
-
     x, y = rng.normal(size=(2, num_rows))
     labels = [truth(a, b) for a, b in zip(x, y, strict=True)]
     return pl.DataFrame({"x": x, "y": y, "app": ["v1"] * num_rows, "label": labels})
+
+
+class WatchedLog(Log):
+    """The log, which notes how many predictions, and how much feedback, it gave at most at a time."""
+
+    def __init__(self, log: Log) -> None:
+        vars(self).update(vars(log))
+        self.most: dict[str, int] = {}
+
+    def _read(self, project: str, kind: str, *args: Any, **options: Any) -> pl.DataFrame:
+        found = super()._read(project, kind, *args, **options)
+        self.most[kind] = max(self.most.get(kind, 0), len(found))
+        return found
 
 
 @dataclasses.dataclass

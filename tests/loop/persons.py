@@ -25,6 +25,7 @@ from tidemill.stores.tables import metadata
 from tidemill.stores.tabular import examples_from
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NOW = START + timedelta(minutes=1)
 WORDS = {"ann": "zzannzz", "bob": "zzbobzz", "cid": "zzcidzz"}
 PROJECT = """
 from sklearn.linear_model import LogisticRegression

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from persons import WORDS, Persons, holding
+from persons import WORDS, holding
 
 from tidemill.app import App
 from tidemill.cli.main import run
@@ -18,13 +18,12 @@ from tidemill.loop.engine import Engine
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    persons = Persons.make(tmp_path)
-    persons.close()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
+def home(asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = shutil.copytree(asked, tmp_path / "now")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TIDEMILL_HOME", str(folder / "home"))
     monkeypatch.setenv("TIDEMILL_PROJECT", "notes_project.py")
-    yield tmp_path
+    return folder
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:

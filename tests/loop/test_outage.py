@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import polars as pl
-from harness import Harness
+import pytest
+from harness import CALM_S, START, Harness, WatchedLog
 from rich.console import Console
 
 from tidemill.cli.status import show
 from tidemill.clock import micros
-from tidemill.stores.log import Log
 from tidemill.stores.segments import Segments, SegmentWriter
 
 OUTAGE_S = 45
 PART = 150  # rows, of the 1,800 that wait
 ALERT = {"    cohorts=": '    alerts=[tm.alert.Falls("accuracy", trust="crowd")],\n    cohorts='}
+_Back = tuple[Harness, WatchedLog, set[str]]  # with the examples that there were before
 RARELY = {'curate_every="10s"': 'curate_every="30s"'}
 
 
-class WatchedLog(Log):
-    """The log, which notes how many predictions, and how much feedback, it gave at most at a time."""
+@pytest.fixture(scope="module")
+def waiting(calm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, datetime, datetime]:
+    """A folder in whose log the requests of an outage wait, with its first and its last moment."""
+    folder = shutil.copytree(calm, tmp_path_factory.mktemp("outage") / "now")
+    file = folder / "waves_project.py"
+    for old, new in (ALERT | RARELY).items():
+        file.write_text(file.read_text().replace(old, new))
+    off = Harness.open(folder, now=START + timedelta(seconds=CALM_S))
+    off.second()
+    off.accuracy, since = {(1, "v1"): 0.9}, off.clock.now()
+    with loop_off(off, OUTAGE_S):
+        off.app.engine().drain()
+    off.app.close()
+    return folder, since, off.clock.now()
 
-    def __init__(self, log: Log) -> None:
-        vars(self).update(vars(log))
-        self.most: dict[str, int] = {}
 
-    def _read(self, project: str, kind: str, *args: Any, **options: Any) -> pl.DataFrame:
-        found = super()._read(project, kind, *args, **options)
-        self.most[kind] = max(self.most.get(kind, 0), len(found))
-        return found
+@pytest.fixture(scope="module")
+def by_parts(waiting: tuple[Path, datetime, datetime], tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Back]:
+    """A loop that came back to it, and took it part by part."""
+    back = Harness.open(shutil.copytree(waiting[0], tmp_path_factory.mktemp("parts") / "now"), now=waiting[2])
+    before = set(index(back)["id"])
+    yield back, come_back(back, PART), before
+    back.app.close()
 
 
 @contextmanager
@@ -74,11 +89,8 @@ def index(harness: Harness) -> pl.DataFrame:
     return harness.app.world.reservoir.index(harness.name).filter(pl.col("reason") != "import")
 
 
-def test_no_step_reads_more_than_a_part_at_a_time(harness: Callable[..., Harness]) -> None:
-    back = harness(edit=ALERT | RARELY)
-    back.second()
-    with loop_off(back, OUTAGE_S):
-        log = come_back(back, PART)
+def test_no_step_reads_more_than_a_part_at_a_time(by_parts: _Back) -> None:
+    back, log, _ = by_parts
     assert len(back.app.world.log.predictions(back.name, after=None, until=back.clock.now())) > 10 * PART
     # A span of rows that come evenly holds a few more or fewer than it was cut for; feedback comes half a second late.
     assert log.most["predictions"] <= PART * 1.2
@@ -89,7 +101,7 @@ def test_no_step_reads_more_than_a_part_at_a_time(harness: Callable[..., Harness
 
 def test_a_look_reads_what_is_new_and_not_what_was_read_before(harness: Callable[..., Harness]) -> None:
     back = harness(edit=ALERT | RARELY)
-    back.seconds(OUTAGE_S)
+    back.seconds(5)
     assert back.engine is not None
     log = WatchedLog(back.app.world.log)
     back.engine.world = replace(back.engine.world, log=log)
@@ -97,17 +109,18 @@ def test_a_look_reads_what_is_new_and_not_what_was_read_before(harness: Callable
     assert 0 < log.most["predictions"] <= 3 * back.rate
 
 
-def test_what_it_knows_then_is_what_it_would_have_known_at_once(harness: Callable[..., Harness]) -> None:
-    known = []
-    for most_rows in (PART, 10**9):
-        back = harness(edit=ALERT | RARELY)
-        back.second()
-        back.accuracy = {(1, "v1"): 0.9}
-        with loop_off(back, OUTAGE_S):
-            come_back(back, most_rows)
-        degraded, _ = state(back, "watch")["trigger"]["trigger"]
-        known.append([rounded(degraded), rounded(state(back, "alerts")["memories"])])
-    assert known[0] == known[1]
+def test_what_it_knows_then_is_what_it_would_have_known_at_once(
+    by_parts: _Back, waiting: tuple[Path, datetime, datetime], tmp_path: Path
+) -> None:
+    at_once = Harness.open(shutil.copytree(waiting[0], tmp_path / "now"), now=waiting[2])
+    come_back(at_once, 10**9)
+    assert known(by_parts[0]) == known(at_once)
+    at_once.app.close()
+
+
+def known(harness: Harness) -> list[Any]:
+    degraded, _ = state(harness, "watch")["trigger"]["trigger"]
+    return [rounded(degraded), rounded(state(harness, "alerts")["memories"])]
 
 
 def rounded(value: Any) -> Any:
@@ -119,12 +132,10 @@ def rounded(value: Any) -> Any:
     return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
-def test_the_label_budget_is_spent_over_all_that_waited(harness: Callable[..., Harness]) -> None:
-    back = harness(edit=RARELY)
-    back.second()
-    before, since = set(index(back)["id"]), back.clock.now()
-    with loop_off(back, OUTAGE_S):
-        come_back(back, PART)
+def test_the_label_budget_is_spent_over_all_that_waited(
+    by_parts: _Back, waiting: tuple[Path, datetime, datetime]
+) -> None:
+    (back, _, before), since = by_parts, waiting[1]
     picked = index(back).filter(~pl.col("id").is_in(before))
     assert 0 < len(index(back)) <= back.app.project.strategy.label.allowance(timedelta(seconds=OUTAGE_S + 30))
     seconds = (picked["received_at"] / 1e6 - since.timestamp()).to_numpy()

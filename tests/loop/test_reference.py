@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from harness import Harness
+from harness import Harness, WatchedLog
 
 from tidemill.monitor.outcomes import Window, matured_frame
 from tidemill.records import Json, Outcome, Route, Trust, Verdict
@@ -19,6 +19,7 @@ FIRES = 'trigger=(tm.trigger.Degraded("accuracy", drop=0.05, reference=100) & tm
 # Says what it sees, and opens no cycle.
 WATCHES = {FIRES: 'trigger=tm.trigger.Degraded("accuracy", drop=0.05, reference=100) & tm.trigger.Amount(10**6)'}
 COHORTS = "cohorts={"
+PART = 100  # rows, of about 800
 UPPER = """cohorts={"upper": "y > 0", """
 
 
@@ -129,3 +130,22 @@ def test_a_long_past_is_read_over_several_turns_to_the_same_reference(
     h.seconds(10)
     own = first_losses(h, 1, began, pl.col("y") > 0.5)
     assert reference(h, "top") == own != reference(h)
+
+
+def test_a_long_past_is_read_in_bounded_parts_and_to_its_end_though_nobody_asks_any_more(harness: Make) -> None:
+    h = harness(edit=WATCHES)
+    began = h.app.catalog.history(h.name)[0].at
+    h.seconds(5)
+    h.rate = 0
+    h.seconds(7)  # all that came has matured
+    file = h.folder / "waves_project.py"
+    file.write_text(file.read_text().replace(COHORTS, COHORTS + '"top": "y > 0.6", '))
+    back = Harness.open(h.folder, now=h.clock.now())
+    log, back.rate = WatchedLog(back.app.world.log), 0
+    back.engine = replace(back.app.engine(), most_rows=PART)
+    back.engine.world = replace(back.engine.world, log=log)
+    back.second()
+    kept = back.app.world.journal.state(h.name, "reference.1")
+    assert first_losses(h, 1, began, pl.col("y") > 0.6) in [one["losses"] for one in kept.values()]
+    assert log.most["predictions"] <= PART * 1.2
+    back.app.close()

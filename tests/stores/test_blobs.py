@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidemill.errors import Corrupt, StoreError
-from tidemill.stores.blobs import Blobs
+from tidemill.stores.blobs import Blobs, digest_of
 
 FRESH = count()
 NAMES = st.sampled_from(["a", "b", "model.onnx", "in/a", "in/deep/b", "with space", 'quo"te\n', "ü"])
@@ -203,3 +203,18 @@ def test_the_sweep_spares_what_a_living_process_is_writing(
         blobs.put_bytes(str(i).encode())
     for digest in [child.hear() for _ in range(20)]:
         assert len(read(blobs.folder(digest))) == 5
+
+
+def test_a_folder_whose_files_were_overwritten_is_whole_again_once_it_is_stored_again(
+    blobs: Blobs, tmp_path: Path
+) -> None:
+    old = blobs.put_folder(filled(tmp_path / "old", {"shown": b"ann", "weights": b"1"}))
+    new = blobs.put_folder(filled(tmp_path / "new", {"shown": b"", "weights": b"1"}))
+    again = blobs.put_folder(filled(tmp_path / "third", {"shown": b"", "weights": b"2"}))
+    blobs.overwrite(old, new, ["shown"])
+    assert blobs.alike(new, ["shown"]) == sorted([old, again])
+    assert blobs.alike(new, ["shown", "weights"]) == [old]
+    with pytest.raises(Corrupt):
+        blobs.folder(old)
+    assert blobs.put_folder(tmp_path / "old") == old == digest_of(tmp_path / "old")
+    assert (blobs.folder(old) / "shown").read_bytes() == b"ann"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -59,12 +60,26 @@ def test_a_pattern_that_nothing_interrupts_ends_with_its_time_and_the_next_is_an
 def test_who_finds_no_process_within_the_time_is_told_to_try_again(searcher: Searcher) -> None:
     def search() -> None:
         with contextlib.suppress(ProjectError):
-            searcher.evaluate({"it": HOSTILE}, LONG, left_s=3.0)
+            searcher.evaluate({"it": HOSTILE}, LONG, left_s=1.0)
 
     slow = threading.Thread(target=search)
     slow.start()
-    time.sleep(0.3)
+    while not searcher._free.empty():
+        time.sleep(0.005)
     with pytest.raises(Unavailable, match="other searches"):
-        searcher.evaluate({"it": "x = 1"}, FRAME, left_s=0.2)
+        searcher.evaluate({"it": "x = 1"}, FRAME, left_s=0.1)
     slow.join()
     assert searcher.evaluate({"it": "x = 1"}, FRAME)["it"].any()
+
+
+@pytest.mark.parametrize(("program", "said"), [("/bin/false", "died"), ("/nowhere/python", "could be started")])
+def test_a_process_that_dies_or_does_not_start_is_the_moments_fault_and_not_the_conditions(
+    monkeypatch: pytest.MonkeyPatch, program: str, said: str
+) -> None:
+    made = Searcher(most=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", program)
+        with pytest.raises(Unavailable, match=said):
+            made.evaluate({"it": "x = 1"}, FRAME)
+    assert made.evaluate({"it": "x = 1"}, FRAME)["it"].any()
+    made.close()

@@ -49,11 +49,11 @@ def alerts(turn: Turn) -> bool:
                 ended.append(known)
         for one in ended:
             world.alerts.close(conn, one.id, turn.now)
-        if body != state:
+        if body != state or found.is_behind:
             world.journal.put_state(conn, turn.name, _STEP, body, turn.now)
             found.keep(turn, conn, route.stable)
     is_behind = read["until"] != state.get("until") and read["until"] < micros(_matured_until(turn))
-    return is_behind or set(_standing(turn)) != set(standing)
+    return is_behind or found.is_behind or set(_standing(turn)) != set(standing)
 
 
 def _standing(turn: Turn) -> dict[str, OpenAlert]:
@@ -92,9 +92,12 @@ def _fire(turn: Turn, conn: Connection, route: Route, alert: Alert, verdict: Ver
     world.journal.add_verdict(conn, turn.name, verdict, cycle=None, step=_STEP, now=turn.now)
     if alert.acts == "rollback" and route.fallback is not None and route.rollout is None:
         new = Route(revision=route.revision, stable=route.fallback, policy_version=route.policy_version)
+        schema, by = world.schemas.brought_by(new.stable), f"alert {alert.name}"
+        if schema is not None:
+            new = world.schemas.put(conn, schema, new, now=turn.now, by=by)
         world.catalog.set_status(conn, turn.name, route.stable, "rolled back")
         world.catalog.set_status(conn, turn.name, new.stable, "live")
-        world.catalog.set_route(conn, turn.name, new, now=turn.now, by=f"alert {alert.name}", reason=verdict.reason)
+        world.catalog.set_route(conn, turn.name, new, now=turn.now, by=by, reason=verdict.reason)
 
 
 def _with_worst(turn: Turn, alert: Alert, verdict: Verdict, known: OpenAlert | None) -> Verdict:
@@ -145,7 +148,7 @@ def _facts(turn: Turn, state: Json, route: Route) -> tuple[AlertFacts, Json, Fou
         last_trained_at=max(runs, default=None),
         deployed_at=world.catalog.history(turn.name)[0].at,
         drift=looks(turn, needs.drift, state.get("looked"), route.stable),
-        references=found.given,
+        references=found.known,
     )
     read = {
         "until": micros(until),

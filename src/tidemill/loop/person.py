@@ -18,12 +18,12 @@ from tidemill.loop.suites import suites_folder
 from tidemill.loop.world import World
 from tidemill.records import DatasetVersion, Feedback, Prediction
 from tidemill.review.suites import shown
-from tidemill.stores.case_file import cases_from, cases_of
+from tidemill.stores.case_file import cases_from, cases_of, unreadable
 from tidemill.stores.datasets import Split
 from tidemill.stores.erasures import Erasures, mark_of
 from tidemill.stores.rows import parts
 from tidemill.stores.segments import Batch, decode, read_frames
-from tidemill.stores.struck import Struck, about, of_device, of_person
+from tidemill.stores.struck import Looked, Struck, about, of_device, of_person
 from tidemill.suites import Cases, canonical
 
 COUNTS = ("predictions", "feedback", "profiles", "examples", "tasks", "labellings", "cases")
@@ -33,20 +33,24 @@ COUNTS = ("predictions", "feedback", "profiles", "examples", "tasks", "labelling
 class KnownOf:
     """What is kept about a person: rows by kind, and the numbers of the dataset and model versions they are in.
 
-    The rows of the dataset versions in `erased` are gone.
+    The rows of the dataset versions in `erased` are gone. `unread` says which files of suites could not be looked into.
     """
 
     counts: Mapping[str, int]
     datasets: Sequence[int]
     erased: Sequence[int]
     models: Sequence[int]
+    unread: Sequence[str] = ()
 
     @classmethod
-    def of(cls, counts: Mapping[str, int], datasets: Sequence[DatasetVersion], models: Sequence[int]) -> Self:
+    def of(
+        cls, counts: Mapping[str, int], datasets: Sequence[DatasetVersion], models: Sequence[int],
+        *, unread: Sequence[str] = (),
+    ) -> Self:  # fmt: skip
         """Put it together."""
         return cls(
             counts=counts, datasets=[one.number for one in datasets if not one.is_gone],
-            erased=[one.number for one in datasets if one.is_gone], models=models,
+            erased=[one.number for one in datasets if one.is_gone], models=models, unread=unread,
         )  # fmt: skip
 
 
@@ -55,7 +59,8 @@ class Person:
     """A subject of a project, as of a time; with `by_unit`, also the unit of that name.
 
     `examples` are the ids of examples that are known already to be about them, `cased` the requests that cases of
-    suites were taken from: both tell who they were when the log does not any more.
+    suites were taken from: both tell who they were when the log does not any more. `known` are all requests about them
+    in the log, where it was looked through before.
     """
 
     world: World
@@ -64,6 +69,7 @@ class Person:
     by_unit: bool = False
     examples: tuple[str, ...] = field(default=())
     cased: tuple[str, ...] = field(default=())
+    known: frozenset[str] | None = None
 
     @property
     def struck(self) -> Struck:
@@ -83,9 +89,13 @@ class Person:
     @cached_property
     def requests(self) -> set[str]:
         """The requests about them: those in the log, and those of examples whose predictions have left it."""
-        logged = self.struck.found(self.world.name, "predictions", self.rows, ["request_id"])
-        known = {*self.examples, *self.cased}
-        return {id_ for table in logged for id_ in table["request_id"].to_pylist()} | known
+        logged = self.logged(Looked()) if self.known is None else self.known
+        return {*logged, *self.examples, *self.cased}
+
+    def logged(self, looked: Looked) -> set[str]:
+        """Return the requests about them in the files of the log that were not looked at yet."""
+        found = self.struck.found(self.world.name, "predictions", self.rows, ["request_id"], looked=looked)
+        return {id_ for table in found for id_ in table["request_id"].to_pylist()}
 
     def find_examples(self) -> list[str]:
         """Return the ids of the examples about them."""
@@ -105,6 +115,11 @@ class Person:
         """Return the model versions that learnt from these datasets."""
         digests = {version.digest for version in datasets}
         return [m.version for m in self.world.catalog.models(self.world.name) if m.dataset in digests]
+
+    def find_unknown_models(self) -> list[int]:
+        """Return the model versions of which nobody can say whether they learnt from them: their dataset is gone."""
+        gone = {version.digest for version in self.world.datasets.all(self.world.name) if version.is_gone}
+        return [m.version for m in self.world.catalog.models(self.world.name) if m.dataset in gone]
 
     # --- what they sent
 
@@ -141,7 +156,7 @@ class Person:
         kept = (row for dataset in datasets for row in self.learnt(dataset, left)) if left else ()
         for row in chain(self._of_examples(examples), kept):
             found |= {shown(row), shown({name: row[name] for name in names if name in row})}
-        for path in self.case_files:
+        for path in self._readable:
             for inputs in cases_from(path, self.requests):
                 try:
                     found.add(shown(canonical(inputs, self.world.project.schema)))
@@ -160,6 +175,15 @@ class Person:
         """The files of the project's suites."""
         folder = suites_folder(self.world.project_file)
         return sorted({folder / suite.path for suite in self.world.project.suites if isinstance(suite, Cases)})
+
+    @property
+    def unread(self) -> list[str]:
+        """Why which of them cannot be read."""
+        return [why for path in self.case_files if (why := unreadable(path))]
+
+    @property
+    def _readable(self) -> list[Path]:
+        return [path for path in self.case_files if not unreadable(path)]
 
     # --- counted before anything is done
 
@@ -184,12 +208,12 @@ class Person:
         }
 
     def num_cases(self) -> int:
-        """Count the cases of suites that were taken from their requests."""
+        """Count the cases of suites that were taken from their requests, in files that can be read."""
         return len(self.find_cases())
 
     def find_cases(self) -> list[str]:
-        """Return the requests that cases of suites were taken from, one for each case."""
-        return [request for path in self.case_files for request in cases_of(path, self.requests)]
+        """Return the requests that cases of suites were taken from, one for each case in files that can be read."""
+        return [request for path in self._readable for request in cases_of(path, self.requests)]
 
     def _waiting(self) -> Iterator[Prediction]:
         for row in self._rows_waiting():

@@ -8,11 +8,14 @@ from collections.abc import Callable, Collection
 from sqlalchemy import Connection
 
 from tidemill.records import Json
-from tidemill.stores.texts import change_reports, change_texts, change_texts_about, walk
+from tidemill.stores.audit import MOST_WORDS
+from tidemill.stores.texts import change_audit, change_reports, change_texts, change_texts_about, walk
 
 INSTEAD = "(forgotten)"
 _QUOTES = re.compile(r"\w+ (has|is) ['\"]")  # a phrase about a word or a value: `text has 'word' (25%, of all 3%)`
 _SUCH_AS = re.compile(r"(\d rows?), such as [^;]*")  # what a check of the data refused: values, and an example's id
+_WORD = re.compile(r"[\w-]+")  # as ids are, but for what somebody imported
+_CUT = re.compile(r"(, line \d+: )(?:(?!, wanted ).)*\Z", re.DOTALL)  # a row that the audit log kept the beginning of
 _WORDY = ("words", "values", "hashed values")
 
 
@@ -31,6 +34,7 @@ def unquote(
     """
     hide = _hiding(ids, shown)
     changed = change_texts(conn, project, hide) if ids or shown else 0
+    changed += change_audit(conn, project, lambda text: hide(_without_cut(text))) if ids or shown else 0
     changed += change_texts_about(conn, project, datasets, _without_values)
 
     def clean(report: Json) -> Json:
@@ -41,16 +45,32 @@ def unquote(
 
 
 def _hiding(ids: Collection[str], shown: Collection[str]) -> Callable[[str], str]:
-    parts = [rf"(?<![\w-]){re.escape(id_)}(?![\w-])" for id_ in ids]
-    parts += [rf"(?<=\(){re.escape(row)}(?=\))" for row in shown]  # in a sentence a row stands in brackets
-    found, rows = re.compile("|".join(parts)) if parts else None, frozenset(shown)
+    """Return what takes ids and rows out of a text; what it costs does not grow with how many ids there are."""
+    rows, words = frozenset(shown), frozenset(id_ for id_ in ids if _WORD.fullmatch(id_))
+    instead = INSTEAD.strip("()")
+    odd = [
+        rf"{before}(?:{'|'.join(map(re.escape, some))}){behind}"
+        for before, some, behind in (
+            (r"(?<![\w-])", sorted(set(ids) - words), r"(?![\w-])"),
+            (r"(?<=\()", sorted(rows), r"(?=\))"),  # in a sentence a row stands in brackets
+            (r"(?<=: )", sorted(rows), r"(?=, wanted )"),  # or it was a case for a suite
+        )
+        if some
+    ]
+    found = re.compile("|".join(odd)) if odd else None
 
     def hide(text: str) -> str:
         if text in rows:
             return INSTEAD
-        return text if found is None else found.sub(INSTEAD.strip("()"), text)
+        text = text if found is None else found.sub(instead, text)
+        return _WORD.sub(lambda word: instead if word[0] in words else word[0], text) if words else text
 
     return hide
+
+
+def _without_cut(text: str) -> str:
+    """Return words of the audit log without the row that they break off in: nobody can say any more whose it is."""
+    return _CUT.sub(rf"\1{INSTEAD}", text) if len(text) >= MOST_WORDS else text
 
 
 def _without_values(text: str) -> str:

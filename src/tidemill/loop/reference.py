@@ -24,18 +24,22 @@ from tidemill.strategy.outcomes import OutcomeNeeds, Outcomes
 from tidemill.strategy.reference import EVERYONE, FirstOutcomes, Firsts, References, extended, given, lacks
 from tidemill.strategy.reference_needs import ReferenceNeeds
 
-_FIRST_LOOK = timedelta(hours=1)  # at the past: longer where there is little, shorter where there is much
-_FEW_ROWS, _MANY_ROWS = 20_000, 500_000
+_FIRST_LOOK = timedelta(hours=1)  # at the past: longer where there is little
+_FEW_ROWS = 20_000
 
 _Spells = Sequence[tuple[int, int]]  # (since, until] in which a version was the live one, in microseconds
 
 
 @dataclass(frozen=True)
 class Found:
-    """`given` is for the stage; `body` is what to keep of it, None where nothing is new."""
+    """`known` is for the stage; `body` is what to keep of it, None where nothing is new.
 
-    given: References
+    Where it `is_behind`, more of the past is left to be read: it is to be kept, though nothing else has come.
+    """
+
+    known: References
     body: Json | None = None
+    is_behind: bool = False
 
     def keep(self, turn: Turn, conn: Connection, live: int) -> None:
         """Keep what is new, in the transaction that moves the watermark."""
@@ -50,28 +54,32 @@ def references(turn: Turn, needs: OutcomeNeeds, live: int, rows: Outcomes, windo
     kept = turn.state(_state_name(live))
     keys = {(need, name): _key(turn, needs, need, name) for need in needs.references for name in _streams(turn, need)}
     known = {which: FirstOutcomes.from_json(kept[key]) for which, key in keys.items() if key in kept}
+    is_behind = False
     if any(which not in known or lacks(which[0], known[which]) for which in keys):
-        known = _filled(turn, needs, live, {which: known.get(which) for which in keys}, rows, window)
+        known, is_behind = _filled(turn, needs, live, {which: known.get(which) for which in keys}, rows, window)
     body = {**kept, **{keys[which]: first.to_json() for which, first in known.items()}}
-    return Found(given(known), None if body == kept else body)
+    return Found(given(known), None if body == kept else body, is_behind)
 
 
 def _filled(
     turn: Turn, needs: OutcomeNeeds, live: int, known: dict[tuple[ReferenceNeeds, str], FirstOutcomes | None],
     rows: Outcomes, window: Window,
-) -> Firsts:  # fmt: skip
+) -> tuple[Firsts, bool]:  # fmt: skip
     """Return what is known with the outcomes of the window, and all before it that were not looked at.
 
     A past that is long is read over several turns; until all of it is, the window waits to be read as a part of it.
+    Returns also whether that is so.
     """
     spells, num_read = _spells(turn, live), 0
     filled = {which: first or FirstOutcomes(until=spells[0][0]) for which, first in known.items()}
     for some, until in _behind(turn, needs, live, spells, filled, window.after):
         filled = extended(filled, some, _mine(some, live, spells), until=until)
         num_read += len(some)
-        if num_read > turn.most_rows or not any(lacks(need, first) for (need, _), first in filled.items()):
-            return filled
-    return extended(filled, rows, _mine(rows, live, spells), until=micros(window.until))
+        if not any(lacks(need, first) for (need, _), first in filled.items()):
+            return filled, False
+        if num_read > turn.most_rows:
+            return filled, True
+    return extended(filled, rows, _mine(rows, live, spells), until=micros(window.until)), False
 
 
 def _behind(
@@ -85,11 +93,11 @@ def _behind(
     for begin, end in spells:
         at, stop = from_micros(max(begin, since)), from_micros(min(end, micros(after)))
         while at < stop:
-            until = min(at + step, stop)
+            until = turn.reach(at, min(at + step, stop))
             frame = matured_frame(turn.world.log, turn.world.project, Window(after=at, until=until), trust=needs.trust)
             frame = frame.filter(pl.col("assigned_version") == live)
             yield outcomes(turn.world.project, frame, candidate=None, metrics=needs.metrics), micros(until)
-            at, step = until, step * 2 if len(frame) < _FEW_ROWS else step / 2 if len(frame) > _MANY_ROWS else step
+            at, step = until, step * 2 if len(frame) < _FEW_ROWS else step
 
 
 def _mine(rows: Outcomes, live: int, spells: _Spells) -> Array:

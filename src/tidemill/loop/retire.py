@@ -1,7 +1,8 @@
 """The step that deletes the artefacts and the datasets of versions older than the newest that a project keeps.
 
 First they are marked, in one transaction, then their files are deleted. Whatever no kept version names is deleted with
-them, so that a loop that is killed in between, or a training that nobody took up, leaves nothing for ever.
+them, and once a day where all versions are kept too, so that a loop that is killed in between, a training that nobody
+took up, or an artefact that was replaced leaves nothing for ever.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import Connection
+
 from tidemill.clock import from_micros, micros
 from tidemill.deploy.order import read_progress
+from tidemill.loop.leavings import awaited
 from tidemill.loop.world import Turn, World
 from tidemill.records import ModelVersion, Outcome, Verdict
 from tidemill.review.report import Report
@@ -25,13 +29,15 @@ _GRACE = timedelta(days=1)  # of a blob that no version names yet: its training 
 
 
 def retire(turn: Turn) -> bool:
-    """Delete what only versions name that are too old to keep; return whether anything was marked or deleted."""
+    """Delete what only versions name that are too old to keep, or none; return whether anything was done."""
     keep, world = turn.world.project.keep_versions, turn.world
-    if keep is None or world.runner is not runner:
+    if world.runner is not runner:
         return False
     state = turn.state(_STEP)
     if state.get("due") or turn.now - from_micros(state.get("swept_at", 0)) > _EVERY:
         return _sweep(turn)
+    if keep is None:
+        return False
     models = world.catalog.models(turn.name)
     if not any(model.retired_at is None for model in models[:-keep]):
         return False  # as on most turns
@@ -40,7 +46,7 @@ def retire(turn: Turn) -> bool:
 
 def _mark(turn: Turn, models: list[ModelVersion], keep: int) -> bool:
     world = turn.world
-    pinned = _pinned(turn)
+    pinned = _Needed(turn).versions()
     old = [m for m in models[:-keep] if m.retired_at is None and m.version not in pinned]
     if not old:
         return False
@@ -101,10 +107,6 @@ class _Needed:
         return found
 
 
-def _pinned(turn: Turn) -> set[int]:
-    return _Needed(turn).versions()
-
-
 def _datasets(turn: Turn, models: Collection[ModelVersion], kept: Collection[ModelVersion]) -> list[str]:
     """Return the datasets that no kept version learnt from, that have no tag, and that no open cycle stands on."""
     world = turn.world
@@ -121,23 +123,39 @@ def _datasets(turn: Turn, models: Collection[ModelVersion], kept: Collection[Mod
 
 
 def _sweep(turn: Turn) -> bool:
-    """Delete what is marked, and what nobody names; no training may be about to name something meanwhile."""
+    """Delete what is marked, and what nobody names; no training may be about to name something meanwhile.
+
+    Blobs, which may be many gigabytes, are deleted between two transactions: nobody waits for their end. Killed there,
+    it is done again, as what is due is noted at the end.
+    """
     world = turn.world
     if _is_training(world):
         return False
     due = bool(turn.state(_STEP).get("due"))
     with turn.write() as conn:
         num_bytes = world.datasets.sweep(conn, turn.name)
-        kept, gone = world.catalog.artefacts(conn)
-        results = _unregistered(world)
-        for digest, at in world.blobs.stored().items():
-            is_old = turn.now.timestamp() - at > _GRACE.total_seconds()
-            if digest not in kept | results and (digest in gone or is_old):
-                num_bytes += world.blobs.remove(digest)
+        doomed = _doomed(turn, conn)
+    for digest in doomed:
+        if _is_training(world):
+            return True  # one has begun meanwhile, and may store the same again
+        num_bytes += world.blobs.remove(digest)
+    with turn.write() as conn:
         world.journal.put_state(conn, turn.name, _STEP, {"due": False, "swept_at": micros(turn.now)}, turn.now)
         if due:
             world.journal.add_verdict(conn, turn.name, _told(turn, num_bytes), cycle=None, step=_STEP, now=turn.now)
     return due or num_bytes > 0
+
+
+def _doomed(turn: Turn, conn: Connection) -> list[str]:
+    """Return the blobs that only retired versions name, and those that nobody names and that are old enough."""
+    world = turn.world
+    expected = awaited(world)  # first: what is registered meanwhile is named by then
+    kept, gone = world.catalog.artefacts(conn)
+    return [
+        digest for digest, at in world.blobs.stored().items()
+        if digest not in kept | expected
+        and (digest in gone or turn.now.timestamp() - at > _GRACE.total_seconds())
+    ]  # fmt: skip
 
 
 def _is_training(world: World) -> bool:
@@ -145,17 +163,6 @@ def _is_training(world: World) -> bool:
         world.runner.poll(world.home.runs / project / run.run).state == "running"
         for project in world.catalog.projects() for run in world.catalog.runs(project) if run.status == "running"
     )  # fmt: skip
-
-
-def _unregistered(world: World) -> set[str]:
-    """Return the artefacts of trainings that are done and that no loop has taken up yet, of all projects."""
-    found = set()
-    for project in world.catalog.projects():
-        for run in world.catalog.runs(project):
-            result = world.runner.poll(world.home.runs / project / run.run).result if run.status == "running" else None
-            if result is not None:
-                found.add(str(result["artefact"]))
-    return found
 
 
 def _told(turn: Turn, num_bytes: int) -> Verdict:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from tidemill.clock import micros
+from tidemill.clock import micros, rest_s
 from tidemill.loop.courier import Courier, Delivered, Event, Letter
 from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import Turn
@@ -20,7 +20,6 @@ from tidemill.stores.database import dumps
 
 _STEP = "tell"
 _MOST = 20  # letters in one round
-_LONGEST_REST = timedelta(minutes=5)
 
 _logger = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ def _settled(turn: Turn, owed: Json, found: list[OpenAlert], back: list[Delivere
 def _rest(one: OpenAlert) -> timedelta:
     """Return how long a letter rests after another failure: 2, 4, 8 ... seconds, at most five minutes."""
     times = one.tries + 1 if one.problem else 1
-    return min(timedelta(seconds=2.0 ** min(times, 20)), _LONGEST_REST)
+    return timedelta(seconds=rest_s(times))
 
 
 def _passed_in_silence(one: OpenAlert) -> bool:

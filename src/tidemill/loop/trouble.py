@@ -9,12 +9,11 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from tidemill.clock import micros
-from tidemill.errors import Conflict, Fenced, TidemillError
+from tidemill.clock import micros, rest_s
+from tidemill.errors import Conflict, Fenced, TidemillError, told
 from tidemill.loop.world import Turn
 
 _STATE = "trouble"
-_LONGEST_REST_S = 300.0
 
 _logger = logging.getLogger(__name__)
 
@@ -60,9 +59,9 @@ class Trouble:
         """Write down that a step failed, and let it rest."""
         before = self._known.get(name, {})
         times = before.get("times", 0) + 1
-        rest = timedelta(seconds=min(2.0**times, _LONGEST_REST_S))
+        rest = timedelta(seconds=rest_s(times))
         self._known[name] = {
-            "error": _told(error),
+            "error": told(error),
             "times": times,
             "since": before.get("since", micros(self._turn.now)),
             "again_at": micros(self._turn.now + rest),
@@ -71,13 +70,9 @@ class Trouble:
 
     def _tell(self, name: str, error: Exception) -> None:
         """Tell the loop's log; of an error that nobody foresaw where it came from too, once."""
-        is_known = isinstance(error, TidemillError) or _told(error) == self.last(name)
-        _logger.warning("step %s failed: %s", name, _told(error), exc_info=None if is_known else error)
+        is_known = isinstance(error, TidemillError) or told(error) == self.last(name)
+        _logger.warning("step %s failed: %s", name, told(error), exc_info=None if is_known else error)
 
     def _write(self) -> None:
         with self._turn.write() as conn:
             self._turn.world.journal.put_state(conn, self._turn.name, _STATE, self._known, self._turn.now)
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"

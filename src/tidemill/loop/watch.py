@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.clock import micros
@@ -28,7 +27,7 @@ def watch(turn: Turn) -> bool:
     facts, found, until = _facts(turn, state, route.stable, asked)
     memory, verdict = _ask(turn, state, facts)
     fires = verdict.outcome is Outcome.FIRE and _may_open(turn)
-    is_behind = until < _matured_until(turn)
+    is_behind = found.is_behind or until < _matured_until(turn)
     if not fires and not is_behind and not len(facts.outcomes) and memory == state.get("trigger"):
         return False  # nothing new: the watermark may stay behind
     body = {"until": micros(until), "trigger": memory, "digest": _digest(turn), "verdict": verdict.to_json(),
@@ -59,7 +58,7 @@ def _digest(turn: Turn) -> str:
 
 def _may_open(turn: Turn) -> bool:
     world = turn.world
-    return world.journal.cycle(turn.name) is None and world.catalog.paused_at(turn.name) is None
+    return not turn.waits and world.journal.cycle(turn.name) is None and world.catalog.paused_at(turn.name) is None
 
 
 def _facts(turn: Turn, state: Json, live: int, asked: Command | None) -> tuple[WatchFacts, Found, datetime]:
@@ -79,7 +78,7 @@ def _facts(turn: Turn, state: Json, live: int, asked: Command | None) -> tuple[W
         last_cycle_at=max((c.opened_at for c in world.journal.cycles(turn.name)), default=None),
         asked=None if asked is None else f"{asked.by} asked: {asked.args.get('reason') or 'no reason given'}",
         drift=looks(turn, needs.drift, state.get("looked"), live),
-        references=found.given,
+        references=found.known,
     )
     return facts, found, until
 
@@ -93,7 +92,8 @@ def _matured(turn: Turn, needs: OutcomeNeeds, window: Window, live: int) -> Outc
         return Outcomes.empty()
     world = turn.world
     frame = matured_frame(world.log, world.project, window, trust=needs.trust)
-    frame = frame.filter(pl.col("assigned_version") == live)
+    mine = frame["assigned_version"] == live
+    frame = frame if mine.all() and not mine.has_nulls() else frame.filter(mine)
     return outcomes(world.project, frame, candidate=None, metrics=needs.metrics)
 
 

@@ -12,12 +12,14 @@ from tidemill.clock import from_micros, micros
 from tidemill.stores.database import Database
 from tidemill.stores.tables import audit
 
-_MOST = {"by": 200, "verb": 60, "thing": 300, "reason": 2000, "result": 2000}
+MOST_WORDS = 2000
+"""How many characters of a reason and of a result are kept."""
+_MOST = {"by": 200, "verb": 60, "thing": 300, "reason": MOST_WORDS, "result": MOST_WORDS}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """One row. `project` None is of every project, as for tokens; `via` is cli or page."""
+    """One row. `project` None is of every project, as for tokens; `via` is cli, page or loop."""
 
     id: int
     project: str | None

@@ -47,8 +47,22 @@ class Blobs:
             digest = _folder_digest(entries)
             for folder in (place, *(p for p in place.rglob("*") if p.is_dir())):
                 _sync(folder)
+            there = self._root / digest
+            if there.is_dir() and digest_of(there) != digest:  # files of it were overwritten
+                self.remove(digest)
             self._settle(place, digest)
         return digest
+
+    def unchecked_folder(self, digest: str) -> Path:
+        """Return where a stored folder lies, to look at what it says of itself: nothing of it is loaded from here.
+
+        Raises:
+            StoreError: there is no such folder.
+        """
+        place = self._place(digest)
+        if not place.is_dir():
+            raise self._missing(digest, "folder")
+        return place
 
     def folder(self, digest: str) -> Path:
         """Return where a stored folder lies; read it, never write there. Its hash is checked once per process.
@@ -101,6 +115,13 @@ class Blobs:
             if source.is_file() and target.parent.is_dir():
                 with whole_file(target) as file:
                     file.write(source.read_bytes())
+        self._verified.discard(old)
+
+    def alike(self, digest: str, names: Sequence[str]) -> list[str]:
+        """Return the other folders in which these files are the same, as where they were put by `overwrite`."""
+        mine = [_read(self._place(digest) / name) for name in names]
+        others = sorted(set(self.stored()) - {digest}) if any(one is not None for one in mine) else []
+        return [one for one in others if [_read(self._place(one) / name) for name in names] == mine]
 
     def stored(self) -> dict[str, float]:
         """Return when each blob was stored (seconds since 1970), by digest."""
@@ -185,10 +206,29 @@ class Blobs:
                 "check that the source is readable and that the disk is writable and has room",
             ) from error
 
+    def sweep(self) -> None:
+        """Delete what killed processes were about to store."""
+        if self._root.is_dir():
+            with _locked(self._root):
+                self._sweep()
+
     def _sweep(self) -> None:
         for place in self._root.glob(f"{_TEMPORARY}*"):
             with suppress(BlockingIOError, FileNotFoundError), _locked(place, wait=False):
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest that a folder has once it is stored.
+
+    Raises:
+        StoreError: it has no file, or holds something that is neither file nor folder.
+    """
+    return _folder_digest([(name, *_measure(path / name)) for name in _files(path, StoreError)])
 
 
 def _lock(folder: Path, *, wait: bool = True) -> int:

@@ -35,7 +35,7 @@ def read_cases(path: Path, schema: Schema) -> tuple[Case, ...]:
         hint = "make an empty one, which `tidemill suite add NAME --from-prediction ID` adds to, or mend the path"
         raise ProjectError(f"the suite's file {str(path)!r} does not exist.", hint) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"the suite's file {str(path)!r} cannot be read: {error}.", "write UTF-8 text") from error
+        raise _cannot_read(path, error) from error
     numbered = enumerate(text.split("\n"), start=1)
     cases = [_case(line, f"{path.name}, line {number}", number, schema) for number, line in numbered if line.strip()]
     _check_repeats(path, cases)
@@ -100,20 +100,38 @@ def add_case(path: Path, schema: Schema, case: Case, *, origin: Json) -> str:
 
 
 def cases_from(path: Path, request_ids: Collection[str]) -> list[Inputs]:
-    """Return the inputs of the cases that were taken from these requests; none where there is no such file."""
-    return [json.loads(line)["inputs"] for line in _lines(path) if _origin(line) in request_ids]
+    """Return the inputs of the cases that were taken from these requests; none where there is no such file.
+
+    Raises:
+        ProjectError: the file cannot be read.
+    """
+    found = [json.loads(line).get("inputs") for line in _lines(path) if _origin(line) in request_ids]
+    return [inputs for inputs in found if isinstance(inputs, dict)]
 
 
 def cases_of(path: Path, request_ids: Collection[str]) -> list[str]:
-    """Return which of these requests the cases of a file were taken from, one for each case."""
+    """Return which of these requests the cases of a file were taken from, one for each case.
+
+    Raises:
+        ProjectError: the file cannot be read.
+    """
     return [origin for line in _lines(path) if (origin := _origin(line)) is not None and origin in request_ids]
+
+
+def unreadable(path: Path) -> str:
+    """Return why a file cannot be read, "" where it can, or is not there."""
+    try:
+        _lines(path)
+    except ProjectError as error:
+        return str(error)
+    return ""
 
 
 def remove_cases(path: Path, request_ids: Collection[str]) -> int:
     """Take the cases that were taken from these requests out of a file, and return how many there were.
 
     Raises:
-        ProjectError: the file cannot be written.
+        ProjectError: the file cannot be read or written.
     """
     try:
         with _alone(path.parent):
@@ -128,7 +146,19 @@ def remove_cases(path: Path, request_ids: Collection[str]) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.is_file() else []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise _cannot_read(path, error) from error
+    return text.removesuffix("\n").split("\n")
+
+
+def _cannot_read(path: Path, error: Exception) -> ProjectError:
+    return ProjectError(
+        f"the suite's file {str(path)!r} cannot be read: {error}.", "write UTF-8 text, readable by this user"
+    )
 
 
 def _origin(line: str) -> str | None:

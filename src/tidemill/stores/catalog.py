@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from tidemill.manifest import declared_policy
-from tidemill.records import Json
+from tidemill.records import Json, Route
 from tidemill.stores.models import Models, Run
 from tidemill.stores.policies import Policies, PolicyVersion
 from tidemill.stores.projects import Projects, StrategySpell, StrategyVersion
@@ -43,6 +43,16 @@ class Catalog(Projects, Models, Policies, Routes):
                 changed = replace(route, policy_version=new.number)
                 self.set_route(conn, project, changed, now=now, by=_BY, reason=f"policy {new.number}: {reason}")
         return number
+
+    def in_force(self, project: str) -> tuple[Json, Route | None]:
+        """Return the manifest and the route of one moment: a version may come with inputs of its own.
+
+        Raises:
+            StoreError: no such project is published.
+        """
+        with self._db.read() as conn:
+            manifest, route = self._declared(conn, project), self.route_within(conn, project)
+        return (self.manifest(project) if manifest is None else manifest), route  # that says there is none
 
     def policy_in_force(self, project: str) -> PolicyVersion:
         """Return the policy that the route names, before there is a route the newest.

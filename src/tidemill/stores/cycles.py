@@ -46,7 +46,7 @@ class Cycles:
         lock_project(conn, project)
         row = conn.execute(select(cycles).where(cycles.c.project == project, cycles.c.closed_at.is_(None))).first()
         if row is not None:
-            raise is_open(project, row.number, row.step)
+            raise open_already(project, row.number, row.step)
         number = next_number(conn, cycles.c.number, project)
         values = {
             "opened_at": micros(now),
@@ -144,7 +144,7 @@ def _change(conn: Connection, project: str, number: int, values: dict[str, Any])
         raise no_open_cycle(project, number)
 
 
-def is_open(project: str, number: int, step: str) -> Conflict:
+def open_already(project: str, number: int, step: str) -> Conflict:
     """Return the error for a cycle that would be opened beside an open one."""
     return Conflict(f"project {project!r} has cycle {number} open, in step {step!r}.", "go on with it, or close it")
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tidemill.errors import NewerStore, StoreError
 from tidemill.records import Json
-from tidemill.stores.engines import BUSY_TIMEOUT_S, engines, shown, wipe
+from tidemill.stores.engines import BUSY_TIMEOUT_S, empty_log, engines, rewrite, shown
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x71DE_0001  # of PostgreSQL's advisory locks
@@ -108,16 +108,25 @@ class Database:
         with self._explained(), postgresql.listening(self._writer, channel) as heard:
             yield heard
 
-    def wipe(self) -> bool:
-        """Make sure that nothing deleted is left in the database's files; return whether that is done already.
+    def rewrite(self) -> bool:
+        """Write SQLite's file anew, without what was deleted; what PostgreSQL keeps is its own affair.
 
-        SQLite's file is written anew, its write-ahead log emptied, and the copies made before upgrades are deleted.
-        False while somebody still reads an older state: do it again. What PostgreSQL keeps is its own affair.
+        Returns whether it is done: not while others write. Then `empty_log` is to follow.
 
         Raises:
             StoreError: the database cannot be written, or its disk has no room for a second copy.
         """
-        return self._writer.dialect.name != "sqlite" or wipe(self._writer.url)
+        return self._writer.dialect.name != "sqlite" or rewrite(self._writer.url)
+
+    def empty_log(self) -> bool:
+        """Empty SQLite's write-ahead log, and delete the copies made before upgrades.
+
+        Returns whether it is done: not while somebody still reads an older state.
+
+        Raises:
+            StoreError: the database cannot be written.
+        """
+        return self._writer.dialect.name != "sqlite" or empty_log(self._writer.url)
 
     def close(self) -> None:
         """Close the connections."""

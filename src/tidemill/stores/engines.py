@@ -83,25 +83,44 @@ def _sqlite(url: URL, *, create: bool) -> tuple[Engine, Engine]:
     return reader, writer
 
 
-def wipe(url: URL) -> bool:
-    """Write an SQLite file anew, empty its write-ahead log and delete older copies; return whether it could be done."""
-    if not url.database or url.database == ":memory:":
+def rewrite(url: URL) -> bool:
+    """Write an SQLite file anew, without what was deleted; return whether it could be done: not while others write."""
+    # Deleted rows lie in free pages, and in the slack of others.
+    return _file_of(url) is None or _answer(url, "VACUUM") is not None
+
+
+def empty_log(url: URL) -> bool:
+    """Empty the write-ahead log of an SQLite file and delete its older copies.
+
+    Returns whether it could be done: not while somebody reads an older state.
+    """
+    path = _file_of(url)
+    if path is None:
         return True
-    path = Path(url.database)
+    told = _answer(url, "PRAGMA wal_checkpoint(TRUNCATE)")
+    if told is None or told[0][0]:
+        return False
+    for copy in path.parent.glob(f"{path.name}.*.backup*"):
+        copy.unlink(missing_ok=True)
+    return True
+
+
+def _file_of(url: URL) -> Path | None:
+    return Path(url.database) if url.database and url.database != ":memory:" else None
+
+
+def _answer(url: URL, statement: str) -> list[Any] | None:
+    """Return what an SQLite file answers, None where it is busy."""
     try:
         # Not of the pool: those who renew leases need its one writer meanwhile.
-        with closing(sqlite3.connect(path, isolation_level=None, timeout=_WIPE_TIMEOUT_S)) as connection:
-            connection.execute("VACUUM")  # deleted rows lie in free pages, and in the slack of others
-            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        with closing(sqlite3.connect(url.database or "", isolation_level=None, timeout=_WIPE_TIMEOUT_S)) as connection:
+            return connection.execute(statement).fetchall()
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "busy" in str(error):
-            return False
+            return None
         raise StoreError(
-            f"{str(path)!r} cannot be written anew: {error}.", "make room for a second copy of it"
+            f"{url.database!r} cannot be written anew: {error}.", "make room for a second copy of it"
         ) from error
-    for copy in path.parent.glob(f"{path.name}.*.backup*") if not busy else ():
-        copy.unlink(missing_ok=True)
-    return not busy
 
 
 def _check_file(path: str | None, *, create: bool) -> None:

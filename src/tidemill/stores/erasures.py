@@ -44,7 +44,7 @@ class Erasure:
 
     @property
     def rest(self) -> Json:
-        """Until when it rests (`again_at`, microseconds) and `why`; where a stage failed, its `error` and `times`."""
+        """Until when it rests (`again_at`, microseconds), `why`, and how many `times`; the `error` where one failed."""
         rest: Json = self.body.get("rest", {})
         return rest
 
@@ -101,8 +101,9 @@ class Erasures:
         return [_erasure(row) for row in rows]
 
     def put(self, conn: Connection, id: int, *, stage: str, body: Json) -> None:
-        """Keep how far an erasure is."""
-        conn.execute(update(erasures).where(erasures.c.id == id).values(stage=stage, body=dumps(body)))
+        """Keep how far an erasure is that is not done."""
+        one = (erasures.c.id == id, erasures.c.done_at.is_(None))
+        conn.execute(update(erasures).where(*one).values(stage=stage, body=dumps(body)))
 
     def strip(self, conn: Connection, id: int, *, stage: str, body: Json) -> None:
         """Keep how far it is, and forget whom it is about."""

@@ -15,6 +15,8 @@ from tidemill.errors import ProjectError
 from tidemill.records import CONFIRM, JUDGEMENTS, LABEL_KINDS, Trust
 
 _RANKS = {str(trust): trust.rank for trust in Trust}
+_LABEL = "label"
+_US = timedelta(microseconds=1)
 _ROW = "\0row"  # no input has such a name
 _ADDED = {"label_trust": pl.String(), "label_at": pl.Int64()}
 
@@ -39,6 +41,8 @@ def with_outcomes(
     taken = {"label", *_ADDED, *(f"event_{name}" for name in events)} & set(rows.columns)
     if taken:
         raise ProjectError(f"input {min(taken)!r} has the name of an outcome.", "rename the input")
+    if not events and kind is not None and _one_each(rows, facts, horizon, trust):
+        return _hand_in_hand(rows, facts, kind)
     rows = rows.with_row_index(_ROW)
     timely = _timely(rows, facts, horizon)
     rows = _with_label(rows, _winners(confirmed(timely), trust), kind)
@@ -46,6 +50,30 @@ def with_outcomes(
         rows = rows.join(_event(timely, name), on=_ROW, how="left", maintain_order="left")
     silent = [pl.col(f"event_{name}").fill_null(0.0) for name in events if name not in JUDGEMENTS]
     return _without_row(rows.with_columns(silent) if silent else rows)
+
+
+def _one_each(rows: pl.DataFrame, facts: pl.DataFrame, horizon: timedelta, trust: Trust) -> bool:
+    """Tell whether the facts are one label for each row, in their order, all of enough trust and in time."""
+    ids = facts["request_id"]
+    if not (0 < len(ids) == len(rows) and ids.equals(rows["request_id"]) and ids.n_unique() == len(ids)):
+        return False
+    kinds, trusts, late_by = facts["kind"], facts["trust"], facts["received_at"] - rows["received_at"]
+    is_plain = all(_is_throughout(column) for column in (kinds, trusts)) and kinds[0] == _LABEL
+    is_known = not facts["text"].has_nulls() or not facts["number"].has_nulls()
+    in_time = int(late_by.min()) >= 0 and int(late_by.max()) <= horizon // _US  # type: ignore[arg-type]
+    return is_plain and is_known and _RANKS.get(trusts[0], -1) >= trust.rank and in_time
+
+
+def _is_throughout(column: pl.Series) -> bool:
+    """Tell whether a column has one value, which is not null."""
+    return not column.has_nulls() and bool((column == column[0]).all())
+
+
+def _hand_in_hand(rows: pl.DataFrame, facts: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:
+    """Lay labels beside the rows that they are of, one each: nothing is looked up."""
+    label = value_of(facts).alias("label")
+    label = label if label.dtype == kind else label.cast(kind, strict=False)
+    return rows.hstack([label, facts["trust"].alias("label_trust"), facts["received_at"].alias("label_at")])
 
 
 def value_of(facts: pl.DataFrame) -> pl.Series:

@@ -72,6 +72,17 @@ class Projects:
         """
         return loads(self._column(project, projects.c.manifest))
 
+    def declare(self, conn: Connection, manifest: Json, *, now: datetime) -> None:
+        """Put another manifest in force for a published project, under the same strategy.
+
+        Raises:
+            StoreError: no such project was published.
+        """
+        project = manifest["project"]
+        lock_project(conn, project)
+        said = {"manifest": dumps(manifest), "updated_at": micros(now)}
+        conn.execute(update(projects).where(projects.c.project == project).values(**said))
+
     def secret(self, project: str) -> bytes:
         """Return the 32 bytes that key the project's request ids and hashes of sensitive inputs.
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
-from tidemill.errors import ProjectError, StoreError, Unavailable
+from tidemill.errors import ProjectError, Unavailable
 from tidemill.records import Json
 from tidemill.schema import Array
 from tidemill.stores.conditions import condition_columns
@@ -67,8 +67,8 @@ class Searcher:
 
         Raises:
             ProjectError: a condition is not allowed, cannot be computed, or is not answered in `left_s`.
-            Unavailable: all processes are busy for that long.
-            StoreError: the process died, as where there is too little memory.
+            Unavailable: all processes are busy for that long, or one could not be started, or died, as where there is
+                too little memory.
         """
         columns = sorted({name for sql in conditions.values() for name in condition_columns(sql, frame.columns)})
         rows = frame.select(columns) if columns else pl.DataFrame({"": np.zeros(len(frame))})
@@ -81,7 +81,7 @@ class Searcher:
             except TimeoutError:
                 raise too_slow(conditions) from None
             except (OSError, EOFError):
-                raise StoreError(
+                raise Unavailable(
                     f"the search for {_shown(conditions)} died.", "it may need too much memory: look at less time"
                 ) from None
         if words:
@@ -96,11 +96,20 @@ class Searcher:
         except queue.Empty:
             raise Unavailable("other searches take all the time there is.", "try again in some seconds") from None
         try:
-            if process is None or not process.is_alive:
-                process = _Process()
+            if process is not None and not process.is_alive:
+                process.end()
+                process = None
+            process = process or _started()
             yield process
         finally:
             self._free.put(process if process is not None and process.is_alive else None)
+
+
+def _started() -> _Process:
+    try:
+        return _Process()
+    except OSError as error:
+        raise Unavailable(f"no process for a search could be started: {error}.", "try again in some seconds") from error
 
 
 def too_slow(conditions: Mapping[str, str]) -> ProjectError:
@@ -144,6 +153,7 @@ class _Process:
         except (OSError, EOFError):
             if self._killed:
                 raise TimeoutError from None
+            self._kill()  # what broke off answers nothing more
             raise
         finally:
             timer.cancel()

@@ -7,7 +7,7 @@ name and a token that is no newer than the holder's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +28,43 @@ _MARK = "s"
 _TRIES = 10
 _BATCH_ROWS = 1 << 16
 
+_NAME_LEN = 16  # the random part of a file's name
+
 Swap = Callable[[str, int], AbstractContextManager[Connection]]
 """Gives the transaction that takes a file out of the log for one without so many of its rows."""
+
+
+class Looked:
+    """Which files were looked at, so that a look at a long log can be cut short and taken up again.
+
+    A file never changes, and what is merged or written again has a new name: it is looked at whatever was in it before.
+
+    Args:
+        names: of files that were looked at before; kept as `names`, of the files that are there.
+        at_most: how many may be looked at now; all by default.
+    """
+
+    def __init__(self, names: Iterable[str] = (), *, at_most: int | None = None) -> None:
+        self.names = set(names)
+        self.is_whole = False
+        self._left = at_most
+
+    def ahead(self, files: Sequence[LogFile]) -> Iterator[LogFile]:
+        """Yield files that were not looked at, as many as there may be; each is noted when the next is asked for."""
+        self.names &= {_name_of(file) for file in files}
+        for file in files:
+            if _name_of(file) in self.names:
+                continue
+            if self._left == 0:
+                return
+            yield file
+            self.names.add(_name_of(file))
+            self._left = None if self._left is None else self._left - 1
+        self.is_whole = True
+
+
+def _name_of(file: LogFile) -> str:
+    return file.path.removesuffix(".parquet")[-_NAME_LEN:]
 
 
 class Struck:
@@ -43,26 +78,28 @@ class Struck:
     def __init__(self, db: Database, folder: Path) -> None:
         self._files = LogFiles(db, folder)
 
-    def found(self, project: str, kind: str, rows: pc.Expression, columns: list[str] | None) -> Iterator[pa.Table]:
+    def found(
+        self, project: str, kind: str, rows: pc.Expression, columns: list[str] | None, *, looked: Looked | None = None
+    ) -> Iterator[pa.Table]:
         """Yield the rows that meet a condition, file by file, with those of `columns` that a file has; all by default.
 
-        A file that is merged meanwhile may be yielded twice, as itself and as a part of the merged one.
+        Files that were `looked` at are left out. One that is merged meanwhile may be yielded twice, as itself and as a
+        part of the merged one.
         """
-        seen: set[str] = set()
+        looked = looked or Looked()
         for _ in range(_TRIES):
             try:
-                for file in self._files.find(project, kind):
-                    if file.path not in seen:
-                        yield self._read(file, rows, columns)
-                        seen.add(file.path)
+                for file in looked.ahead(self._files.find(project, kind)):
+                    yield self._read(file, rows, columns)
                 return
             except FileNotFoundError:
                 continue  # merged since it was found: look again
         raise _restless(project)
 
     def strike(
-        self, project: str, kind: str, rows: pc.Expression, *, token: int, now: datetime, swap: Swap, at_most: int
-    ) -> bool:
+        self, project: str, kind: str, rows: pc.Expression, *, token: int, now: datetime, swap: Swap, at_most: int,
+        looked: Looked | None = None,
+    ) -> bool:  # fmt: skip
         """Delete the rows that meet a condition, and the files that held them; return whether none is left.
 
         Args:
@@ -73,18 +110,19 @@ class Struck:
             now: when.
             swap: gives the transaction of each file.
             at_most: how many files are written again before this returns.
+            looked: at which files before; with how many more may be looked at before this returns.
 
         Raises:
             Fenced: the lease is lost.
         """
-        left = at_most
+        left, looked = at_most, looked or Looked()
         for _ in range(_TRIES):
             try:
-                for file in self._files.find(project, kind):
+                for file in looked.ahead(self._files.find(project, kind)):
                     left -= self._strike(file, rows, token, now, swap)
                     if not left:
                         return False
-                return True
+                return looked.is_whole
             except (Conflict, FileNotFoundError):
                 continue
         raise _restless(project)

@@ -372,7 +372,7 @@ audit = Table(
     Column("thing", String(300), nullable=False),
     Column("reason", Text, nullable=False),
     Column("result", Text, nullable=False),  # in words, or `refused: why`
-    Column("via", String(20), nullable=False),  # cli or page
+    Column("via", String(20), nullable=False),  # cli, page or loop
     Index("audit_by_project", "project", "id"),
 )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, tuple_, update
 
 from tidemill.records import Json
 from tidemill.stores.database import dumps, loads
-from tidemill.stores.tables import alerts, cycles, reports, states, steps, verdicts
+from tidemill.stores.tables import alerts, audit, cycles, reports, states, steps, verdicts
 
 _OF_CYCLES = ((verdicts, "body"), (steps, "body"), (cycles, "trigger"))
+_PART = 500  # rows in memory at a time
 _JSON = (*_OF_CYCLES, (alerts, "verdict"), (states, "body"))
 
 
@@ -34,6 +35,11 @@ def change_texts_about(conn: Connection, project: str, datasets: Collection[str]
 def change_reports(conn: Connection, project: str, change: Callable[[Json], Json]) -> int:
     """Change the bodies of reports, but not when they were made; return how many changed."""
     return _each(conn, project, reports, "body", lambda text: dumps(change(loads(text))))
+
+
+def change_audit(conn: Connection, project: str, change: Callable[[str], str]) -> int:
+    """Change the reasons and results of a project's audit rows; return how many changed."""
+    return sum(_each(conn, project, audit, name, change) for name in ("reason", "result"))
 
 
 def walk(value: Json, change: Callable[[str], str]) -> Json:
@@ -60,11 +66,14 @@ def _each(
     rows = select(*key, table.c[name]).where(table.c.project == project)
     if of is not None:
         rows = rows.where((table.c.number if table is cycles else table.c.cycle).in_(of))
-    num = 0
-    for row in conn.execute(rows).all():
-        changed = change(row[-1])
-        if changed != row[-1]:
-            one = [column == value for column, value in zip(key, row[:-1], strict=True)]
-            conn.execute(update(table).where(table.c.project == project, *one).values({name: changed}))
-            num += 1
+    num, part = 0, conn.execute(rows.order_by(*key).limit(_PART)).all()
+    while part:
+        for row in part:
+            changed = change(row[-1])
+            if changed != row[-1]:
+                one = [column == value for column, value in zip(key, row[:-1], strict=True)]
+                conn.execute(update(table).where(table.c.project == project, *one).values({name: changed}))
+                num += 1
+        last = tuple_(*part[-1][:-1])
+        part = conn.execute(rows.where(tuple_(*key) > last).order_by(*key).limit(_PART)).all()
     return num
