@@ -24,6 +24,7 @@ from tidemill.loop.engine import LEASE_TTL, Engine
 from tidemill.loop.labelling import Labelling
 from tidemill.loop.past import curate_past, curate_requests
 from tidemill.loop.person import KnownOf, Person
+from tidemill.loop.schema_in_force import keep_declared
 from tidemill.loop.webhook import Webhook
 from tidemill.loop.world import World
 from tidemill.monitor.cohort_status import CohortStatus, cohort_status
@@ -34,7 +35,7 @@ from tidemill.monitor.skew import Skew, served_skew
 from tidemill.monitor.slices import WorstSlice, judged_frame, slice_metric, worst
 from tidemill.monitor.status import Status, status
 from tidemill.project import Project
-from tidemill.records import Example, Json, Trust
+from tidemill.records import Example, Json, Route, Trust
 from tidemill.stats.drift_report import DriftReport
 from tidemill.stats.metrics import events_of
 from tidemill.stores.belonging import open_database
@@ -78,10 +79,10 @@ class App(Controls):
         world = _world(project, project_file, Home(home).make(), database)
         app = cls(
             name=project.name, db=world.db, catalog=world.catalog, journal=world.journal, clock=clock or SystemClock(),
-            world=world,
+            blobs=world.blobs, world=world,
         )  # fmt: skip
         if project.name not in app.world.catalog.projects():
-            app.publish()
+            app._publish("", is_first=True)
         return app
 
     @property
@@ -92,14 +93,51 @@ class App(Controls):
     def publish(self, *, by: str = "") -> int:
         """Write the manifest and the strategy for the gateway and the history; return the strategy's number.
 
-        Another declaration than before is a row of the audit log, in the name of `by` where it has one.
+        One whose schema waits for a version (see `waiting`) is not written: what is in force stays. Another declaration
+        than before is a row of the audit log, in the name of `by` where it has one.
         """
+        if self.catalog.route(self.name) is None:
+            return self._publish(by)
+        self._mend_schema(by)
+        is_waiting = bool(self.schemas.change(self.project.schema))
+        with self.db.begin() as conn:
+            schema = self.project.schema if is_waiting else None
+            keep_declared(self.journal, conn, self.name, schema, self.clock.now())
+        return self.catalog.strategies(self.name)[-1].number if is_waiting else self._publish(by)
+
+    def promote_now(self, version: int, *, by: str, reason: str) -> Route:
+        """Route all traffic to a version at once; of the live one, put the file's schema in force if it can read it.
+
+        Raises:
+            NotFound: there is no such version.
+            Conflict: the route changed at the same moment; or a candidate for the inputs in force is not tested yet.
+        """
+        waiting = self.schemas.waiting(self.project.schema)
+        if waiting is not None and waiting.live == version and waiting.is_readable:
+            self._publish(by)
+            said = f"requests with {', '.join(self.project.inputs)}"
+            self.record("promote now", f"version {version}", by=by, reason=reason, result=f"it answers {said}")
+            return self.route()
+        return super().promote_now(version, by=by, reason=reason)
+
+    def _mend_schema(self, by: str) -> None:
+        """Put back in force what the live version reads, where an earlier program has published another schema."""
+        route = self.route()
+        schema = self.schemas.brought_by(route.stable)
+        if schema is not None:
+            with self.db.begin() as conn:
+                mended = self.schemas.put(conn, schema, route, now=self.clock.now(), by=by)
+                if mended != route:
+                    why = "the policy does not fit the output"
+                    self.catalog.set_route(conn, self.name, mended, now=self.clock.now(), by=by, reason=why)
+
+    def _publish(self, by: str, *, is_first: bool = False) -> int:
         manifest, strategy = self.project.compile().to_json(), self.project.strategy.to_json()
         catalog, now = self.world.catalog, self.clock.now()
         before = catalog.manifest(self.name) if by else None
         with self.world.db.begin() as conn:
             number = catalog.publish(conn, manifest, strategy, file=self.world.project_file, now=now)
-            if by and digest(before) != digest(manifest):
+            if is_first or (by and digest(before) != digest(manifest)):
                 self.note(conn, "publish", f"strategy {number}", by=by, reason="", result="in force")
         return number
 
@@ -133,9 +171,10 @@ class App(Controls):
     def status(self, *, period: timedelta = timedelta(days=1)) -> Status:
         """Return how the project stands."""
         w = self.world
+        waiting = self.schemas.waiting(self.project.schema) or self.waiting
         return status(
             w.project, catalog=w.catalog, journal=w.journal, log=w.log, reservoir=w.reservoir, alerts=w.alerts,
-            now=self.clock.now(), period=period,
+            now=self.clock.now(), period=period, waits="" if waiting is None else str(waiting),
         )  # fmt: skip
 
     def cohort_status(
@@ -249,7 +288,7 @@ class App(Controls):
         """
         person = Person(self.world, subject, self.clock.now(), by_unit=by_unit)
         datasets = person.find_datasets(person.find_examples())
-        return KnownOf.of(person.counts(), datasets, person.find_models(datasets))
+        return KnownOf.of(person.counts(), datasets, person.find_models(datasets), unread=person.unread)
 
     # --- labels
 

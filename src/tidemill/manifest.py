@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from tidemill.errors import ProjectError
+from tidemill.errors import InvalidInput, ProjectError
 from tidemill.policy import Policy
 from tidemill.records import Json, Trust
 from tidemill.schema import Schema
@@ -71,6 +71,14 @@ class Manifest:
     default: str | float | None = None
     cache_bytes: int = 0
     strategy: str = ""
+
+    def under(self, schema: Schema) -> Manifest:
+        """Return the same with other inputs or another output; a default that this output refuses is left out."""
+        try:
+            default = None if self.default is None else schema.output.parse_label(self.default)
+        except InvalidInput:
+            default = None
+        return replace(self, schema=schema, default=default)
 
     def to_json(self) -> Json:
         """Return the manifest as JSON."""

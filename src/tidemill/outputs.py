@@ -58,8 +58,7 @@ class Classes:
 
     def decide(self, scores: Array) -> list[str | float]:
         """Return the name of the likeliest class of each row."""
-        names = self.names
-        return [names[i] for i in scores.argmax(axis=1).tolist()]
+        return list(map(self.names.__getitem__, scores.argmax(axis=1).tolist()))
 
     def parse_label(self, value: object) -> str:
         """Check that it is one of the names."""

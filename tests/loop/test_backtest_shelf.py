@@ -18,8 +18,10 @@ import scipy.sparse
 from backtests import PROJECT, recorded, stream
 
 import tidemill as tm
+from tidemill.loop.backtest import memo as memos
 from tidemill.loop.backtest import shelf as shelves
 from tidemill.loop.backtest.memo import Memo
+from tidemill.loop.backtest.pool import Task, is_shared
 from tidemill.loop.backtest.run import Setting, replay
 from tidemill.loop.backtest.shelf import Shelf
 
@@ -93,6 +95,66 @@ def test_what_another_memo_trained_is_not_trained_again(tmp_path: Path) -> None:
     assert first.spent.trainings > 1
     assert (second.spent.trainings, second.spent.trainings_known) == (0, first.spent.trainings)
     np.testing.assert_array_equal(one.quality, other.quality)
+
+
+def test_arrays_come_back_as_they_were_and_a_write_stays_with_who_wrote(shelf: Shelf) -> None:
+    model: Any = Weights(1_000)
+    model.turned = np.asfortranarray(np.arange(12.0).reshape(3, 4))
+    model.none, model.part = np.zeros(0), np.arange(10)[::2]
+    shelf.put("it", model, 0.5)
+    first, again = shelf.model("it"), shelf.model("it")
+    assert first is not None and again is not None
+    changed: Any = first[0]
+    changed.weights[:] = -1
+    for name, array in vars(model).items():
+        np.testing.assert_array_equal(getattr(again[0], name), array)
+
+
+def test_a_model_that_nobody_else_may_want_is_not_written(tmp_path: Path) -> None:
+    known = stream(recorded(200))
+    memo = Memo(known, PROJECT, True, Shelf(tmp_path, shared=False))
+    setting = Setting(start=int(known.received_at[60]), step=STEP)
+    replay(tm.presets.every_window(), "it", memo, setting, seed=0, metric=PROJECT.metrics[0])
+    assert memo.spent.trainings > 1
+    assert not list(tmp_path.glob("*.model"))
+
+
+def test_of_too_many_models_the_first_go_on_the_shelf_and_are_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memos, "_MOST_BYTES", 1)
+    known = stream(recorded(200))
+    memo = Memo(known, PROJECT, True, Shelf(tmp_path, shared=False))
+    setting = Setting(start=int(known.received_at[60]), step=STEP)
+    given: dict[str, Any] = {"seed": 0, "metric": PROJECT.metrics[0]}
+    one = replay(tm.presets.every_window(), "it", memo, setting, **given)
+    made = memo.spent.trainings
+    other = replay(tm.presets.every_window(), "it", memo, setting, hindsight=True, **given)
+    assert len(list(tmp_path.glob("*.model"))) >= made - 1
+    assert memo.spent.trainings == made
+    assert np.nanmean(other.quality) >= np.nanmean(one.quality)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "last", "shared"),
+    [
+        ([0, 0, 1, 1, 2], {}, False),  # the other worker takes seed 1, and there is seed 2 after that
+        ([0, 0, 1, 1], {}, True),  # the other worker may be through with seed 1 first
+        ([0, 0], {}, True),
+        ([0, 0, 2], {1: 1}, False),
+        ([0, 0], {1: 1}, True),
+        ([], {1: 1}, False),  # the last run of its seed, which nobody else works on
+        ([], {1: 0}, True),
+    ],
+)
+def test_models_are_shared_where_another_worker_may_come_to_the_seed(
+    waiting: list[int], last: dict[int, int | None], shared: bool
+) -> None:
+    def task(seed: int) -> Task:
+        return Task(key="", name="", strategy=tm.presets.never(), seed=seed, hindsight=False)
+
+    left = list(enumerate(map(task, waiting)))
+    assert is_shared(task(0), left, {**last, 0: 0}, worker=0, num_workers=2) is shared
 
 
 @pytest.mark.parametrize(("max_mb", "promoted"), [(1e-4, False), (5.0, True)])

@@ -9,13 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
-from harness import Harness
+from harness import PROJECT, START, Harness, table
 from sqlalchemy import text
 
+from tidemill.clock import SystemClock
+from tidemill.errors import TrainingError
 from tidemill.loop.engine import Engine
+from tidemill.loop.first import train_first
 from tidemill.records import Outcome, Verdict
+from tidemill.stores.tabular import examples_from
 from tidemill.training import runner
 
 Make = Callable[..., Harness]
@@ -98,6 +103,7 @@ def failed(h: Harness) -> Verdict:
     assert [(m.version, m.status) for m in world.catalog.models(h.name)] == [(1, "live")]
     mine = [r for r in world.catalog.runs(h.name) if r.cycle == cycle.number]
     assert {r.status for r in mine} == {"failed"}
+    assert not any((world.workdir(r.run) / name).exists() for r in mine for name in (runner.SCRATCH, runner.ARTEFACT))
     assert h.app.status().trouble == {} and json.dumps(h.app.status().to_json())
     return verdict
 
@@ -245,3 +251,17 @@ def test_a_loop_that_starts_anew_finds_its_training_running_and_stops_it_in_time
     failed(h)
     second.world.db.close()
     third.drain()
+
+
+def test_a_first_training_that_fails_leaves_nothing_of_the_rows_that_it_was_given(tmp_path: Path) -> None:
+    project = PROJECT
+    for old, new in trainer("(workdir / 'rows').write_text(str(data.columns)); raise ValueError('no')").items():
+        project = project.replace(old, new)
+    h = Harness.open(tmp_path, project=project)
+    examples = examples_from(table(np.random.default_rng(2), 60), h.app.project.schema, now=START)
+    with pytest.raises(TrainingError, match="no"):
+        train_first(h.app.world, examples, clock=SystemClock(), progress=lambda _: None)
+    (failed,) = [run for run in h.app.world.catalog.runs(h.name) if run.status == "failed"]
+    left = {path.name for path in h.app.world.workdir(failed.run).iterdir()}
+    assert "log.txt" in left and not left & {runner.SCRATCH, runner.ARTEFACT}
+    h.app.close()

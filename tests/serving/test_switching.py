@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
+import numpy as np
 import psutil
-from artefacts import graph, inputs, python_artefact
+from artefacts import graph, inputs, onnx_artefact, python_artefact
 from served import predict, running, until
 from sqlalchemy import text
 
@@ -129,6 +131,36 @@ def test_a_changed_declaration_takes_effect_and_an_old_version_that_no_longer_fi
         reply = until(lambda: r if (r := predict(client, inputs=square)).status_code == 503 else None)
         assert "not_loaded" in reply.json()["detail"]
         assert "input 'x' declared otherwise than now" in client.get("/v2/health/ready").json()["problems"][0]
+
+
+def test_a_version_and_its_schema_come_together_or_not_at_all(place, tmp_path):
+    """One that does not load leaves what answers; one that does takes over without anybody being left unanswered."""
+    manifest, square = place.publish(), Schema({"x": Tensor((2, 2))}, Classes(("cat", "dog", "fish")))
+    place.route(stable=place.add(graph(1)))
+    wrong = np.full((2, 3), 1 / 3, np.float32)
+    versions = [
+        place.add(onnx_artefact(tmp_path / "broken", graph(2), schema=square, scores=wrong)),
+        place.add(onnx_artefact(tmp_path / "whole", graph(2), schema=square)),
+    ]
+
+    def promote(version) -> None:
+        route = replace(place.catalog.route("pets"), stable=version, fallback=1)
+        with place.database.begin() as conn:
+            place.catalog.declare(conn, manifest.under(square).to_json(), now=SystemClock().now())
+            place.catalog.set_route(conn, "pets", route, now=SystemClock().now(), by="test", reason="promoted")
+
+    with running(place) as client, Load(client.base_url) as load:
+        promote(versions[0])
+        until(lambda: 'load_failures_total{project="pets",version="2"} 1.0' in client.get("/metrics").text)
+        seen = len(load.replies)
+        until(lambda: len(load.replies) > seen + 50)
+        assert {status for _, _, status in load.replies} == {200}
+        promote(versions[1])
+        until(lambda: predict(client, inputs={"x": [[1, 2], [3, 4]]}).status_code == 200)
+        until(lambda: load.replies[-1][2] == 422)
+        ready = client.get("/v2/health/ready").json()
+        assert (ready["ready"], ready["warnings"]) == (True, []), "the version before is as it should be"
+    assert {status for _, _, status in load.replies} == {200, 422}
 
 
 def test_when_the_catalog_cannot_be_read_the_routes_in_force_stay(place):

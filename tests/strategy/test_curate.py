@@ -45,6 +45,8 @@ def test_no_request_is_picked_twice_and_the_budget_is_never_exceeded(stage: Cura
     there, picks = pick(stage, num, budget, seed)
     assert len(set(picks.ids)) == len(picks.ids) <= budget
     assert set(picks.ids) <= set(there.ids)
+    assert picks.places is not None
+    assert tuple(there.ids[place] for place in picks.places) == picks.ids
     assert all(p is None or 0 < p <= 1 for p in picks.probabilities)
 
 

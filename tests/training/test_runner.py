@@ -81,7 +81,7 @@ def test_a_training_leaves_an_artefact_and_all_that_is_known_about_it(make, home
     loaded = load(Blobs(home[0].blobs).folder(result["artefact"]))
     assert loaded.predict({"image": np.zeros((2, 8, 8), np.uint8)}).shape == (2, 10)
     kept = {path.name for path in Path(told.workdir).iterdir()}
-    assert kept == {"job.json", "process.json", "lock", "log.txt", "progress.jsonl", "result.json"}
+    assert kept == {"job.json", "process.json", "lock", "log.txt", "progress.jsonl", "made.json", "result.json"}
     assert launch(told) == poll(Path(told.workdir)) == status  # what is done is left alone
 
 
@@ -106,6 +106,8 @@ def test_a_loop_that_restarts_finds_the_training_it_started_and_can_kill_it(make
     until(child.exists)
     status = poll(Path(told.workdir))
     assert status.state == "running"
+    runner.clear(Path(told.workdir))
+    assert (Path(told.workdir) / runner.SCRATCH).exists(), "what runs goes on"
     assert (status.progress.message, status.progress.numbers) == ("half way", {"loss": 0.25})
     assert launch(told).state == "running"
     pids = [pid_of(told.workdir), int(child.read_text())]
@@ -113,6 +115,7 @@ def test_a_loop_that_restarts_finds_the_training_it_started_and_can_kill_it(make
     status = poll(Path(told.workdir))
     assert status.state == "failed"
     assert "the training was killed: it took longer than 6h" in status.error
+    assert not any((Path(told.workdir) / name).exists() for name in (runner.SCRATCH, runner.ARTEFACT))
     until(lambda: all(runner.started_at(pid) is None for pid in pids))
     kill(Path(told.workdir), "again")
     assert "6h" in poll(Path(told.workdir)).error

@@ -138,6 +138,17 @@ def test_a_trainer_that_breaks_is_told_in_its_own_words(trainer, told, digits, t
     assert bad.back_to == "training"
 
 
+def test_a_line_is_told_of_a_file_that_there_is(digits, tmp_path):
+    """An estimator may run code that was made of text: its lines are nobody's to look at."""
+
+    class Made(Broken):
+        def train(self, data, **how):
+            exec(compile("raise ValueError('made of text')", "<template>", "exec"))
+
+    (bad,) = failed(smoke.run(Made(), digits, seed=0, workdir=tmp_path))
+    assert "made of text (line " in bad.reason and "of test_smoke.py)" in bad.reason
+
+
 def test_a_slow_model_fails(digits, tmp_path):
     slow = Broken(scores=lambda n: np.eye(10)[np.zeros(n, int)], pause_s=0.02)
     verdicts = smoke.run(slow, digits, seed=0, workdir=tmp_path, max_latency_ms=5)

@@ -9,13 +9,16 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from tidemill.cli.screen import verdict_line
-from tidemill.cli.settings import DEFAULT_PROJECT, ProjectOption
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
 from tidemill.cli.train import LabelColumnOption
 from tidemill.clock import SystemClock
-from tidemill.errors import ProjectError
+from tidemill.errors import NotFound, ProjectError
+from tidemill.loop.controls import Controls
 from tidemill.loop.data_checks import checked_data, training_frame
+from tidemill.loop.schema_in_force import Waiting
 from tidemill.loop.suites import suites_folder
 from tidemill.model import TrainingData
 from tidemill.monitor.cohorts import check_cohorts
@@ -25,6 +28,7 @@ from tidemill.records import Outcome, Verdict
 from tidemill.review.suggest import suggest_schema
 from tidemill.review.suite_checks import check_suites, rows_of
 from tidemill.stores.case_file import read_cases
+from tidemill.stores.home import Home
 from tidemill.stores.tabular import examples_from, read_table
 from tidemill.strategy.data_checks import DataChecks
 from tidemill.strategy.evidence import Evidence
@@ -44,12 +48,14 @@ def check(
     label: LabelColumnOption = "label",
     suggest: Annotated[bool, typer.Option("--suggest", help="Write a pandera schema that DATA meets instead.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Where --suggest writes it.")] = Path("data_checks.py"),
+    home: HomeOption = DEFAULT_HOME,
+    database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
     """Compile the project and train and predict a little with it; a failure names the likely cause.
 
     The same checks run before every unattended training. Suites make their cases, and DATA is held against the
-    strategy's data checks.
+    strategy's data checks. Where the home serves the project, it says what of the file waits for a version.
     """
     console, loaded = Console(), load_project(project)
     if suggest:
@@ -69,8 +75,25 @@ def check(
         console.print(verdict_line(verdict))
     if loaded.suites and not any(isinstance(member, Suites) for member in loaded.strategy.offline):
         console.print("the suites are reported and block nothing: add tm.offline.Suites() to the strategy")
+    waiting = _waiting(loaded, home, database)
+    if waiting is not None:
+        console.print(Text(f"{waiting}", "yellow"))
     if any(v.outcome is Outcome.FAIL for v in verdicts):
         raise typer.Exit(1)
+
+
+def _waiting(project: Project, home: Path, database: str | None) -> Waiting | None:
+    """Return what of the file is not in force in a home that serves it, None where none does."""
+    if not Home(home).folder.is_dir():
+        return None
+    try:
+        opened = Controls.of_home(home, project.name, database=database)
+    except NotFound:
+        return None
+    try:
+        return opened.schemas.waiting(project.schema) if opened.name == project.name else None
+    finally:
+        opened.close()
 
 
 def _suggest(project: Project, data: Path | None, label: str, out: Path) -> None:

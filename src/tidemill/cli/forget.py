@@ -96,6 +96,8 @@ def _show(known: KnownOf, subject: str, *, as_json: bool, verb: str, err: bool =
     if as_json:
         typer.echo(json.dumps(asdict(known), indent=2))
         return
+    for why in known.unread:
+        typer.echo(f"not counted: {why}", err=True)
     if not any(known.counts.values()):
         typer.echo(f"nothing is kept about {subject!r}: 0 rows", err=err)
     else:

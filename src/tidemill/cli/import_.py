@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tidemill.app import App
+from tidemill.cli.in_force import publish
 from tidemill.cli.settings import (
     DEFAULT_HOME,
     DEFAULT_PROJECT,
@@ -35,7 +36,7 @@ def import_(
 ) -> None:
     """Add labelled data to the reservoir: the next dataset may use it, and a fifth is kept for tests."""
     opened = App.open(project, home, database=database)
-    opened.publish(by=who(by))
+    publish(opened, by=by)
     examples = read_examples(opened, data, label=label, time=time, unit=unit)
     said = f"added {add_examples(opened.world, examples)} of {len(examples)} examples"
     opened.record("import", data.name, by=who(by), reason=reason, result=said)

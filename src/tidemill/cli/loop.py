@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from tidemill.app import App
-from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption, who
+from tidemill.cli.in_force import publish
+from tidemill.cli.settings import DEFAULT_HOME, DEFAULT_PROJECT, DatabaseOption, HomeOption, ProjectOption
 from tidemill.cli.webhook import WebhookOption, WebhookPrivateOption, WebhookSecretOption, webhook_of
 from tidemill.clock import duration
 from tidemill.serving.log_lines import tell
@@ -34,7 +35,7 @@ def loop(
     tell("loop")
     told = webhook_of(webhook, webhook_secret, webhook_private)
     opened, stop = App.open(project, home, database=database), threading.Event()
-    opened.publish(by=who(""))
+    publish(opened)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = opened.engine(

@@ -92,6 +92,8 @@ def show(console: Console, found: Status, period: str) -> None:
         )
     console.print(f"[bold]{found.project}[/bold]  {route_text(found.route)}")
     console.print("versions: " + (", ".join(f"{v} {state}" for v, state in found.versions.items()) or "none"))
+    if found.waits:
+        console.print(Text(found.waits, "yellow"))
     _show_loop(console, found)
     labelled = f"{found.num_labelled} labelled, {found.num_waiting} waiting for a label"
     console.print(f"examples: {found.num_examples}, {labelled}")

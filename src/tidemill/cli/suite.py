@@ -23,7 +23,7 @@ from tidemill.cli.settings import (
     who,
 )
 from tidemill.errors import NotFound, ProjectError
-from tidemill.loop.suites import add_logged, find_suite, run_suites, sources_of
+from tidemill.loop.suites import add_logged, find_suite, run_suites, sources_of, told_of
 from tidemill.loop.world import World
 from tidemill.records import Json
 from tidemill.review.suites import shown
@@ -140,7 +140,7 @@ def add(
     opened = App.open(project, home, database=database)
     now = opened.clock.now()
     said = add_logged(opened.world, name, from_prediction, label=label, note=note, by=who(by), now=now)
-    opened.record("add to suite", f"suite {name}", by=who(by), reason=note, result="; ".join(said))
+    opened.record("add to suite", f"suite {name}", by=who(by), reason=note, result=told_of(from_prediction))
     for line in said:
         typer.echo(line)
 

@@ -20,7 +20,7 @@ from tidemill.cli.settings import (
     ReasonOption,
     who,
 )
-from tidemill.loop.first import train_first
+from tidemill.loop.first import train_first, train_next
 from tidemill.model import Progress
 from tidemill.records import Example
 from tidemill.review.render.terminal import terminal
@@ -48,9 +48,13 @@ def train(
     database: DatabaseOption = None,
     project: ProjectOption = DEFAULT_PROJECT,
 ) -> None:
-    """Make version 1 from labelled data, show its report against a baseline, and route all traffic to it."""
+    """Make version 1 from labelled data, show its report against a baseline, and route all traffic to it.
+
+    Of a project that is served it makes the first version of a changed schema, which answers once it is promoted.
+    """
     opened = App.open(project, home, database=database)
-    if opened.world.catalog.route(opened.name) is None:  # else it is refused below, and what answers may not fit
+    is_first = opened.world.catalog.route(opened.name) is None
+    if is_first:  # else it is refused below, or the schema waits for this version
         opened.publish(by=who(by))
     examples = read_examples(opened, data, label=label, time=time, unit=unit)
     with Bar(transient=True) as bar:
@@ -59,10 +63,17 @@ def train(
         def show(progress: Progress) -> None:
             bar.update(task, completed=progress.fraction, description=progress.message or "training")
 
-        version, report = train_first(opened.world, examples, clock=opened.clock, progress=show)
-    opened.record("train", data.name, by=who(by), reason=reason, result=f"version {version} answers all traffic")
+        make = train_first if is_first else train_next
+        version, report = make(opened.world, examples, clock=opened.clock, progress=show)
+    said = f"version {version} answers all traffic" if is_first else f"version {version} is made"
+    opened.record("train", data.name, by=who(by), reason=reason, result=said)
     Console().print(terminal(report))
-    typer.echo(f"version {version} answers all traffic: `tidemill up` serves it and keeps it learning")
+    if is_first:
+        typer.echo(f"{said}: `tidemill up` serves it and keeps it learning")
+        return
+    live, sent = opened.route().stable, ", ".join(opened.project.inputs)
+    typer.echo(f"{said}; version {live} goes on answering. Next: `tidemill promote {version} --now` puts it and its")
+    typer.echo(f"schema in force at once: from then on callers send {sent}")
 
 
 def read_examples(opened: App, data: Path, *, label: str, time: str | None, unit: str | None) -> list[Example]:

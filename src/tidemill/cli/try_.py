@@ -22,7 +22,6 @@ from tidemill.dashboard.gradio_app import run
 from tidemill.dashboard.trial import wire
 from tidemill.errors import InvalidInput
 from tidemill.loop.controls import Controls
-from tidemill.manifest import Manifest
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -43,7 +42,7 @@ def try_(
 ) -> None:
     """Ask the model by hand over the gateway's REST API, and print its answer; or do so in a Gradio app."""
     controls = Controls.of_home(home, project, database=database)
-    name, schema = controls.name, Manifest.from_json(controls.catalog.manifest(controls.name)).schema
+    name, schema = controls.name, controls.schemas.now()
     controls.close()
     asked = Gateway(url=gateway, token=token)
     if gradio:

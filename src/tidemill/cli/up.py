@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from tidemill.app import App
+from tidemill.cli.in_force import publish
 from tidemill.cli.log_failure import LogFailureOption
 from tidemill.cli.settings import (
     DEFAULT_HOME,
@@ -26,7 +27,6 @@ from tidemill.cli.settings import (
     ProjectOption,
     WorkersOption,
     child_environment,
-    who,
 )
 from tidemill.cli.webhook import (
     WebhookOption,
@@ -71,7 +71,7 @@ def up(
     webhook_of(webhook, webhook_secret, webhook_private)  # says what is wrong with it
     opened = App.open(project, home, database=database)  # says what is wrong with the project before anything starts
     token_table(opened.world.db, opened.clock, beyond_loopback=not is_loopback(host))
-    opened.publish(by=who(""))
+    publish(opened)
     version = opened.world.catalog.route(opened.name)
     opened.close()
     at = free_port(host, page_port) if page else None

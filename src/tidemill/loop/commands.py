@@ -68,12 +68,15 @@ def _about_candidate(turn: Turn, command: Command) -> bool:
 
 def _stop(turn: Turn, cycle: Cycle, command: Command) -> bool:
     """End a cycle that has no candidate yet, and its training with it."""
-    for run in turn.world.catalog.runs(turn.name):
-        if run.cycle == cycle.number and run.status == "running":
-            turn.world.runner.kill(turn.world.workdir(run.run), "the cycle was rejected")
+    runs = [run for run in turn.world.catalog.runs(turn.name) if run.cycle == cycle.number and run.status == "running"]
+    for run in runs:
+        turn.world.runner.kill(turn.world.workdir(run.run), "the cycle was rejected")
     reason = f"rejected by {command.by}: {command.args.get('reason') or 'no reason given'}"
     verdict = Verdict(outcome=Outcome.FAIL, by="reject", reason=reason, back_to="strategy")
     with turn.write() as conn:
+        for run in runs:
+            ended = {"error": "the cycle was rejected"}
+            turn.world.catalog.end_run(conn, turn.name, run.run, "failed", ended, turn.now)
         close(turn, conn, cycle, "rejected", verdict, step=cycle.step)
         turn.world.journal.handle(conn, command.id, "rejected", turn.now)
     return True
@@ -90,7 +93,11 @@ def _unknown(turn: Turn, command: Command) -> bool:
 
 
 def _left_to_watch(turn: Turn, command: Command) -> bool:
-    return False
+    """Leave a retraining to the step `watch`, but where the training would read another schema than is in force."""
+    if not turn.waits:
+        return False
+    why = f"the project file's schema waits ({turn.waits}): make a version of it with `tidemill train DATA`"
+    return _answer(turn, command, f"refused: {why}")
 
 
 _TAKEN = {

@@ -11,12 +11,13 @@ from sqlalchemy import Connection
 from tidemill.clock import Clock, SystemClock
 from tidemill.errors import Conflict, InvalidInput, NotFound
 from tidemill.loop.ending import promoted, without_candidate
-from tidemill.manifest import Manifest
+from tidemill.loop.schema_in_force import SchemaInForce, Waiting, declared
 from tidemill.policy import Policy
 from tidemill.records import Route
 from tidemill.stores.alerts import Alerts
 from tidemill.stores.audit import Audit
 from tidemill.stores.belonging import open_database
+from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog, PolicyVersion
 from tidemill.stores.database import Database
 from tidemill.stores.erasures import Erasure, Erasures, mark_of
@@ -33,6 +34,7 @@ class Controls:
     catalog: Catalog
     journal: Journal
     clock: Clock
+    blobs: Blobs
     via: str = "cli"  # how people reach it, for the audit log
 
     @classmethod
@@ -55,20 +57,46 @@ class Controls:
         except BaseException:
             db.close()
             raise
-        return cls(name=name, db=db, catalog=catalog, journal=Journal(db), clock=SystemClock())
+        blobs = Blobs(place.blobs)
+        return cls(name=name, db=db, catalog=catalog, journal=Journal(db), clock=SystemClock(), blobs=blobs)
 
     def close(self) -> None:
         """Close the database."""
         self.db.close()
 
     def ask(self, verb: str, *, by: str, version: int | None = None, reason: str = "") -> int:
-        """Leave a command (retrain, approve, reject, promote) for the loop; return its number."""
+        """Leave a command (retrain, approve, reject, promote) for the loop; return its number.
+
+        Raises:
+            Conflict: a version is to be promoted that reads other inputs than are in force.
+        """
+        if verb == "promote" and version is not None and self.schemas.brought_by(version) is not None:
+            raise Conflict(
+                f"version {version} reads other inputs than are in force: it cannot share traffic with the live one.",
+                f"`tidemill promote {version} --now` puts it and its inputs in force at once",
+            )
         args = {"reason": reason} if version is None else {"reason": reason, "version": version}
         thing = "" if version is None else f"version {version}"
         with self.db.begin() as conn:
             number = self.journal.send(conn, self.name, verb, args, by=by, now=self.clock.now())
             self.note(conn, verb, thing, by=by, reason=reason, result=f"asked: command {number}")
         return number
+
+    @property
+    def schemas(self) -> SchemaInForce:
+        """Which inputs are in force."""
+        return SchemaInForce(self.catalog, self.blobs, self.name)
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """What of the project file waits for a version that was trained on it, as the file was read last."""
+        schema = declared(self.journal, self.name)
+        return None if schema is None else self.schemas.waiting(schema)
+
+    def turning(self) -> str | None:
+        """Return the process that turns the loop (host/pid), None where none does."""
+        lease = self.journal.lease(f"loop/{self.name}")
+        return lease.holder if lease is not None and lease.expires_at > self.clock.now() else None
 
     def candidate_in_making(self) -> int | None:
         """Return the candidate of the open cycle, None while it is still formed or trained.
@@ -167,14 +195,20 @@ class Controls:
         return cycle is not None and before is not None and before.rollout is not None and before.stable == route.stable
 
     def promote_now(self, version: int, *, by: str, reason: str) -> Route:
-        """Route all traffic to a version at once, past gate and rollout.
+        """Route all traffic to a version at once, past gate and rollout; inputs that it was trained on come with it.
 
         Raises:
             NotFound: there is no such version.
-            Conflict: the route changed at the same moment.
+            Conflict: the route changed at the same moment; or a candidate for the inputs in force is not tested yet.
         """
         route = self.route()
         self.catalog.artefact(self.name, version)
+        cycle = self.journal.cycle(self.name)
+        if cycle is not None and cycle.step in ("train", "test") and self.schemas.brought_by(version) is not None:
+            raise Conflict(
+                f"cycle {cycle.number} makes a version for the inputs in force, which version {version} changes.",
+                "wait for its end, or end it with `tidemill reject`",
+            )
         return self._set_route(route, promoted(route, version), "promote now", by=by, reason=reason, retired="retired")
 
     def set_policy(self, policy: Policy, *, by: str, reason: str) -> PolicyVersion:
@@ -187,7 +221,7 @@ class Controls:
         before = self.catalog.policy_in_force(self.name)
         if policy == before.policy:
             return before
-        policy.check(Manifest.from_json(self.catalog.manifest(self.name)).schema.output)
+        policy.check(self.schemas.now().output)
         route, now = self.catalog.route(self.name), self.clock.now()
         with self.db.begin() as conn:
             new = self.catalog.add_policy(conn, self.name, policy, now=now, by=by, reason=reason)
@@ -237,12 +271,17 @@ class Controls:
             self.note(conn, verb, thing, by=by, reason=reason, result=result)
 
     def _set_route(self, old: Route, new: Route, verb: str, *, by: str, reason: str, retired: str) -> Route:
+        schema, now = self.schemas.brought_by(new.stable, declared(self.journal, self.name)), self.clock.now()
+        said = f"version {new.stable} answers"
+        said += "" if schema is None else f" requests with {', '.join(schema.inputs)}"
         with self.db.begin() as conn:
-            self.note(conn, verb, f"version {old.stable}", by=by, reason=reason, result=f"version {new.stable} answers")
+            self.note(conn, verb, f"version {old.stable}", by=by, reason=reason, result=said)
             if new.stable != old.stable:
                 self.catalog.set_status(conn, self.name, old.stable, retired)
                 self.catalog.set_status(conn, self.name, new.stable, "live")
-            return self.catalog.set_route(conn, self.name, new, now=self.clock.now(), by=by, reason=reason)
+            if schema is not None:
+                new = self.schemas.put(conn, schema, new, now=now, by=by)
+            return self.catalog.set_route(conn, self.name, new, now=now, by=by, reason=reason)
 
 
 def _named(catalog: Catalog, project: str) -> str:

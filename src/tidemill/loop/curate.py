@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from tidemill.clock import from_micros, micros
 from tidemill.loop.candidates import gathered
-from tidemill.loop.picked import PROBABILITY, REASON, PickedRows
+from tidemill.loop.picked import KEPT, PROBABILITY, REASON, PickedRows
 from tidemill.loop.world import Turn, time_of
 from tidemill.monitor.outcomes import FACTS, Window, horizon, matured_frame
 from tidemill.records import Example, Trust
@@ -86,7 +86,9 @@ def pick(turn: Turn, window: Window, budget: int) -> Sequence[Example]:
         return []
     candidates, context = gathered(turn, frame, window)
     picks = turn.strategy.curate.pick(candidates, context, budget, world.rng("curate", micros(window.until)))
-    return PickedRows(_picked(frame, candidates, picks), picked_at=turn.now, inputs=tuple(world.project.inputs))
+    inputs = tuple(world.project.inputs)
+    frame = frame[list(dict.fromkeys([*KEPT, *inputs]))]
+    return PickedRows(_picked(frame, candidates, picks), picked_at=turn.now, inputs=inputs)
 
 
 def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
@@ -99,12 +101,20 @@ def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _picked(frame: pl.DataFrame, candidates: Candidates, picks: Picks) -> pl.DataFrame:
     """Return the picked rows of the frame, in the order of the picks, with why and by what chance."""
-    if picks.ids != candidates.ids:  # not all of them, or in another order
+    if picks.places is not None and _are_at(picks, candidates):
+        frame = frame[picks.places]
+    elif picks.ids != candidates.ids:  # not all of them, or in another order
         ids = pl.DataFrame({"request_id": picks.ids}, schema={"request_id": pl.String()})
         frame = ids.join(frame, on="request_id", how="left", maintain_order="left")
     # A request whose inputs were not kept could not be picked.
     chance = pl.Series(PROBABILITY, picks.probabilities, dtype=pl.Float64) * frame["keep_probability"]
     return frame.hstack([_text(REASON, picks.reasons), chance])
+
+
+def _are_at(picks: Picks, candidates: Candidates) -> bool:
+    """Tell whether the picks are where they say: a stage of somebody's own may have put them in another order."""
+    assert picks.places is not None
+    return tuple(map(candidates.ids.__getitem__, picks.places.tolist())) == picks.ids
 
 
 def _text(name: str, texts: Sequence[str]) -> pl.Series:

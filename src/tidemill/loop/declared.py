@@ -2,7 +2,8 @@
 
 A file that was saved is read once two looks in a row have found it the same: an editor may still be writing. What a
 file beside it defines, and the project file imports, is read anew with it. A file that is wrong changes nothing: the
-loop goes on with the project that it has, and `tidemill status` shows what is wrong until the file is mended.
+loop goes on with the project that it has, and `tidemill status` shows what is wrong until the file is mended. One
+whose schema the live version was not trained on waits: it is taken up once a version of it answers.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from types import ModuleType
 
-from tidemill.errors import ModelError, ProjectError, StoreError
+from tidemill.errors import ProjectError
+from tidemill.fingerprint import digest
 from tidemill.loop.looked_for import check_looked_for
 from tidemill.loop.world import Turn, World
 from tidemill.monitor.cohorts import check_cohorts
 from tidemill.monitor.drift import check_drift
 from tidemill.project import Project, load_project
-from tidemill.runtime.artefact import read_artefact
-from tidemill.runtime.fits import check_fits, reads
 from tidemill.schema import Schema
+from tidemill.stores.audit import Audit
 
 _OURS = __name__.partition(".")[0]
 
@@ -43,25 +44,6 @@ def checked_project(path: str) -> Project:
     return project
 
 
-def check_answers(world: World, project: Project) -> None:
-    """Refuse a changed schema under which the live version could not answer: saving a file takes no product down.
-
-    Raises:
-        ProjectError: the live version reads what is declared otherwise now.
-    """
-    route = world.catalog.route(world.name)
-    if route is None or project.schema.to_json() == world.project.schema.to_json():
-        return
-    try:
-        artefact = read_artefact(world.blobs.folder(world.catalog.artefact(world.name, route.stable)))
-        check_fits(Schema.from_json(artefact.schema), reads(artefact), project.schema)
-    except (ModelError, StoreError) as error:  # one that cannot be read answers only where it is loaded already
-        raise ProjectError(
-            f"version {route.stable} could answer no more requests: {error.message}",
-            "declare what it reads as before; or name the changed project anew, train it, and move callers over",
-        ) from error
-
-
 class ProjectFile:
     """Knows which content of the project file the loop works with."""
 
@@ -70,6 +52,8 @@ class ProjectFile:
         self._beside = self._neighbours()
         self._loaded = self._seen = self._looks()
         self._refused: _Looks | None = None
+        self._held: tuple[_Looks, object] | None = None
+        self.waiting: Schema | None = None
 
     @property
     def is_refused(self) -> bool:
@@ -79,6 +63,8 @@ class ProjectFile:
     def reread(self, turn: Turn) -> World | None:
         """Return the world with the project that the file declares now, published; None when nothing is new.
 
+        None too while its schema waits for a version: it is `waiting` then.
+
         Raises:
             ProjectError: the file was changed, and is wrong. It is told once for each content.
             Fenced: another loop has taken over.
@@ -86,23 +72,31 @@ class ProjectFile:
         looks, before = self._looks(), self._seen
         self._seen = looks
         if looks == self._loaded:
-            self._refused = None
+            self._refused = self._held = self.waiting = None
             return None
-        if looks != before or looks == self._refused:
+        held = looks, self._served(turn.world)
+        if looks != before or looks == self._refused or held == self._held:
             return None
+        self._held = self.waiting = None
         try:
-            project = self._load(turn.world)
+            project, waits = self._load(turn.world)
         except ProjectError:
             self._refused = looks
             raise
+        if waits:
+            self._held, self.waiting, self._refused = held, project.schema, None
+            return None
         publish(turn, project)
         self._beside = self._neighbours()
         self._loaded = self._seen = self._looks()
         self._refused = None
         return replace(turn.world, project=project)
 
-    def _load(self, world: World) -> Project:
-        """Import the file and what lies beside it anew; the modules stay as they were where that fails."""
+    def _load(self, world: World) -> tuple[Project, bool]:
+        """Import the file and what lies beside it anew, and tell whether its schema waits.
+
+        The modules stay as they were where it does, or where that fails.
+        """
         name = world.name
         dropped = {module: sys.modules.pop(module) for module in self._beside if module in sys.modules}
         try:
@@ -111,11 +105,18 @@ class ProjectFile:
             project = checked_project(self._path)
             if project.name != name:
                 raise ProjectError(f"the file now declares {project.name!r}, not {name!r}.", "start a loop for each")
-            check_answers(world, project)
         except ProjectError:
             sys.modules.update(dropped)
             raise
-        return project
+        waits = bool(world.schemas.change(project.schema))
+        if waits:
+            sys.modules.update(dropped)
+        return project, waits
+
+    def _served(self, world: World) -> object:
+        """Return what a file that waits is held against: another schema in force, or another version, may end that."""
+        manifest, route = world.catalog.in_force(world.name)
+        return manifest["schema"], None if route is None else route.stable
 
     def _looks(self) -> _Looks:
         found = []
@@ -141,7 +142,7 @@ class ProjectFile:
 
 def _lies_in(module: ModuleType, folder: Path, *, but: Path) -> bool:
     file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py"):
+    if not isinstance(file, str) or not file.endswith(".py") or not file.startswith(str(folder)):  # most end here
         return False
     path = Path(file)
     if not path.is_relative_to(folder) or path == but.resolve():
@@ -150,7 +151,17 @@ def _lies_in(module: ModuleType, folder: Path, *, but: Path) -> bool:
 
 
 def publish(turn: Turn, project: Project) -> int:
-    """Write the manifest and the strategy under the loop's lease; return the strategy's number."""
-    manifest, strategy = project.compile().to_json(), project.strategy.to_json()
+    """Write the manifest and the strategy under the loop's lease; return the strategy's number.
+
+    Another declaration than before is a row of the audit log, as where a person publishes it.
+    """
+    manifest, strategy, world = project.compile().to_json(), project.strategy.to_json(), turn.world
+    before = world.catalog.manifest(world.name)
     with turn.write() as conn:
-        return turn.world.catalog.publish(conn, manifest, strategy, file=turn.world.project_file, now=turn.now)
+        number = world.catalog.publish(conn, manifest, strategy, file=world.project_file, now=turn.now)
+        if digest(before) != digest(manifest):
+            Audit(world.db).add(
+                conn, world.name, by="the loop", verb="publish", thing=f"strategy {number}", result="in force",
+                reason="the project file was changed", via="loop", now=turn.now,
+            )  # fmt: skip
+    return number

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from tidemill.errors import NotFound, TidemillError
+from tidemill.errors import Conflict, NotFound, TidemillError
 from tidemill.loop.controls import Controls
 from tidemill.records import Json, Outcome, Route, Scalar, Verdict
 from tidemill.runtime.artefact import example_rows, read_artefact
@@ -120,7 +120,7 @@ def drill(controls: Controls, blobs: Blobs, gateways: Sequence[str], *, by: str,
         NotFound: there is no version to go back to, or a rollout is under way.
     """
     route = controls.route()
-    old = _way_back(route)
+    old = _way_back(controls, route)
     rows = example_rows(read_artefact(blobs.folder(controls.catalog.model(controls.name, old).artefact)))
     asked = [Asked(address, controls.name, rows, token) for address in gateways]
     before = [one.hash(old) for one in asked]
@@ -146,13 +146,18 @@ def drill(controls: Controls, blobs: Blobs, gateways: Sequence[str], *, by: str,
     return done
 
 
-def _way_back(route: Route) -> int:
+def _way_back(controls: Controls, route: Route) -> int:
     if route.rollout is not None:
         raise NotFound(
             "a rollout is under way, and a drill would end it.", "wait until `tidemill status` shows no cycle"
         )
     if route.fallback is None:
         raise NotFound(f"version {route.stable} has no version before it.", "a drill needs a second version")
+    if controls.schemas.brought_by(route.fallback) is not None:
+        raise Conflict(
+            f"version {route.fallback} reads other inputs than callers send now.",
+            "drill again when the version before the live one reads the same",
+        )
     return route.fallback
 
 

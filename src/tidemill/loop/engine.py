@@ -12,11 +12,13 @@ from functools import partial
 
 from tidemill.clock import Clock
 from tidemill.errors import Fenced, ProjectError, StoreError
-from tidemill.loop.declared import ProjectFile
+from tidemill.loop.declared import ProjectFile, publish
 from tidemill.loop.ending import give_up
-from tidemill.loop.steps import CYCLE, STANDING
+from tidemill.loop.schema_in_force import keep_declared
+from tidemill.loop.steps import CYCLE, RESTS_WHILE_FOREIGN, STANDING
 from tidemill.loop.trouble import Trouble
 from tidemill.loop.world import MOST_ROWS, Turn, World
+from tidemill.schema import Schema
 from tidemill.stores.journal import Journal, Lease
 
 LEASE_TTL = timedelta(seconds=10)
@@ -89,6 +91,7 @@ class Engine:
     _compactor: Hold = field(init=False)
     _merged_at: datetime = field(default=datetime(1970, 1, 1, tzinfo=UTC), init=False)
     _rest_s: float = field(default=0.0, init=False)
+    _waiting: Schema | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._loop = Hold(self.world.journal, f"loop/{self.world.name}", self.holder, self.lease_ttl)
@@ -131,7 +134,7 @@ class Engine:
                 most_rows=self.most_rows,
             )  # fmt: skip
             trouble = Trouble(turn)
-            turn = self._reread(turn, trouble)
+            turn = self._with_schema(self._reread(turn, trouble))
             trouble.take("compact", partial(self._compact, now))
             return self._take_steps(replace(turn, known_until=self.world.log.complete_until(now)), trouble)
         except Fenced as error:
@@ -169,8 +172,30 @@ class Engine:
         self.world = world
         return replace(turn, world=world)
 
+    def _with_schema(self, turn: Turn) -> Turn:
+        """Say what of the project file waits; publish the rest of it once a version has put its schema in force."""
+        if self.declared is None:
+            return turn
+        foreign = turn.world.schemas.change(turn.world.project.schema)
+        waiting = turn.world.project.schema if foreign else self.declared.waiting
+        if waiting != self._waiting:
+            self._note_waiting(turn, waiting)
+        change = foreign or ("" if waiting is None else turn.world.schemas.change(waiting))
+        return replace(turn, waits=change, is_foreign=bool(foreign))
+
+    def _note_waiting(self, turn: Turn, waiting: Schema | None) -> None:
+        """Tell of a schema that waits; once it waits no more, publish what else the file declares."""
+        with turn.write() as conn:
+            keep_declared(turn.world.journal, conn, turn.name, waiting, turn.now)
+        if waiting is None:
+            publish(turn, turn.world.project)
+        else:
+            _logger.warning("%s", turn.world.schemas.waiting(waiting))
+        self._waiting = waiting
+
     def _take_steps(self, turn: Turn, trouble: Trouble) -> bool:
-        did = [trouble.take(name, partial(step, turn)) for name, step in STANDING.items()]
+        rests = RESTS_WHILE_FOREIGN if turn.is_foreign else ()
+        did = [trouble.take(name, partial(step, turn)) for name, step in STANDING.items() if name not in rests]
         cycle = turn.world.journal.cycle(turn.name)
         if cycle is not None:
             did.append(trouble.take(cycle.step, partial(CYCLE[cycle.step], turn, cycle)))

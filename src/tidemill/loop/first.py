@@ -1,4 +1,7 @@
-"""Version 1: from labelled rows to a model in traffic, with its report against a baseline."""
+"""A version made by hand: from labelled rows to a model, with its report against a baseline.
+
+Version 1 answers all traffic at once. A later one is made so where the project file's schema waits for it.
+"""
 
 from __future__ import annotations
 
@@ -32,21 +35,49 @@ def train_first(
     """
     route = world.catalog.route(world.name)
     if route is not None:
-        raise ProjectError(
-            f"{world.name!r} serves version {route.stable} already.",
-            "add data with `tidemill import`, then `tidemill retrain`",
-        )
-    dataset = _form(world, examples, clock)
-    run, result = _train(world, dataset, clock, progress, smoke=smoke)
-    version = _register(world, dataset, run, result, clock)
+        raise _served(world, route)
+    version, report = _made(world, examples, clock, progress, smoke=smoke)
     policy = world.catalog.policy_in_force(world.name)
-    report = _judged(world, evaluate(world, candidate=version, live=None, dataset=dataset.digest), clock)
     with world.db.begin() as conn:
         world.catalog.add_report(conn, world.name, version, report.to_json(), clock.now())
         world.catalog.set_status(conn, world.name, version, "live")
         first = Route(revision=0, stable=version, policy_version=policy.number)
         world.catalog.set_route(conn, world.name, first, now=clock.now(), by="train", reason="first version")
     return version, report
+
+
+def train_next(
+    world: World, examples: Sequence[Example], *, clock: Clock, progress: Callable[[Progress], None]
+) -> tuple[int, Report]:
+    """Import examples and train a version of the schema that waits; return it and its report. Nobody is sent to it.
+
+    Raises:
+        ProjectError: nothing waits, or no row is left to train on.
+        TrainingError: the training failed; the message says why.
+    """
+    route = world.catalog.route(world.name)
+    if route is not None and not world.schemas.change(world.project.schema):
+        raise _served(world, route)
+    version, report = _made(world, examples, clock, progress, smoke=True)
+    with world.db.begin() as conn:
+        world.catalog.add_report(conn, world.name, version, report.to_json(), clock.now())
+    return version, report
+
+
+def _served(world: World, route: Route) -> ProjectError:
+    return ProjectError(
+        f"{world.name!r} serves version {route.stable} already.",
+        "add data with `tidemill import`, then `tidemill retrain`",
+    )
+
+
+def _made(
+    world: World, examples: Sequence[Example], clock: Clock, progress: Callable[[Progress], None], *, smoke: bool
+) -> tuple[int, Report]:
+    dataset = _form(world, examples, clock)
+    run, result = _train(world, dataset, clock, progress, smoke=smoke)
+    version = _register(world, dataset, run, result, clock)
+    return version, _judged(world, evaluate(world, candidate=version, live=None, dataset=dataset.digest), clock)
 
 
 def _judged(world: World, report: Report, clock: Clock) -> Report:
@@ -70,7 +101,7 @@ def _form(world: World, examples: Sequence[Example], clock: Clock) -> DatasetVer
         raise ProjectError("no labelled row is left to train on.", "give more rows: a fifth of them is kept for tests")
     with world.db.begin() as conn:
         return world.datasets.form(
-            conn, world.name, ids=tuple(train["id"]), weights=(1.0,) * len(train), formed_by="import", parent=None,
+            conn, world.name, ids=train["id"].to_list(), weights=(1.0,) * len(train), formed_by="import", parent=None,
             schema=world.project.schema, now=clock.now(), test_trust=Trust(world.project.strategy.test_trust),
         )  # fmt: skip
 
@@ -78,8 +109,8 @@ def _form(world: World, examples: Sequence[Example], clock: Clock) -> DatasetVer
 def _train(
     world: World, dataset: DatasetVersion, clock: Clock, progress: Callable[[Progress], None], *, smoke: bool
 ) -> tuple[str, Json]:
-    trainer = repr(world.project.trainer.to_json())
-    run = f"first-{hashlib.sha256(f'{dataset.digest}{trainer}'.encode()).hexdigest()[:16]}"
+    made_of = [dataset.digest, world.trainer_json, world.project.schema.to_json()]
+    run = f"first-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}"
     workdir = world.workdir(run)
     job = runner.Job(
         project_file=world.project_file, home=str(world.home.folder), db_url=world.db_url, project=world.name,
@@ -98,12 +129,12 @@ def _wait(world: World, run: str, clock: Clock, progress: Callable[[Progress], N
         if status.progress is not None:
             progress(status.progress)
         if clock.now() > deadline:
-            world.runner.kill(workdir)
             status = runner.Status(state="failed", error=f"it ran longer than train_timeout = {limit}")
             break
         clock.sleep(_LOOK_S)
     if status.state == "done" and status.result is not None:
         return status.result
+    world.runner.kill(workdir)  # and what it left behind
     error = status.error or "the training process died without a word"
     with world.db.begin() as conn:
         world.catalog.end_run(conn, world.name, run, "failed", {"error": error}, clock.now())

@@ -9,6 +9,8 @@ from tidemill.records import Cycle, Outcome, Trust, Verdict
 
 def form(turn: Turn, cycle: Cycle) -> bool:
     """Pin what the candidate learns from; the cycle fails when there is nothing labelled to learn from."""
+    if turn.waits:
+        return False  # the training that follows would read the file
     world = turn.world
     selection = turn.strategy.dataset.form(world.labelled(), turn.now, world.rng("form", cycle.number))
     stage = str(turn.strategy.dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tidemill.errors import InvalidInput, ProjectError
 from tidemill.loop.world import Turn
 from tidemill.project import Project
 from tidemill.records import Trust
-from tidemill.schema import Array, Classes
+from tidemill.schema import Array, Classes, Image, Number, Schema, Tensor
 from tidemill.stats.label_model import label_model, majority
 
 _MAX_ROWS = 10_000  # the newest examples
@@ -28,7 +29,11 @@ def functions(turn: Turn) -> bool:
     if picked_until is None or picked_until == turn.state("functions").get("until"):
         return False
     index = world.reservoir.index(turn.name).tail(_MAX_ROWS)
-    votes = votes_of(world.project, stage.voters, world.reservoir.inputs(turn.name, index["id"].to_list()))
+    defaults = world.project.schema.defaults
+    inputs = [{**defaults, **row} for row in world.reservoir.inputs(turn.name, index["id"].to_list())]
+    fits = [_fits(world.project.schema, row) for row in inputs]
+    index = index.filter(pl.Series(fits, dtype=pl.Boolean))
+    votes = votes_of(world.project, stage.voters, list(compress(inputs, fits)))
     chances, by = weighed(votes, _known(world.project, index), len(world.project.output.names))
     best, sure = chances.argmax(axis=1), (chances.max(axis=1) >= stage.sure) & (votes >= 0).any(axis=1)
     unlabelled = index["label"].is_null().to_numpy()
@@ -65,6 +70,19 @@ def votes_of(project: Project, voters: Sequence[Callable[..., Any]], rows: Seque
             if said is not None:
                 votes[at, source] = project.output.targets([said])[0]
     return votes
+
+
+def _fits(schema: Schema, row: Mapping[str, Any]) -> bool:
+    """Tell whether an example has the inputs of today, and each as a value of its kind."""
+    try:
+        for name, kind in schema.inputs.items():
+            wanted = float if isinstance(kind, Number) else bytes if isinstance(kind, Image | Tensor) else str
+            if not isinstance(row[name], wanted):
+                return False
+            kind.column([row[name]])
+    except (KeyError, ValueError):
+        return False
+    return True
 
 
 def _said(project: Project, voter: Callable[..., Any], row: Mapping[str, Any]) -> str | float | None:

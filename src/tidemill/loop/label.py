@@ -38,6 +38,5 @@ def _for_examples(turn: Turn, feedback: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of feedback that are about a curated example."""
     if not len(feedback):
         return feedback
-    about = feedback["request_id"].unique().to_list()
-    known = turn.world.reservoir.present(turn.name, about)
-    return feedback if len(known) == len(about) else feedback.filter(pl.col("request_id").is_in(list(known)))
+    known = turn.world.reservoir.are_present(turn.name, feedback["request_id"])
+    return feedback if known.all() else feedback.filter(known)

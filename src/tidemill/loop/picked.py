@@ -12,14 +12,19 @@ from tidemill.clock import from_micros
 from tidemill.records import Example, Trust
 
 REASON, PROBABILITY = "\0reason", "\0probability"  # no input has such a name
+KEPT = (
+    "request_id", "unit", "subject", "received_at", "decision", "answered_version", "label", "label_trust", "label_at",
+    "keep_probability",
+)  # fmt: skip
+"""What is kept of `matured_frame`, beside the inputs."""
 
 
 class PickedRows(Sequence[Example]):
     """Picked requests in the order of the picks.
 
     Args:
-        frame: rows of `matured_frame` with their inputs, and beside them why each was picked (`REASON`) and its
-            inclusion probability (`PROBABILITY`), null where it is unknown.
+        frame: the columns `KEPT` of rows of `matured_frame` with their inputs, and beside them why each was picked
+            (`REASON`) and its inclusion probability (`PROBABILITY`), null where it is unknown.
         picked_at: when.
         inputs: the names of the inputs.
     """

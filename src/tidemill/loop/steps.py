@@ -44,6 +44,9 @@ STANDING: Mapping[str, Callable[[Turn], bool]] = {
     "retire": retire,
 }
 
+RESTS_WHILE_FOREIGN = ("curate", "functions", "recheck", "adapt")
+"""What reads requests by the project's schema: it waits until that is in force, and then goes on where it was."""
+
 CYCLE: Mapping[str, Callable[[Turn, Cycle], bool]] = {
     "form": form,
     "train": train,

@@ -30,7 +30,7 @@ def run_suites(
 ) -> tuple[SuiteResult, ...]:
     """Return what becomes of each suite on a candidate, beside the live version.
 
-    Suites that change rows take the test rows of `dataset`; without one they have no cases.
+    Suites that change rows take the test rows of `dataset`; without one, or where its rows are gone, they have none.
 
     Raises:
         ModelError: an artefact does not load, or does not answer.
@@ -45,9 +45,10 @@ def run_suites(
 
 
 def sources_of(world: World, dataset: str | None) -> Sources:
-    """Return where the cases of the project's suites come from."""
+    """Return where the cases of the project's suites come from; of a dataset whose rows are gone there are none."""
     schema, folder = world.project.schema, suites_folder(world.project_file)
-    rows = pl.DataFrame({"id": []}) if dataset is None else world.datasets.test_rows(world.name, dataset)
+    is_kept = dataset is not None and not world.datasets.get(world.name, dataset).is_gone
+    rows = world.datasets.test_rows(world.name, dataset) if is_kept and dataset else pl.DataFrame({"id": []})
 
     def take(index: Sequence[int]) -> list[dict[str, Any]]:
         return rows[list(index)].select(list(schema.inputs)).to_dicts() if len(index) else []
@@ -80,6 +81,12 @@ def add_logged(
         where = add_case(path, world.project.schema, case, origin=origin)
         said.append(f"{suite.path}, {where}: {shown(case.inputs)}, wanted {case.label!r}")
     return said
+
+
+def told_of(request_ids: Sequence[str]) -> str:
+    """Return what the audit log keeps of `add_logged`: no inputs, as their person may be forgotten."""
+    num = len(request_ids)
+    return f"{num} {'case' if num == 1 else 'cases'}: {', '.join(request_ids)}"
 
 
 def find_suite(suites: Sequence[Suite], name: str) -> Suite:

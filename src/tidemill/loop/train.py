@@ -18,7 +18,7 @@ def train(turn: Turn, cycle: Cycle) -> bool:
     workdir = turn.world.workdir(run)
     status = turn.world.runner.poll(workdir)
     if status.state == "absent":
-        return _start(turn, cycle, plan, run)
+        return not turn.waits and _start(turn, cycle, plan, run)  # it would read the file
     if status.state == "running":
         return _stop_if_late(turn, cycle, run)
     turn.world.runner.kill(workdir)  # what it started and left behind
@@ -57,7 +57,7 @@ def _start(turn: Turn, cycle: Cycle, plan: Json, run: str) -> bool:
         smoke=True,
     )
     with turn.write() as conn:
-        body = {"trainer": world.project.trainer.to_json(), "dataset": cycle.dataset, **plan}
+        body = {"trainer": world.trainer_json, "dataset": cycle.dataset, **plan}
         world.catalog.start_run(conn, turn.name, run, cycle.number, body, turn.now)
     world.runner.launch(job)
     return True

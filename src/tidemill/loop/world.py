@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -16,6 +17,7 @@ from sqlalchemy import Connection
 
 from tidemill.clock import from_micros
 from tidemill.loop.courier import Courier
+from tidemill.loop.schema_in_force import SchemaInForce
 from tidemill.monitor.cohorts import cohort_masks
 from tidemill.monitor.outcomes import Window, past_losses
 from tidemill.project import Project
@@ -87,10 +89,20 @@ class World:
         """The project's name."""
         return self.project.name
 
+    @cached_property
+    def trainer_json(self) -> Json:
+        """The trainer, as versions and runs note it."""
+        return self.project.trainer.to_json()
+
     @property
     def alerts(self) -> Alerts:
         """The alerts that were opened."""
         return Alerts(self.db)
+
+    @property
+    def schemas(self) -> SchemaInForce:
+        """Which inputs are in force."""
+        return SchemaInForce(self.catalog, self.blobs, self.name)
 
     @property
     def sameness(self) -> Sameness:
@@ -133,7 +145,7 @@ class World:
             ids=np.array(frame["id"].to_list(), dtype=object),
             received_at=frame["received_at"].to_numpy().astype(np.int64),
             labelled_at=frame["labelled_at"].to_numpy().astype(np.int64),
-            split=np.array(frame["split"].to_list(), dtype=object),
+            split=np.array(frame["split"].to_list(), dtype=np.str_),
             label=np.array(frame["label"].to_list(), dtype=object),
             trust=frame["trust"].replace_strict(_RANKS, return_dtype=pl.Int64).to_numpy(),
             decision=np.array(frame["decision"].to_list(), dtype=object),
@@ -163,7 +175,11 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One turn of the loop: the world, the time, and the lease under which everything is written."""
+    """One turn of the loop: the world, the time, and the lease under which everything is written.
+
+    `waits` says what the project file declares otherwise than is in force: no version is made by the loop meanwhile,
+    for a training would read the file. With `is_foreign` the world's own project is that of the file.
+    """
 
     world: World
     lease: Lease
@@ -172,6 +188,8 @@ class Turn:
     lapse: timedelta = timedelta(seconds=60)  # how long a candidate keeps its share when this loop is gone
     pace: timedelta = timedelta(0)  # how far turns lie apart where time is made to jump, as in a backtest
     most_rows: int = MOST_ROWS  # of the log that a step reads in this turn, about
+    waits: str = ""
+    is_foreign: bool = False
 
     def reach(self, after: datetime | None, until: datetime, *, kind: str = "predictions") -> datetime:
         """Return how far a step reads in this turn, at most `until`: what is left waits for the next turn."""

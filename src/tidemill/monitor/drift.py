@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import polars as pl
 from tidemill.errors import ProjectError
 from tidemill.monitor.cohorts import cohort_masks, columns_needed
 from tidemill.monitor.profiled import profiled_look
+from tidemill.monitor.trained import as_declared, compared
 from tidemill.monitor.views import check_columns, view_names, views
 from tidemill.project import Project
 from tidemill.schema import Array
@@ -61,14 +63,19 @@ def look(
 ) -> DriftReport:
     """Compare the window that ends at `until` with its reference."""
     if isinstance(project.strategy.log, Profile):
-        rows = _thinned(training(), "probability", rng) if needs.past is None else None
-        return profiled_look(project, log, rows, needs, until, rng)
+        trained = _thinned(training(), "probability", rng) if needs.past is None else None
+        return profiled_look(project, log, trained, needs, until, rng)
     after = until - needs.window
     now = _traffic(project, log, needs, after, until, MOST_ROWS, rng)
     if len(now) < needs.min_rows:
         return _too_few(after, until, len(now), 0, f"{len(now):,} of {needs.min_rows:,} rows in the window")
     if needs.past is None:
-        before = _thinned(_of_cohort(project, training(), needs.cohort), "probability", rng)
+        rows, missing = as_declared(project, training())
+        names = needs.columns or view_names(project, traffic=False)
+        needs = replace(needs, columns=compared(project, names, missing))
+        if not needs.columns:
+            return _too_few(after, until, len(now), 0, "the live version was trained on none of these columns")
+        before = _thinned(_of_cohort(project, rows, needs.cohort), "probability", rng)
         before = before.sort("received_at").sample(
             min(len(before), _REFERENCE * MOST_ROWS), seed=int(rng.integers(1 << 32))
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -78,7 +79,7 @@ def outcomes(project: Project, frame: pl.DataFrame, *, candidate: int | None, me
     failed = failures(frame)
     return Outcomes(
         received_at=frame["received_at"].to_numpy().astype(np.int64),
-        unit=np.array(frame["unit"].to_list(), dtype=object),
+        unit=np.asarray(frame["unit"].to_numpy(), dtype=object),
         version=frame["assigned_version"].to_numpy().astype(np.int64),
         candidate=(frame["assigned_version"] == (candidate if candidate is not None else -1)).to_numpy().astype(bool),
         share=frame["share"].to_numpy().astype(np.float64),
@@ -115,8 +116,9 @@ def failures(frame: pl.DataFrame) -> Array:
 def scores_of(project: Project, frame: pl.DataFrame) -> Array:
     """Return the scores float64 (N, K), NaN where there are none, or as many as the output had before it changed."""
     num, scores = project.output.num_scores, frame["scores"]
-    if len(frame) and not scores.has_nulls() and (scores.list.len() == num).all():
-        return np.asarray(scores.list.to_array(num).to_numpy(), dtype=np.float64)
+    if len(frame) and not scores.has_nulls():
+        with suppress(pl.exceptions.PolarsError):  # some have another number: the output has changed
+            return np.asarray(scores.cast(pl.Array(pl.Float32, num)).to_numpy(), dtype=np.float64)
     blank = [float("nan")] * num
     listed = [s if s is not None and len(s) == num else blank for s in scores.to_list()]
     return np.array(listed, dtype=np.float64).reshape(-1, num)

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.monitor.drift import Training
+from tidemill.monitor.trained import as_declared, compared
 from tidemill.monitor.views import view_names, views
 from tidemill.project import Project
 from tidemill.schema import Array, Image, Tensor, Text
@@ -46,7 +47,8 @@ def shapes(project: Project, log: Log, training: Training, needs: DriftNeeds, un
     after = until - needs.window
     now = _traffic(project, log, after, until)
     if needs.past is None:
-        before = training()
+        before, missing = as_declared(project, training())
+        names = list(compared(project, names, missing))
         before = before.sample(min(len(before), MOST_ROWS), seed=0)
     else:
         before = _traffic(project, log, after - needs.past, after)

@@ -27,8 +27,8 @@ class Status:
     name, how each scheduled batch prediction stands (see `tidemill.loop.batch`). `untold` are alerts that the webhook
     does not take. `num_maturing` is about how many requests are too young to be judged, since feedback counts for a
     `horizon`; `picks` are how many requests became examples, and how many the label budget has allowed until now, None
-    where it has no end. `problem` says why what needs the project file (`quality`, `batches`, `num_maturing`, `picks`)
-    is missing.
+    where it has no end. `waits` says what of the project file is not in force yet, and the next move. `problem` says
+    why what needs the project file (`quality`, `batches`, `num_maturing`, `picks`, `waits`) is missing.
     """
 
     project: str
@@ -54,6 +54,7 @@ class Status:
     horizon: timedelta = timedelta(0)
     num_maturing: int = 0
     picks: tuple[int, int | None] = (0, None)
+    waits: str = ""
     problem: str = ""
 
     def to_json(self) -> Json:
@@ -62,6 +63,7 @@ class Status:
         return {
             "project": self.project,
             "problem": self.problem,
+            "waits": self.waits,
             "now": self.now.isoformat(),
             "loop": self.loop,
             "known_until": None if self.known_until is None else self.known_until.isoformat(),
@@ -98,12 +100,13 @@ def _iso(values: dict[str, Json]) -> Json:
 
 def status(
     project: Project, *, catalog: Catalog, journal: Journal, log: Log, reservoir: Reservoir, alerts: Alerts,
-    now: datetime, period: timedelta,
+    now: datetime, period: timedelta, waits: str = "",
 ) -> Status:  # fmt: skip
     """Return how a project stands, with its quality over the requests that matured in the last `period`."""
     until = now - horizon(project)
     return replace(
         status_without(project.name, "", catalog=catalog, journal=journal, reservoir=reservoir, alerts=alerts, now=now),
+        waits=waits,
         known_until=log.complete_until(now),
         quality=quality(log, project, Window(after=until - period, until=until)),
         horizon=horizon(project),

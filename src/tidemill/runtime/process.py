@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tidemill.clock import rest_s
 from tidemill.errors import ModelError, ModelHung
 from tidemill.runtime.threads import variables
 from tidemill.runtime.wire import pack_array, receive, send, unpack_array
@@ -129,7 +130,7 @@ class WorkerProcess:
         if "error" in reply:
             self._end()
             self._failed_starts += 1
-            self._not_before = time.monotonic() + min(_LONGEST_PAUSE_S, 0.5 * 2**self._failed_starts)
+            self._not_before = time.monotonic() + rest_s(self._failed_starts, first_s=1.0, longest_s=_LONGEST_PAUSE_S)
             raise ModelError(f"the Python model does not load: {reply['error']}", "check it with `tidemill check`")
         self._ready, self._failed_starts = True, 0
 

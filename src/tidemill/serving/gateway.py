@@ -285,7 +285,7 @@ class Gateway:
             f"{name}: version {number} is not loaded: {version.problem}"
             for name, deployment in self.deployments.items()
             for number, version in deployment.table.versions.items()
-            if version.problem
+            if version.problem and not version.is_other
         ]
         unlogged = "" if self._refuse else self._recorder.failure
         return [*found, *filter(None, (self.routes_problem, unlogged, self._recorder.unsealed))]

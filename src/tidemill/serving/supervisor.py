@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from tidemill.clock import rest_s
 from tidemill.errors import TidemillError
 from tidemill.serving.hello import Answer, Hello, send
 from tidemill.serving.listening import bound
@@ -171,9 +172,9 @@ class Supervisor:
         worker.num_failures = 0 if steady else worker.num_failures + 1
         # A first death is met at once, whenever it comes.
         late = worker.num_failures - 1 if worker.serves else worker.num_failures
-        rest_s = 0.0 if late <= 0 else min(_LONGEST_REST_S, _FIRST_REST_S * 2 ** (late - 1))
-        worker.start_at = time.monotonic() + rest_s
-        _logger.error("worker %s ended with code %s; starting another in %g s", worker.number, code, rest_s)
+        pause_s = rest_s(late, first_s=_FIRST_REST_S, longest_s=_LONGEST_REST_S)
+        worker.start_at = time.monotonic() + pause_s
+        _logger.error("worker %s ended with code %s; starting another in %g s", worker.number, code, pause_s)
 
     def _let_go(self, worker: Worker) -> int | None:
         assert worker.process is not None and worker.channel is not None

@@ -36,9 +36,13 @@ class Warm:
 
 @dataclass(frozen=True)
 class Unloaded:
-    """A version that cannot answer, and why."""
+    """A version that cannot answer, and why: with `is_other` because it was trained on another schema than is in force.
+
+    That is as it should be of the version before, once one of another schema has been promoted.
+    """
 
     problem: str
+    is_other: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,17 @@ class Version:
         """Why it cannot answer, empty when it can."""
         return self.state.problem if isinstance(self.state, Unloaded) else ""
 
+    @property
+    def is_other(self) -> bool:
+        """Whether it was trained on another schema than is in force."""
+        return isinstance(self.state, Unloaded) and self.state.is_other
+
+    @property
+    def _standing(self) -> str:
+        if not self.problem:
+            return "ready"
+        return "other schema" if self.is_other else "failed"
+
     def note(self, project: str, error: str) -> None:
         """Remember why it failed last, and tell it in the log, but not once for every request."""
         self.last_error = error
@@ -82,7 +97,7 @@ class Version:
 
     def describe(self) -> dict[str, Any]:
         """Return its state, for people."""
-        about: dict[str, Any] = {"version": self.number, "state": "failed" if self.problem else "ready"}
+        about: dict[str, Any] = {"version": self.number, "state": self._standing}
         if isinstance(self.state, Warm):
             assert self.batcher is not None
             runs = "process" if self.state.loaded.is_python else "loop" if self.batcher.inline else "thread"

@@ -7,26 +7,27 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-from tidemill.errors import TidemillError
+from tidemill.clock import rest_s
+from tidemill.errors import ModelError, told
 from tidemill.manifest import Manifest
 from tidemill.policy import Policy
 from tidemill.records import Json, Route
 from tidemill.runtime.artefact import read_artefact
-from tidemill.runtime.fits import check_fits
+from tidemill.runtime.fits import check_fits, reads
 from tidemill.runtime.load import Loaded, load
 from tidemill.runtime.threads import asked_for, cores, is_worth_keeping, is_worth_trying, share
+from tidemill.schema import Schema
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.table import Plan, Unloaded, Warm
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
 
 _FIRST_PAUSE_S = 5.0
-_LONGEST_PAUSE_S = 300.0
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ _logger = logging.getLogger(__name__)
 class Slot:
     """A version that is wanted: being loaded, loaded, or not loadable until `retry_at` (`time.monotonic`)."""
 
-    future: Future[Warm] | None = None
+    future: Future[Warm | Unloaded] | None = None
     state: Warm | Unloaded | None = None
     num_failures: int = 0
     retry_at: float = 0.0
@@ -136,10 +137,9 @@ class VersionWatch:
             self._report(problem, names)
 
     def _poll_project(self, name: str) -> bool:
-        route = self._catalog.route(name)
+        manifest, route = self._catalog.in_force(name)
         if route is None:
             return True
-        manifest = self._catalog.manifest(name)
         watched = self._projects.setdefault(name, Watched())
         needs = _needs(manifest)
         if needs != watched.needs:
@@ -152,6 +152,8 @@ class VersionWatch:
         policy = self._policy(name, watched, route.policy_version)
         states = {version: _state(watched.slots[version]) for version in wanted}
         before = watched.installed
+        if before is not None and _would_silence(before, manifest, states, route.stable):
+            return True
         if before is None or (before.route, watched.manifest, before.versions) != (route, manifest, states):
             plan = Plan(
                 manifest=Manifest.from_json(manifest),
@@ -192,15 +194,19 @@ class VersionWatch:
         if error is None:
             slot.state, slot.retry_at = future.result(), math.inf
             return
-        slot.state = Unloaded(str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}")
-        slot.retry_at = time.monotonic() + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**slot.num_failures)
+        slot.state = Unloaded(told(error))
         slot.num_failures += 1
+        slot.retry_at = time.monotonic() + rest_s(slot.num_failures, first_s=_FIRST_PAUSE_S)
         self._metrics.load_failures[name, str(version)] += 1
         _logger.error("version %s of %s does not load: %s", version, name, slot.state.problem)
 
-    def _load(self, name: str, version: int, manifest: Manifest) -> Warm:
+    def _load(self, name: str, version: int, manifest: Manifest) -> Warm | Unloaded:
         folder = self._blobs.folder(self._catalog.artefact(name, version))
-        limits = manifest.limits
+        limits, artefact = manifest.limits, read_artefact(folder)
+        try:
+            check_fits(Schema.from_json(artefact.schema), reads(artefact), manifest.schema)
+        except ModelError as error:  # it is fine, and answers when its schema is in force again
+            return Unloaded(error.message, is_other=True)
         several = asked_for(os.environ) or share(cores(), workers=self._num_workers, copies=limits.copies)
         open_with = partial(
             load,
@@ -210,7 +216,7 @@ class VersionWatch:
             timeout_s=limits.timeout_s,
             growth_bytes=limits.worker_growth_bytes,
         )
-        is_onnx = read_artefact(folder).format == "onnx"
+        is_onnx = artefact.format == "onnx"
         warm = _warmed(open_with(threads=limits.threads or (1 if is_onnx else several)), manifest)
         on_cpu = is_onnx and warm.loaded.device == "cpu"  # threads are no use to a GPU
         if limits.threads is None and on_cpu and is_worth_trying(warm.batch_s, several):
@@ -238,7 +244,6 @@ def _needs(manifest: Json) -> Json:
 
 def _warmed(loaded: Loaded, manifest: Manifest) -> Warm:
     try:
-        check_fits(loaded.schema, loaded.inputs, manifest.schema)
         # A Python model never runs in the loop, so only its first call matters.
         return Warm(loaded, loaded.warm(1 if loaded.is_python else manifest.limits.max_batch))
     except BaseException:
@@ -255,14 +260,24 @@ def _spare(watched: Watched, route: Route) -> int | None:
     return last if last not in route.versions() and isinstance(before.versions[last], Warm) else None
 
 
+def _would_silence(before: Plan, manifest: Json, states: Mapping[int, Warm | Unloaded], stable: int) -> bool:
+    """Tell whether nobody could answer under another schema, since its version does not load: what answers goes on."""
+    if before.manifest.schema.to_json() == manifest["schema"]:
+        return False  # where the same is asked, those before stand in
+    live = states[stable]
+    if isinstance(live, Warm) or live.is_other or any(isinstance(state, Warm) for state in states.values()):
+        return False
+    return any(isinstance(state, Warm) for state in before.versions.values())
+
+
 def _state(slot: Slot) -> Warm | Unloaded:
     assert slot.state is not None
     return slot.state
 
 
-def _in_thread(work: Callable[[], Warm]) -> Future[Warm]:
+def _in_thread(work: Callable[[], Warm | Unloaded]) -> Future[Warm | Unloaded]:
     """Run `work` in a thread that does not keep the process from ending, as those of an executor would."""
-    future: Future[Warm] = Future()
+    future: Future[Warm | Unloaded] = Future()
 
     def run() -> None:
         try:
@@ -274,6 +289,6 @@ def _in_thread(work: Callable[[], Warm]) -> Future[Warm]:
     return future
 
 
-def _close_loaded(future: Future[Warm]) -> None:
-    if future.exception() is None:
-        future.result().loaded.close()
+def _close_loaded(future: Future[Warm | Unloaded]) -> None:
+    if future.exception() is None and isinstance(loaded := future.result(), Warm):
+        loaded.loaded.close()

@@ -132,11 +132,15 @@ class CurateNeeds:
 
 @dataclass(frozen=True)
 class Picks:
-    """The picked ids, each once, with why and with its inclusion probability (None: unknown)."""
+    """The picked ids, each once, with why and with its inclusion probability (None: unknown).
+
+    `places` int64 (M,) says where each is among the candidates; without it, whoever asked looks the ids up.
+    """
 
     ids: tuple[str, ...]
     reasons: tuple[str, ...]
     probabilities: tuple[float | None, ...]
+    places: Array | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -52,13 +52,15 @@ class Curate(Member):
 
     def pick(self, candidates: Candidates, context: CurateContext, budget: int, rng: np.random.Generator) -> Picks:
         """Return at most `budget` different candidates; equal arguments and generator give equal picks."""
+        places = None
         if not self.by_chance and candidates.repeated is not None:
-            distinct = candidates.distinct()
-            candidates, context = candidates.take(distinct), context.take(distinct)
+            places = candidates.distinct()
+            candidates, context = candidates.take(places), context.take(places)
         drawn = self.draw(candidates, context, max(0, budget), rng)
         ids = tuple(map(candidates.ids.__getitem__, drawn.taken.tolist()))
         chances = [None] * len(ids) if drawn.chance is None else drawn.chance[drawn.taken].tolist()
-        return Picks(ids, (self.reason,) * len(ids), tuple(chances))
+        places = drawn.taken if places is None else places[drawn.taken]
+        return Picks(ids, (self.reason,) * len(ids), tuple(chances), places)
 
     def __add__(self, other: Curate) -> Mix:
         return Mix((self, other))
@@ -193,7 +195,8 @@ class _Tally:
     def picks(self, ids: Sequence[str]) -> Picks:
         """Return who was taken, with the chance of having been taken by any draw."""
         chances = [float(1.0 - self._missed[i]) if self._known[i] else None for i in self._reasons]
-        return Picks(tuple(ids[i] for i in self._reasons), tuple(self._reasons.values()), tuple(chances))
+        places = np.array(list(self._reasons), dtype=np.int64)
+        return Picks(tuple(ids[i] for i in self._reasons), tuple(self._reasons.values()), tuple(chances), places)
 
 
 def _in_order(members: Sequence[Curate]) -> tuple[Curate, ...]:

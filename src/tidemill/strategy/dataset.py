@@ -26,7 +26,7 @@ class ExampleIndex:
     ids: Array  # object, strings
     received_at: Array  # int64, microseconds since 1970
     labelled_at: Array  # int64, microseconds since 1970
-    split: Array  # object, "train" or "test"
+    split: Array  # strings, "train" or "test"
     label: Array  # object
     trust: Array  # int64, the rank of the label's trust
     decision: Array  # object, what the answering version said, None where nobody did

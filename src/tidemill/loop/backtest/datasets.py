@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import polars as pl
 from sqlalchemy import Connection
 
 from tidemill.errors import StoreError
-from tidemill.loop.backtest.memo import Memo
+from tidemill.loop.backtest.memo import Lesson, Memo
 from tidemill.loop.backtest.reservoir import MemoryReservoir, rows_of
 from tidemill.loop.backtest.stream import Stream
 from tidemill.loop.backtest.values import Values
@@ -95,14 +95,11 @@ class MemoryDatasets(Datasets):
 
     def training_data(self, project: str, digest: str, schema: Schema) -> TrainingData:
         """Return the train rows as columns, with the targets of the schema's output and weights of mean 1."""
-        train = self._version(project, digest).train
-        return TrainingData(
-            schema=schema,
-            columns=self._memo.columns(train.rows),
-            targets=self._values.targets(train.labels),
-            weights=train.weights / train.weights.mean(),
-            ids=tuple(self._stream.ids[train.rows].tolist()),
-        )
+        return self.lesson(digest, schema)()
+
+    def lesson(self, digest: str, schema: Schema) -> Lesson:
+        """Return what gives the training data: it holds the rows, and nothing else of this run."""
+        return partial(_training_data, self._version("", digest).train, schema, self._memo, self._values)
 
     def test_rows(self, project: str, digest: str) -> pl.DataFrame:
         """Return the test rows: id, unit, received_at (microseconds), label, trust, probability, and the inputs."""
@@ -139,3 +136,13 @@ class MemoryDatasets(Datasets):
         if digest not in self._versions:
             raise missing(project, digest)
         return self._versions[digest]
+
+
+def _training_data(train: _Rows, schema: Schema, memo: Memo, values: Values) -> TrainingData:
+    return TrainingData(
+        schema=schema,
+        columns=memo.columns(train.rows),
+        targets=values.targets(train.labels),
+        weights=train.weights / train.weights.mean(),
+        ids=tuple(memo.stream.ids[train.rows].tolist()),
+    )

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from tidemill.records import Cycle, Json, Verdict
-from tidemill.stores.cycles import is_open, no_cycle, no_open_cycle, text_of, verdict_of
+from tidemill.stores.cycles import no_cycle, no_open_cycle, open_already, text_of, verdict_of
 from tidemill.stores.database import Database, dumps, loads
 from tidemill.stores.journal import Command, GivenVerdict, Journal, Lease
 
@@ -89,7 +89,7 @@ class MemoryJournal(Journal):
         """Begin a cycle and return its number."""
         known = self.cycle(project)
         if known is not None:
-            raise is_open(project, known.number, known.step)
+            raise open_already(project, known.number, known.step)
         number, kept = len(self._cycles) + 1, verdict_of(text_of(trigger))
         self._cycles.append(Cycle(number=number, opened_at=now, trigger=kept, strategy=strategy, step=step))
         return number

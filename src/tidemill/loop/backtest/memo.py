@@ -7,17 +7,17 @@ import json
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from tidemill.errors import TidemillError, TrainingError
-from tidemill.loop.backtest.shelf import Made, Shelf
+from tidemill.loop.backtest.shelf import Made, Shelf, size_of
 from tidemill.loop.backtest.stream import Stream
 from tidemill.model import Model, TrainingData, check_scores
 from tidemill.project import Project
@@ -28,7 +28,8 @@ from tidemill.training.known import KnownRows
 from tidemill.training.sklearn_trainer import matrix_of
 from tidemill.transforms import Pipeline
 
-_MAX_MODELS = 12  # of a text model each may take 40 MB; one that is needed again is on the shelf, or trained again
+_MOST_BYTES = 3 << 28  # of models at hand; one that is needed again is on the shelf, or trained again
+_UNKNOWN_BYTES = 40_000_000  # of a model that cannot be measured: as much as a large one of text takes
 _MAX_SCORED = 400
 _ROWS_AT_ONCE = 1 << 16
 
@@ -72,10 +73,14 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+Lesson: TypeAlias = Callable[[], TrainingData]
+"""Gives the rows that a model learns from, to who asks: what was trained before is not taught again."""
+
+
 @dataclass(frozen=True)
 class _Made:
     recipe: Recipe
-    data: TrainingData
+    lesson: Lesson
     cpu_s: float
 
 
@@ -101,6 +106,8 @@ class Memo:
     _matrices: dict[str, Any] = field(default_factory=dict)
     _made: dict[str, _Made] = field(default_factory=dict)
     _models: OrderedDict[str, Model] = field(default_factory=OrderedDict)
+    _bytes: dict[str, int] = field(default_factory=dict)
+    _seed: int | None = None
     _scores: OrderedDict[str, _Scores] = field(default_factory=OrderedDict)
     _sizes: dict[str, float] = field(default_factory=dict)
     _folders: dict[str, tempfile.TemporaryDirectory[str]] = field(default_factory=dict)
@@ -132,16 +139,24 @@ class Memo:
             self.spent.features_s += time.process_time() - begun
         return self._matrices[key][rows]
 
+    def begin(self, seed: int | None) -> None:
+        """Begin a run. Under another seed nothing is of use that was made under the last one: let go of it."""
+        if seed != self._seed:
+            self._let_go()
+        self._seed = seed
+
     def forget(self) -> None:
         """Let go of models and predictions unless they are kept: called between runs."""
         if not self.enabled:
-            self._made.clear()
-            self._models.clear()
-            self._scores.clear()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for kept in (self._made, self._models, self._bytes, self._scores):
+            kept.clear()
 
     # --- models
 
-    def train(self, recipe: Recipe, data: TrainingData) -> float:
+    def train(self, recipe: Recipe, lesson: Lesson) -> float:
         """Make a model unless it is known; return the CPU seconds that the training took when it was done.
 
         Raises:
@@ -152,8 +167,8 @@ class Memo:
             self.spent.trainings_known += 1
             return self._made[name].cpu_s
         with nullcontext() if self.shelf is None else self.shelf.training(name):
-            model, cpu_s = self._found(name) or self._new(recipe, data)
-        self._made[name] = _Made(recipe, data, cpu_s)
+            model, cpu_s = self._found(name) or self._new(recipe, lesson)
+        self._made[name] = _Made(recipe, lesson, cpu_s)
         self._hold(name, model)
         return cpu_s
 
@@ -163,10 +178,10 @@ class Memo:
         self.spent.trainings_known += found is not None
         return found
 
-    def _new(self, recipe: Recipe, data: TrainingData) -> Made:
-        """Train a model, and put it on the shelf."""
+    def _new(self, recipe: Recipe, lesson: Lesson) -> Made:
+        """Train a model, and put it on the shelf if another process may want it."""
         before = self.spent.train_s
-        model = self._trained(recipe, data)
+        model = self._trained(recipe, lesson())
         cpu_s = self.spent.train_s - before
         self.spent.trainings += 1
         if self.shelf is not None and self.shelf.shared:
@@ -174,8 +189,12 @@ class Memo:
         return model, cpu_s
 
     def _hold(self, artefact: str, model: Model) -> None:
-        """Have a model at hand; those that nobody asked for the longest go on the shelf."""
-        for name, old in _put(self._models, artefact, model, _MAX_MODELS):
+        """Have a model at hand; of too much, those that nobody asked for the longest go on the shelf."""
+        self._models[artefact] = model
+        self._bytes[artefact] = size_of(model) or _UNKNOWN_BYTES
+        while len(self._models) > 1 and sum(self._bytes.values()) > _MOST_BYTES:
+            name, old = self._models.popitem(last=False)
+            del self._bytes[name]
             if self.shelf is not None:
                 self.shelf.put(name, old, self._made[name].cpu_s)
 
@@ -199,7 +218,7 @@ class Memo:
         """Return a model that was made; one that nobody has any more is trained again, which gives the same."""
         if artefact not in self._models:
             made, found = self._made[artefact], None if self.shelf is None else self.shelf.model(artefact)
-            self._hold(artefact, self._trained(made.recipe, made.data) if found is None else found[0])
+            self._hold(artefact, self._trained(made.recipe, made.lesson()) if found is None else found[0])
         self._models.move_to_end(artefact)
         return self._models[artefact]
 
@@ -207,14 +226,14 @@ class Memo:
         """Return a model as files, for a trainer that goes on from it."""
         if artefact not in self._folders:
             self._folders[artefact] = tempfile.TemporaryDirectory(prefix="tidemill-backtest-")
-            export(self.model(artefact), self._made[artefact].data, Path(self._folders[artefact].name))
+            export(self.model(artefact), self._made[artefact].lesson(), Path(self._folders[artefact].name))
         return Path(self._folders[artefact].name)
 
     def size_mb(self, artefact: str) -> float:
         """Return how many megabytes (of 1,000,000 bytes) a model takes as files."""
         if artefact not in self._sizes:
             with tempfile.TemporaryDirectory(prefix="tidemill-backtest-") as folder:
-                export(self.model(artefact), self._made[artefact].data, Path(folder))
+                export(self.model(artefact), self._made[artefact].lesson(), Path(folder))
                 files = [file for file in Path(folder).rglob("*") if file.is_file()]
                 self._sizes[artefact] = sum(file.stat().st_size for file in files) / 1e6
         return self._sizes[artefact]
@@ -229,7 +248,8 @@ class Memo:
             entry = _Scores(np.zeros(len(self.stream), dtype=bool), np.zeros(shape, dtype=np.float32))
             _put(self._scores, artefact, entry, _MAX_SCORED)
         self._scores.move_to_end(artefact)
-        new = rows[~entry.known[rows]]
+        asked = as_slice(rows)
+        new = rows[~entry.known[asked]]
         if len(new):
             model = self.model(artefact)
             begun, features = time.process_time(), self.spent.features_s
@@ -240,13 +260,19 @@ class Memo:
             self.spent.predict_s += time.process_time() - begun - (self.spent.features_s - features)
         self.spent.rows_predicted += len(new)
         self.spent.rows_known += len(rows) - len(new)
-        found: Array = entry.scores[rows]
+        found: Array = entry.scores[asked]
         return found
 
     def predict(self, model: Model, columns: Columns, num_rows: int) -> Array:
         """Return what a model gives for a batch, float32 (N, K)."""
         given = columns if isinstance(model, Exportable) else dict(columns)
         return check_scores(model.predict(given), num_rows=num_rows, num_scores=self.project.output.num_scores)
+
+
+def as_slice(rows: Array) -> Array | slice:
+    """Return rows that follow each other as a slice, of which nothing is copied."""
+    follow = len(rows) > 0 and (np.diff(rows) == 1).all()
+    return slice(int(rows[0]), int(rows[-1]) + 1) if follow else rows
 
 
 def _put(kept: OrderedDict[str, _T], name: str, value: _T, limit: int) -> list[tuple[str, _T]]:

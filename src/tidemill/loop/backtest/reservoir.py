@@ -55,6 +55,7 @@ class MemoryReservoir(Reservoir):
         self._group_split = np.full(int(stream.group.max(initial=-1)) + 1, _NEVER, dtype=np.int8)
         self._asked_at = np.full(num, _NEVER, dtype=np.int64)
         self._answered = np.zeros(num, dtype=bool)
+        self._asks = False  # whether anything was ever put into the queue
         self._priority = np.zeros(num)
         self._num_labelled: int | None = None  # until the next write
 
@@ -90,16 +91,16 @@ class MemoryReservoir(Reservoir):
         return len(rows)
 
     def _give_reasons(self, rows: Array, texts: pl.Series) -> None:
-        found = texts.unique(maintain_order=True).to_list()
+        alike = bool((texts == texts[0]).all())  # mostly all are
+        found = [texts[0]] if alike else texts.unique(maintain_order=True).to_list()
         numbers = np.array([self._reasons.setdefault(text, len(self._reasons)) for text in found], dtype=np.uint32)
         self._reason[rows] = numbers[0] if len(numbers) == 1 else numbers[_places(texts, pl.Enum(found))]
 
     def _fix_splits(self, rows: Array) -> None:
         """Give new rows the split of their group, which its first row fixes."""
         groups = self._stream.group[rows]
-        begun, first = np.unique(groups, return_index=True)
-        new = self._group_split[begun] == _NEVER
-        self._group_split[begun[new]] = self._stream.is_test[rows[first[new]]]
+        new = np.flatnonzero(self._group_split[groups] == _NEVER)[::-1]  # of several the last that is written stays
+        self._group_split[groups[new]] = self._stream.is_test[rows[new]]
         self.is_test[rows] = self._group_split[groups] == 1
 
     @property
@@ -158,6 +159,10 @@ class MemoryReservoir(Reservoir):
             return set(ids)
         return {id_ for id_, known in zip(ids, there.tolist(), strict=True) if known}
 
+    def are_present(self, project: str, ids: pl.Series) -> pl.Series:
+        """Return for each id whether it is an example."""
+        return pl.Series(self.picked_at[rows_of(ids)] != _NEVER)
+
     def num_labelled(self, project: str) -> int:
         """Return the number of labelled examples that are not for tests."""
         if self._num_labelled is None:  # asked at every turn
@@ -176,7 +181,7 @@ class MemoryReservoir(Reservoir):
         """Give examples the labels that came as feedback."""
         if not labels["received_at"].is_sorted():
             labels = labels.sort("received_at", maintain_order=True)
-        one = labels["source"].n_unique() == 1
+        one = bool((labels["source"] == labels["source"][0]).all()) if len(labels) else False
         for part in [labels] if one else labels.partition_by("source", maintain_order=True):
             ranks, codes = _ranks(part["trust"]), self._values.codes(part["value"])
             rows, at = self._checked(project, part["request_id"]), part["received_at"].to_numpy()
@@ -213,11 +218,13 @@ class MemoryReservoir(Reservoir):
         """Put examples into the queue; one that is or was in it stays as it is."""
         rows = rows_of(list(ids))
         rows = rows[self._asked_at[rows] == _NEVER]
+        self._asks |= len(rows) > 0
         self._asked_at[rows], self._priority[rows] = micros(now), priority
 
     def ask_again(self, conn: Connection, project: str, ids: Iterable[str], *, priority: float, now: datetime) -> None:
         """Put examples into the queue, whether they waited, were answered or never were in it."""
         rows = rows_of(list(ids))
+        self._asks |= len(rows) > 0
         self._asked_at[rows], self._priority[rows], self._answered[rows] = micros(now), priority, False
 
     def asked(self, project: str) -> dict[str, datetime]:
@@ -232,7 +239,7 @@ class MemoryReservoir(Reservoir):
 
     def waiting(self) -> Array:
         """Return the rows that wait for a label, the most urgent first."""
-        rows = np.flatnonzero((self._asked_at != _NEVER) & ~self._answered)
+        rows = np.flatnonzero((self._asked_at != _NEVER) & ~self._answered) if self._asks else np.zeros(0, np.int64)
         return rows[np.lexsort((rows, self._asked_at[rows], -self._priority[rows]))]
 
     def take_off(self, rows: Array) -> None:
@@ -274,7 +281,7 @@ def _places(texts: pl.Series, names: pl.Enum) -> Array:
 
 def _ranks(trusts: pl.Series) -> Array:
     """Return the rank of each trust, int64 (N,): mostly all are the same."""
-    if len(trusts) and trusts.n_unique() == 1:
+    if len(trusts) and not trusts.has_nulls() and (trusts == trusts[0]).all():
         return np.full(len(trusts), Trust(trusts[0]).rank, dtype=np.int64)
     return _places(trusts, pl.Enum([str(trust) for trust in Trust]))
 

@@ -82,6 +82,7 @@ def replay(
     """
     begun = time.process_time()
     spent = replace(memo.spent)
+    memo.begin(seed)
     rehearsed = _Rehearsal(strategy, memo, setting, seed=seed, metric=metric)
     spans = windows(memo.stream.received_at, setting.start, setting.step)
     rehearsed.begin()

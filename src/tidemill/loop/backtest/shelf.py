@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.sparse
 
 from tidemill.model import Model
 
+_ALIGNED = 64
+_CANNOT = (pickle.PicklingError, AttributeError, TypeError)  # what is raised of a model that cannot be written
 _MOST_BYTES = 1 << 30  # of models on the disk; the oldest go first
 
 Made = tuple[Model, float]
@@ -26,7 +29,7 @@ class Shelf:
     """What was made once is there for whoever needs it next: each thing is made by one process, and the others wait.
 
     The folder is the backtest's own, and gone when it ends: nobody else can put anything on it. `shared` says whether
-    there are others to make models for.
+    others may come to want the models of the run that is going on.
     """
 
     def __init__(self, folder: Path, *, shared: bool) -> None:
@@ -50,7 +53,8 @@ class Shelf:
     def model(self, artefact: str) -> Made | None:
         """Return a model that some process made, None where it is not there, or is there no more."""
         try:
-            made: Made = pickle.loads(self._place(artefact).read_bytes())
+            with self._place(artefact).open("rb") as file:
+                made: Made = _read_apart(file)
         except FileNotFoundError:
             return None
         return made
@@ -61,10 +65,11 @@ class Shelf:
             return
         part = self._folder / f".{os.getpid()}.part"
         try:
-            with part.open("wb") as file:  # into the file, not into memory first: arrays are not copied
-                pickle.dump((model, cpu_s), file, protocol=pickle.HIGHEST_PROTOCOL)
-        except (pickle.PicklingError, AttributeError, TypeError):
+            head, arrays = _apart((model, cpu_s))
+        except _CANNOT:
             return  # made again where it is needed
+        with part.open("wb") as file:
+            _write_apart(head, arrays, file)
         with self._alone("models"):
             part.replace(self._place(artefact))
             self._make_room()
@@ -86,6 +91,40 @@ class Shelf:
         with (self._folder / f"{name}.lock").open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file closes, or its process dies
             yield
+
+
+def size_of(model: Model) -> int | None:
+    """Return how many bytes a model takes, None where it cannot be written; arrays are not copied for it."""
+    try:
+        head, arrays = _apart(model)
+    except _CANNOT:
+        return None
+    return len(head) + sum(array.nbytes for array in arrays)
+
+
+def _apart(value: Any) -> tuple[bytes, list[memoryview]]:
+    """Return a value as bytes, and its arrays beside it, which are not copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
+    return head, [buffer.raw() for buffer in buffers]
+
+
+def _write_apart(head: bytes, arrays: Sequence[memoryview], file: BinaryIO) -> None:
+    pickle.dump((head, [array.nbytes for array in arrays]), file)
+    for array in arrays:
+        file.seek(-file.tell() % _ALIGNED, os.SEEK_CUR)
+        file.write(array)
+
+
+def _read_apart(file: BinaryIO) -> Any:
+    """Return what was written; arrays are mapped from the file, and a write into them stays in this process."""
+    head, sizes = pickle.load(file)
+    mapped, at, arrays = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)), file.tell(), []
+    for size in sizes:
+        at += -at % _ALIGNED
+        arrays.append(mapped[at : at + size])
+        at += size
+    return pickle.loads(head, buffers=arrays)
 
 
 def _short(name: str) -> str:

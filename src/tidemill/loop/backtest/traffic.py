@@ -11,6 +11,7 @@ import polars as pl
 
 from tidemill.errors import NotFound
 from tidemill.loop.backtest.log import MemoryLog
+from tidemill.loop.backtest.memo import as_slice
 from tidemill.loop.backtest.values import Values
 from tidemill.loop.backtest.world import RehearsalWorld
 from tidemill.policy import Decided, Policy
@@ -18,7 +19,7 @@ from tidemill.records import Route, Trust
 from tidemill.runtime.routing import position, share_in_force
 from tidemill.schema import Array
 from tidemill.stats.metrics import Metric
-from tidemill.stores.columns import own_types
+from tidemill.stores.columns import FEEDBACK_FIELDS, own_types
 from tidemill.strategy.log import Everything, Request
 
 LATENCY_MS = 1.0  # of every answer: how long a model takes is not simulated
@@ -38,6 +39,7 @@ class Traffic:
         self._world, self._log, self._stream = world, world.log, world.memo.stream
         self._values, self._metric = Values(world.project.output), metric
         self._told, self._delay = told, delay
+        self._labels = self._values.series("text", told)
         self._answered = first  # rows before it were answered, or are history
         self._next_told = first  # the first row whose label has not been given as feedback
         self.quality = np.full(num, np.nan)
@@ -106,6 +108,7 @@ class Traffic:
         alike = {
             "role": role, "rollout": route.rollout, "share": float(share), "salt": route.salt,
             "route_revision": route.revision, "policy_version": route.policy_version, "cached": False,
+            "error": None, "fallback_reason": None, "subject": None,
             "latency_ms": LATENCY_MS, "keep_probability": 1.0 if role == "answer" else 0.0,
         }  # fmt: skip
         columns = [_one(name, value).new_from_index(0, len(rows)) for name, value in alike.items()]
@@ -165,35 +168,36 @@ class Traffic:
 
     def write_labels(self, rows: Array, at: Array, *, source: str, trust: Trust) -> None:
         """Write labels of rows that came at these times, int64 microseconds (N,), rising, into the log."""
-        labels = self._values.series("text", self._told[rows])
-        is_text = labels.dtype == pl.String()
-        frame = pl.DataFrame({
-            "request_id": self._stream.frame["request_id"][rows],
-            "received_at": pl.Series(at, dtype=pl.Int64),
-            "kind": pl.Series(["label"], dtype=pl.String).new_from_index(0, len(rows)),
-            "text": labels if is_text else pl.Series([None], dtype=pl.String).new_from_index(0, len(rows)),
-            "number": pl.Series([None], dtype=pl.Float64).new_from_index(0, len(rows)) if is_text else labels,
-            "source": pl.Series([source]).new_from_index(0, len(rows)),
-            "trust": pl.Series([str(trust)]).new_from_index(0, len(rows)),
-        })  # fmt: skip
+        some = as_slice(rows)
+        is_text = self._labels.dtype == pl.String()
+        labels = self._labels[some].alias("text" if is_text else "number")
+        alike = {"kind": "label", "number" if is_text else "text": None, "source": source, "trust": str(trust)}
+        columns = {name: _one(name, value, "feedback").new_from_index(0, len(rows)) for name, value in alike.items()}
+        columns |= {
+            "request_id": self._stream.frame["request_id"][some],
+            "received_at": pl.Series("received_at", at, dtype=pl.Int64),
+            labels.name: labels,
+        }
+        frame = pl.DataFrame([columns[name] for name in FEEDBACK_FIELDS])
         self._log.append("feedback", frame)
 
 
 @lru_cache(maxsize=256)
-def _one(name: str, value: str | float | None) -> pl.Series:
+def _one(name: str, value: str | float | None, kind: str = "predictions") -> pl.Series:
     """Return a column of the log with one row."""
-    return pl.Series(name, [value], dtype=own_types("predictions")[name])
+    return pl.Series(name, [value], dtype=own_types(kind)[name])
 
 
 def _said(versions: Array, scores: Array, decided: Decided) -> pl.DataFrame:
     """Return what versions (N,) said, as the log has it."""
     kind = pl.String() if isinstance(decided.decisions[0], str) else pl.Float64()
-    return pl.DataFrame({
-        "answered_version": pl.Series(versions),
-        "scores": pl.Series(scores, dtype=pl.Array(pl.Float32, scores.shape[1])).arr.to_list(),
-        "decision": pl.Series(decided.decisions, dtype=kind),
-        "abstained": pl.Series(decided.abstained, dtype=pl.Boolean),
-    })  # fmt: skip
+    columns = [
+        pl.Series("answered_version", versions),
+        pl.Series("scores", scores, dtype=pl.Array(pl.Float32, scores.shape[1])).cast(pl.List(pl.Float32)),
+        pl.Series("decision", decided.decisions, dtype=kind),
+        pl.Series("abstained", decided.abstained, dtype=pl.Boolean),
+    ]
+    return pl.DataFrame(columns)
 
 
 def told_labels(truth: Array, *, noise: float, num_classes: int, seed: int) -> Array:
@@ -201,6 +205,8 @@ def told_labels(truth: Array, *, noise: float, num_classes: int, seed: int) -> A
 
     A wrong class is any other class; a wrong value is that of some earlier row.
     """
+    if noise == 0:
+        return truth
     rng = np.random.default_rng([seed, 7])
     wrong, draws = rng.random(len(truth)) < noise, rng.random(len(truth))
     known = np.isfinite(truth)

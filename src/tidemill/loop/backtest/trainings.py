@@ -42,8 +42,7 @@ class Trainings:
     def _run(self, job: Job) -> Status:
         recipe = Recipe(self._datasets.content(job.dataset), self._trainer, job.seed, job.start_from)
         try:
-            data = self._datasets.training_data(job.project, job.dataset, self._project.schema)
-            cpu_s = self._memo.train(recipe, data)
+            cpu_s = self._memo.train(recipe, self._datasets.lesson(job.dataset, self._project.schema))
         except TidemillError as error:
             return Status(state="failed", error=f"{error.message} Next: {error.hint}", failure=error_json(error))
         self.cpu_s += cpu_s

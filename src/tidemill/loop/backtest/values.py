@@ -32,7 +32,7 @@ class Values:
     def _of_column(self, values: pl.Series) -> Array:
         if not isinstance(self.output, Classes) or values.dtype != pl.String():
             return self.codes(values.to_list())
-        return values.cast(self._enum).to_physical().cast(pl.Float64).to_numpy()  # NaN where it is null
+        return values.cast(self._enum).cat.physical().cast(pl.Float64).to_numpy()  # NaN where it is null
 
     @cached_property
     def _enum(self) -> pl.Enum:

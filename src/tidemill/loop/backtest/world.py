@@ -36,7 +36,7 @@ from tidemill.strategy.dataset import ExampleIndex
 from tidemill.strategy.offline import Size
 from tidemill.training.known import KnownRows
 
-_SPLITS = np.array(["train", "test"], dtype=object)
+_SPLITS = np.array(["train", "test"])
 
 
 @dataclass(frozen=True, kw_only=True)
