@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from backtests import PROJECT, recorded, stream
 import tidemill as tm
 from tidemill.loop.backtest import memo as memos
 from tidemill.loop.backtest import shelf as shelves
+from tidemill.loop.backtest.lending import Lender, ask
 from tidemill.loop.backtest.memo import Memo
-from tidemill.loop.backtest.pool import Task, is_shared
 from tidemill.loop.backtest.run import Setting, replay
 from tidemill.loop.backtest.shelf import Shelf
 
@@ -86,15 +87,48 @@ def test_the_oldest_models_make_room(shelf: Shelf, monkeypatch: pytest.MonkeyPat
     assert [shelf.model(f"model {number}") is not None for number in range(5)] == [False, False, False, True, True]
 
 
-def test_what_another_memo_trained_is_not_trained_again(tmp_path: Path) -> None:
+def test_what_another_memo_has_at_hand_is_not_trained_again(tmp_path: Path) -> None:
     known = stream(recorded(200))
-    first, second = (Memo(known, PROJECT, True, Shelf(tmp_path, shared=True)) for _ in range(2))
     setting = Setting(start=int(known.received_at[60]), step=STEP)
     given: dict[str, Any] = {"seed": 0, "metric": PROJECT.metrics[0]}
-    one, other = (replay(tm.presets.every_window(), "it", memo, setting, **given) for memo in (first, second))
+    with closing(Shelf(tmp_path, shared=True)) as mine, closing(Shelf(tmp_path, shared=True)) as theirs:
+        first, second = (Memo(known, PROJECT, True, shelf) for shelf in (mine, theirs))
+        one, other = (replay(tm.presets.every_window(), "it", memo, setting, **given) for memo in (first, second))
+        assert mine.lending_s > 0
     assert first.spent.trainings > 1
     assert (second.spent.trainings, second.spent.trainings_known) == (0, first.spent.trainings)
+    assert not list(tmp_path.glob("*.model")), "nobody was short of memory"
     np.testing.assert_array_equal(one.quality, other.quality)
+
+
+def test_what_is_at_hand_no_more_is_trained_again(tmp_path: Path) -> None:
+    known = stream(recorded(200))
+    setting = Setting(start=int(known.received_at[60]), step=STEP)
+    given: dict[str, Any] = {"seed": 0, "metric": PROJECT.metrics[0]}
+    with closing(Shelf(tmp_path, shared=True)) as mine, closing(Shelf(tmp_path, shared=True)) as theirs:
+        first, second = (Memo(known, PROJECT, True, shelf) for shelf in (mine, theirs))
+        one = replay(tm.presets.every_window(), "it", first, setting, **given)
+        first.begin(1)
+        other = replay(tm.presets.every_window(), "it", second, setting, **given)
+    assert second.spent.trainings == first.spent.trainings > 1
+    np.testing.assert_array_equal(one.quality, other.quality)
+
+
+def test_a_lender_answers_what_it_finds_and_nothing_once_it_is_closed(tmp_path: Path) -> None:
+    model: Any = Weights(1_000)
+    model.turned, model.none = np.asfortranarray(np.arange(12.0).reshape(3, 4)), np.zeros(0)
+    model.part, model.link = np.arange(10)[::2], None
+    unwritten: Any = Weights()
+    unwritten.link = lambda: None
+    lent = {"it": (model, 0.5), "unwritten": (unwritten, 0.5)}
+    with closing(Lender(tmp_path / "it.lender", lent.get)):
+        found = ask(tmp_path / "it.lender", "it")
+        assert ask(tmp_path / "it.lender", "other") is None
+        assert ask(tmp_path / "it.lender", "unwritten") is None
+    assert ask(tmp_path / "it.lender", "it") is None
+    assert found[1] == 0.5
+    for name, array in vars(model).items():
+        np.testing.assert_array_equal(getattr(found[0], name), array)
 
 
 def test_arrays_come_back_as_they_were_and_a_write_stays_with_who_wrote(shelf: Shelf) -> None:
@@ -133,28 +167,6 @@ def test_of_too_many_models_the_first_go_on_the_shelf_and_are_not_trained_again(
     assert len(list(tmp_path.glob("*.model"))) >= made - 1
     assert memo.spent.trainings == made
     assert np.nanmean(other.quality) >= np.nanmean(one.quality)
-
-
-@pytest.mark.parametrize(
-    ("waiting", "last", "shared"),
-    [
-        ([0, 0, 1, 1, 2], {}, False),  # the other worker takes seed 1, and there is seed 2 after that
-        ([0, 0, 1, 1], {}, True),  # the other worker may be through with seed 1 first
-        ([0, 0], {}, True),
-        ([0, 0, 2], {1: 1}, False),
-        ([0, 0], {1: 1}, True),
-        ([], {1: 1}, False),  # the last run of its seed, which nobody else works on
-        ([], {1: 0}, True),
-    ],
-)
-def test_models_are_shared_where_another_worker_may_come_to_the_seed(
-    waiting: list[int], last: dict[int, int | None], shared: bool
-) -> None:
-    def task(seed: int) -> Task:
-        return Task(key="", name="", strategy=tm.presets.never(), seed=seed, hindsight=False)
-
-    left = list(enumerate(map(task, waiting)))
-    assert is_shared(task(0), left, {**last, 0: 0}, worker=0, num_workers=2) is shared
 
 
 @pytest.mark.parametrize(("max_mb", "promoted"), [(1e-4, False), (5.0, True)])

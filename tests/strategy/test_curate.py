@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -47,6 +48,7 @@ def test_no_request_is_picked_twice_and_the_budget_is_never_exceeded(stage: Cura
     assert set(picks.ids) <= set(there.ids)
     assert picks.places is not None
     assert tuple(there.ids[place] for place in picks.places) == picks.ids
+    assert replace(picks, ids=picks.ids[::-1]).places is None, "whoever reorders them does not know of it"
     assert all(p is None or 0 < p <= 1 for p in picks.probabilities)
 
 

@@ -98,7 +98,7 @@ def show(console: Console, found: Status, period: str) -> None:
     labelled = f"{found.num_labelled} labelled, {found.num_waiting} waiting for a label"
     console.print(f"examples: {found.num_examples}, {labelled}")
     made, allowed = found.picks
-    if allowed is not None and made >= allowed:
+    if allowed is not None and made >= allowed > 0:
         console.print(Text(f"the label budget is spent: {made} picked; the day releases it little by little", "yellow"))
     if not found.problem:
         console.print(quality_table(found.quality, title=f"quality users got, last {period}"))

@@ -101,7 +101,7 @@ def _pickable(turn: Turn, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _picked(frame: pl.DataFrame, candidates: Candidates, picks: Picks) -> pl.DataFrame:
     """Return the picked rows of the frame, in the order of the picks, with why and by what chance."""
-    if picks.places is not None and _are_at(picks, candidates):
+    if picks.places is not None:
         frame = frame[picks.places]
     elif picks.ids != candidates.ids:  # not all of them, or in another order
         ids = pl.DataFrame({"request_id": picks.ids}, schema={"request_id": pl.String()})
@@ -109,12 +109,6 @@ def _picked(frame: pl.DataFrame, candidates: Candidates, picks: Picks) -> pl.Dat
     # A request whose inputs were not kept could not be picked.
     chance = pl.Series(PROBABILITY, picks.probabilities, dtype=pl.Float64) * frame["keep_probability"]
     return frame.hstack([_text(REASON, picks.reasons), chance])
-
-
-def _are_at(picks: Picks, candidates: Candidates) -> bool:
-    """Tell whether the picks are where they say: a stage of somebody's own may have put them in another order."""
-    assert picks.places is not None
-    return tuple(map(candidates.ids.__getitem__, picks.places.tolist())) == picks.ids
 
 
 def _text(name: str, texts: Sequence[str]) -> pl.Series:

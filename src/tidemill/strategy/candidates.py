@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -134,16 +134,23 @@ class CurateNeeds:
 class Picks:
     """The picked ids, each once, with why and with its inclusion probability (None: unknown).
 
-    `places` int64 (M,) says where each is among the candidates; without it, whoever asked looks the ids up.
+    `places` int64 (M,) says where each is among the candidates. It is not given along: picks that somebody makes of
+    others have none, and then whoever asked looks the ids up.
     """
 
     ids: tuple[str, ...]
     reasons: tuple[str, ...]
     probabilities: tuple[float | None, ...]
-    places: Array | None = field(default=None, compare=False, repr=False)
+    places: Array | None = field(default=None, init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def at(self, places: Array) -> Picks:
+        """Return them with their `places`."""
+        found = replace(self)
+        object.__setattr__(found, "places", places)
+        return found
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Curate(Member):
         ids = tuple(map(candidates.ids.__getitem__, drawn.taken.tolist()))
         chances = [None] * len(ids) if drawn.chance is None else drawn.chance[drawn.taken].tolist()
         places = drawn.taken if places is None else places[drawn.taken]
-        return Picks(ids, (self.reason,) * len(ids), tuple(chances), places)
+        return Picks(ids, (self.reason,) * len(ids), tuple(chances)).at(places)
 
     def __add__(self, other: Curate) -> Mix:
         return Mix((self, other))
@@ -196,7 +196,7 @@ class _Tally:
         """Return who was taken, with the chance of having been taken by any draw."""
         chances = [float(1.0 - self._missed[i]) if self._known[i] else None for i in self._reasons]
         places = np.array(list(self._reasons), dtype=np.int64)
-        return Picks(tuple(ids[i] for i in self._reasons), tuple(self._reasons.values()), tuple(chances), places)
+        return Picks(tuple(ids[i] for i in self._reasons), tuple(self._reasons.values()), tuple(chances)).at(places)
 
 
 def _in_order(members: Sequence[Curate]) -> tuple[Curate, ...]:

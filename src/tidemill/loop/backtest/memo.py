@@ -133,10 +133,10 @@ class Memo:
             return matrix_of(Fitted(pipeline, {}), {name: column[rows] for name, column in self.inputs.items()})
         key = json.dumps(pipeline.to_json(), sort_keys=True)
         if key not in self._matrices:
-            begun = time.process_time()
+            begun = self._cpu_s()
             made = partial(matrix_of, Fitted(pipeline, {}), dict(self.inputs))
             self._matrices[key] = made() if self.shelf is None else self.shelf.features(key, made)
-            self.spent.features_s += time.process_time() - begun
+            self.spent.features_s += self._cpu_s() - begun
         return self._matrices[key][rows]
 
     def begin(self, seed: int | None) -> None:
@@ -168,9 +168,20 @@ class Memo:
             return self._made[name].cpu_s
         with nullcontext() if self.shelf is None else self.shelf.training(name):
             model, cpu_s = self._found(name) or self._new(recipe, lesson)
-        self._made[name] = _Made(recipe, lesson, cpu_s)
-        self._hold(name, model)
+            self._made[name] = _Made(recipe, lesson, cpu_s)
+            self._hold(name, model)
+            if self.shelf is not None:
+                self.shelf.lend(name, self._at_hand)
         return cpu_s
+
+    def _cpu_s(self) -> float:
+        """Return the CPU seconds of this process, less those of lending, which may fall into a training."""
+        return time.process_time() - (0.0 if self.shelf is None else self.shelf.lending_s)
+
+    def _at_hand(self, artefact: str) -> Made | None:
+        """Return a model to whoever asks from another thread."""
+        model, made = self._models.get(artefact), self._made.get(artefact)
+        return None if model is None or made is None else (model, made.cpu_s)
 
     def _found(self, artefact: str) -> Made | None:
         """Return a model from the shelf."""
@@ -179,13 +190,11 @@ class Memo:
         return found
 
     def _new(self, recipe: Recipe, lesson: Lesson) -> Made:
-        """Train a model, and put it on the shelf if another process may want it."""
+        """Train a model."""
         before = self.spent.train_s
         model = self._trained(recipe, lesson())
         cpu_s = self.spent.train_s - before
         self.spent.trainings += 1
-        if self.shelf is not None and self.shelf.shared:
-            self.shelf.put(recipe.artefact, model, cpu_s)
         return model, cpu_s
 
     def _hold(self, artefact: str, model: Model) -> None:
@@ -200,7 +209,7 @@ class Memo:
 
     def _trained(self, recipe: Recipe, data: TrainingData) -> Model:
         start_from = None if recipe.start_from is None else self._folder(recipe.start_from)
-        begun, features = time.process_time(), self.spent.features_s
+        begun, features = self._cpu_s(), self.spent.features_s
         try:
             with tempfile.TemporaryDirectory(prefix="tidemill-backtest-") as workdir:
                 return self.project.trainer.train(
@@ -212,7 +221,7 @@ class Memo:
             what = f"{type(self.project.trainer).__name__}.train raised {type(error).__name__}: {error}"
             raise TrainingError(what, "train on these rows alone to see the traceback") from error
         finally:
-            self.spent.train_s += time.process_time() - begun - (self.spent.features_s - features)
+            self.spent.train_s += self._cpu_s() - begun - (self.spent.features_s - features)
 
     def model(self, artefact: str) -> Model:
         """Return a model that was made; one that nobody has any more is trained again, which gives the same."""
@@ -252,12 +261,12 @@ class Memo:
         new = rows[~entry.known[asked]]
         if len(new):
             model = self.model(artefact)
-            begun, features = time.process_time(), self.spent.features_s
+            begun, features = self._cpu_s(), self.spent.features_s
             for at in range(0, len(new), _ROWS_AT_ONCE):
                 some = new[at : at + _ROWS_AT_ONCE]
                 entry.scores[some] = self.predict(model, self.columns(some), len(some))
             entry.known[new] = True
-            self.spent.predict_s += time.process_time() - begun - (self.spent.features_s - features)
+            self.spent.predict_s += self._cpu_s() - begun - (self.spent.features_s - features)
         self.spent.rows_predicted += len(new)
         self.spent.rows_known += len(rows) - len(new)
         found: Array = entry.scores[asked]

@@ -111,8 +111,7 @@ def _share(
         if waiting:
             at, task = waiting.pop(_next(waiting, last, worker))
             last[worker] = task.seed
-            shared = is_shared(task, waiting, last, worker=worker, num_workers=len(workers))
-            doing[workers[worker].submit(_do, at, task, shared)] = (worker, task)
+            doing[workers[worker].submit(_do, at, task)] = (worker, task)
 
     for worker in range(len(workers)):
         give(worker)
@@ -142,19 +141,6 @@ def _next(waiting: Sequence[tuple[int, Task]], last: dict[int, int | None], work
         return seeds.index(last[worker])
     others = {seed for who, seed in last.items() if who != worker}
     return next((at for at, seed in enumerate(seeds) if seed not in others), 0)
-
-
-def is_shared(
-    task: Task, waiting: Sequence[tuple[int, Task]], last: dict[int, int | None], *, worker: int, num_workers: int
-) -> bool:
-    """Tell whether another worker may come to this run's seed: none does while there is one that nobody has begun.
-
-    `last` is the seed that each worker had last, `worker` included.
-    """
-    seeds = {other.seed for _, other in waiting}
-    if len(seeds - set(last.values())) > num_workers - len(last):
-        return False
-    return task.seed in seeds or task.seed in {seed for who, seed in last.items() if who != worker}
 
 
 def _tell(tell: Tell, fraction: float, begun: float) -> None:
@@ -188,10 +174,8 @@ def _end_with_parent(folder: str) -> None:
     os._exit(1)
 
 
-def _do(at: int, task: Task, shared: bool) -> tuple[Run, Spent]:
+def _do(at: int, task: Task) -> tuple[Run, Spent]:
     work, memo, how_far = _here["work"]
-    if memo.shelf is not None:
-        memo.shelf.shared = shared
     before = Spent(**vars(memo.spent))
 
     def progress(fraction: float) -> None:

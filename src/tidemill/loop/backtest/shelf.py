@@ -7,6 +7,7 @@ import hashlib
 import mmap
 import os
 import pickle
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import scipy.sparse
 
+from tidemill.loop.backtest.lending import CANNOT, Find, Lender, apart, ask, point_to, pointed_to
 from tidemill.model import Model
 
 _ALIGNED = 64
-_CANNOT = (pickle.PicklingError, AttributeError, TypeError)  # what is raised of a model that cannot be written
 _MOST_BYTES = 1 << 30  # of models on the disk; the oldest go first
 
 Made = tuple[Model, float]
@@ -29,12 +30,35 @@ class Shelf:
     """What was made once is there for whoever needs it next: each thing is made by one process, and the others wait.
 
     The folder is the backtest's own, and gone when it ends: nobody else can put anything on it. `shared` says whether
-    others may come to want the models of the run that is going on.
+    there are others, who may want what this process has at hand: a model is written only where memory is short.
     """
 
     def __init__(self, folder: Path, *, shared: bool) -> None:
         self._folder = folder
-        self.shared = shared
+        self._shared = shared
+        self._address = folder / f"{secrets.token_hex(4)}.at"  # a socket's path may not be long
+        self._lender: Lender | None = None
+
+    def lend(self, artefact: str, find: Find) -> None:
+        """Let others have a model that `find` returns, as long as it does: called while `training` it."""
+        if not self._shared:
+            return
+        try:
+            self._lender = self._lender or Lender(self._address, find)
+        except OSError:  # the path of the folder is too long for a socket
+            self.put(artefact, *find(artefact))
+        else:
+            point_to(self._lent(artefact), self._address)
+
+    @property
+    def lending_s(self) -> float:
+        """The CPU seconds that others' questions took of this process."""
+        return 0.0 if self._lender is None else self._lender.spent_s
+
+    def close(self) -> None:
+        """Lend nothing any more."""
+        if self._lender is not None:
+            self._lender.close()
 
     def features(self, name: str, make: Callable[[], Any]) -> Any:
         """Return a matrix, dense or CSR, mapped into memory from its file; `make` makes it where there is none."""
@@ -56,8 +80,16 @@ class Shelf:
             with self._place(artefact).open("rb") as file:
                 made: Made = _read_apart(file)
         except FileNotFoundError:
-            return None
+            return self._borrowed(artefact)
         return made
+
+    def _borrowed(self, artefact: str) -> Made | None:
+        """Return a model that another process has at hand, None where none has."""
+        at = pointed_to(self._lent(artefact))
+        if at is None or at == self._address:
+            return None
+        found: Made | None = ask(at, artefact)
+        return found
 
     def put(self, artefact: str, model: Model, cpu_s: float) -> None:
         """Keep a model, unless it is there already, cannot be written or takes up too much."""
@@ -65,8 +97,8 @@ class Shelf:
             return
         part = self._folder / f".{os.getpid()}.part"
         try:
-            head, arrays = _apart((model, cpu_s))
-        except _CANNOT:
+            head, arrays = apart((model, cpu_s))
+        except CANNOT:
             return  # made again where it is needed
         with part.open("wb") as file:
             _write_apart(head, arrays, file)
@@ -83,6 +115,9 @@ class Shelf:
             taken -= path.stat().st_size
             path.unlink()
 
+    def _lent(self, artefact: str) -> Path:
+        return self._folder / f"{_short(artefact)}.lent"
+
     def _place(self, artefact: str) -> Path:
         return self._folder / f"{_short(artefact)}.model"
 
@@ -96,17 +131,10 @@ class Shelf:
 def size_of(model: Model) -> int | None:
     """Return how many bytes a model takes, None where it cannot be written; arrays are not copied for it."""
     try:
-        head, arrays = _apart(model)
-    except _CANNOT:
+        head, arrays = apart(model)
+    except CANNOT:
         return None
     return len(head) + sum(array.nbytes for array in arrays)
-
-
-def _apart(value: Any) -> tuple[bytes, list[memoryview]]:
-    """Return a value as bytes, and its arrays beside it, which are not copied."""
-    buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
-    return head, [buffer.raw() for buffer in buffers]
 
 
 def _write_apart(head: bytes, arrays: Sequence[memoryview], file: BinaryIO) -> None:
