@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from sqlalchemy import Connection
 
 from tidemill.clock import Clock, SystemClock, micros
 from tidemill.fingerprint import digest
@@ -82,7 +83,8 @@ class App(Controls):
             blobs=world.blobs, world=world,
         )  # fmt: skip
         if project.name not in app.world.catalog.projects():
-            app._publish("", is_first=True)
+            with app.db.begin() as conn:
+                app._publish(conn, "", is_first=True)
         return app
 
     @property
@@ -96,14 +98,14 @@ class App(Controls):
         One whose schema waits for a version (see `waiting`) is not written: what is in force stays. Another declaration
         than before is a row of the audit log, in the name of `by` where it has one.
         """
-        if self.catalog.route(self.name) is None:
-            return self._publish(by)
-        self._mend_schema(by)
-        is_waiting = bool(self.schemas.change(self.project.schema))
+        schema, now = self.project.schema, self.clock.now()
         with self.db.begin() as conn:
-            schema = self.project.schema if is_waiting else None
-            keep_declared(self.journal, conn, self.name, schema, self.clock.now())
-        return self.catalog.strategies(self.name)[-1].number if is_waiting else self._publish(by)
+            self.schemas.mend(conn, now=now, by=by)
+            is_waiting = bool(self.schemas.within(conn).change(schema))
+            keep_declared(self.journal, conn, self.name, schema if is_waiting else None, now)
+            if not is_waiting:
+                return self._publish(conn, by)
+        return self.catalog.strategies(self.name)[-1].number
 
     def promote_now(self, version: int, *, by: str, reason: str) -> Route:
         """Route all traffic to a version at once; of the live one, put the file's schema in force if it can read it.
@@ -112,33 +114,28 @@ class App(Controls):
             NotFound: there is no such version.
             Conflict: the route changed at the same moment; or a candidate for the inputs in force is not tested yet.
         """
-        waiting = self.schemas.waiting(self.project.schema)
-        if waiting is not None and waiting.live == version and waiting.is_readable:
-            self._publish(by)
-            said = f"requests with {', '.join(self.project.inputs)}"
-            self.record("promote now", f"version {version}", by=by, reason=reason, result=f"it answers {said}")
-            return self.route()
-        return super().promote_now(version, by=by, reason=reason)
+        if not self._put_before(version, by=by, reason=reason):
+            return super().promote_now(version, by=by, reason=reason)
+        return self.route()
 
-    def _mend_schema(self, by: str) -> None:
-        """Put back in force what the live version reads, where an earlier program has published another schema."""
-        route = self.route()
-        schema = self.schemas.brought_by(route.stable)
-        if schema is not None:
-            with self.db.begin() as conn:
-                mended = self.schemas.put(conn, schema, route, now=self.clock.now(), by=by)
-                if mended != route:
-                    why = "the policy does not fit the output"
-                    self.catalog.set_route(conn, self.name, mended, now=self.clock.now(), by=by, reason=why)
+    def _put_before(self, version: int, *, by: str, reason: str) -> bool:
+        """Put the file's schema in force where it waits, and `version` is live and can read it; tell whether it was."""
+        with self.db.begin() as conn:
+            waiting = self.schemas.within(conn).waiting(self.project.schema)
+            if waiting is None or waiting.live != version or not waiting.is_readable:
+                return False
+            self._check_nothing_in_making(version)
+            self._publish(conn, by)
+            said = f"it answers requests with {', '.join(self.project.inputs)}"
+            self.note(conn, "promote now", f"version {version}", by=by, reason=reason, result=said)
+        return True
 
-    def _publish(self, by: str, *, is_first: bool = False) -> int:
+    def _publish(self, conn: Connection, by: str, *, is_first: bool = False) -> int:
         manifest, strategy = self.project.compile().to_json(), self.project.strategy.to_json()
-        catalog, now = self.world.catalog, self.clock.now()
-        before = catalog.manifest(self.name) if by else None
-        with self.world.db.begin() as conn:
-            number = catalog.publish(conn, manifest, strategy, file=self.world.project_file, now=now)
-            if is_first or (by and digest(before) != digest(manifest)):
-                self.note(conn, "publish", f"strategy {number}", by=by, reason="", result="in force")
+        before = self.schemas.within(conn).in_force()[0] if by and not is_first else None
+        number = self.catalog.publish(conn, manifest, strategy, file=self.world.project_file, now=self.clock.now())
+        if is_first or (by and digest(before) != digest(manifest)):
+            self.note(conn, "publish", f"strategy {number}", by=by, reason="", result="in force")
         return number
 
     def expect(self, strategy: Strategy, prediction: Json) -> None:

@@ -116,6 +116,10 @@ class Schema:
         """What stands for those inputs that may be missing, canonically, by name."""
         return {n: default for n, t in self.inputs.items() if (default := default_of(t)) is not None}
 
+    def filled(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a canonical row with the defaults of what it lacks: it may be older than an input."""
+        return {**row, **{n: default for n, default in self.defaults.items() if row.get(n) is None}}
+
     @property
     def required(self) -> tuple[str, ...]:
         """Names of the inputs that may not be missing."""

@@ -84,6 +84,7 @@ VERBS: dict[str, Callable[[Any, Catalog, Journal, int, datetime], object]] = {
     "status": lambda conn, c, _, n, now: c.set_status(conn, NAME, n, "live"),
     "start": lambda conn, c, _, n, now: c.start_run(conn, NAME, f"run-{n}", n, {"n": n, "given": [n]}, now),
     "end": lambda conn, c, _, n, now: c.end_run(conn, NAME, f"run-{n}", "done", {"n": -n, "got": (1, 2)}, now),
+    "fail": lambda conn, c, _, n, now: c.end_run(conn, NAME, f"run-{n}", "failed", {"error": "no"}, now),
     "report": lambda conn, c, _, n, now: c.add_report(conn, NAME, n, {"cells": (n, 0.1)}, now),
     "replace": lambda conn, c, _, n, now: c.replace_artefact(conn, NAME, f"a-{n}", "a-9"),
     "retire": lambda conn, c, _, n, now: (c.retire(conn, NAME, [n], now=now), c.artefacts(conn)),

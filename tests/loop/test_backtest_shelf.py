@@ -24,7 +24,7 @@ from tidemill.loop.backtest import shelf as shelves
 from tidemill.loop.backtest.lending import Lender, ask
 from tidemill.loop.backtest.memo import Memo
 from tidemill.loop.backtest.run import Setting, replay
-from tidemill.loop.backtest.shelf import Shelf
+from tidemill.loop.backtest.shelf import Shelf, size_of
 
 STEP = timedelta(hours=12)
 
@@ -47,6 +47,16 @@ class Weights:
 
     def __init__(self, size: int = 10) -> None:
         self.weights = np.arange(size, dtype=np.float64)
+
+
+class Unwritten:
+    """A model whose own code refuses to be written."""
+
+    def __init__(self, refusal: Exception) -> None:
+        self._refusal = refusal
+
+    def __reduce__(self) -> str:
+        raise self._refusal
 
 
 @pytest.fixture
@@ -77,6 +87,18 @@ def test_a_model_that_cannot_be_written_is_not_there(shelf: Shelf, tmp_path: Pat
     shelf.put("it", model, 0.5)
     assert shelf.model("it") is None
     assert not list(tmp_path.glob("*.model"))
+
+
+@pytest.mark.parametrize("refusal", [RuntimeError, NotImplementedError, ValueError, RecursionError])
+def test_a_model_may_refuse_to_be_written_in_any_way(shelf: Shelf, tmp_path: Path, refusal: type[Exception]) -> None:
+    model: Any = Unwritten(refusal("it holds a handle"))
+    assert size_of(model) is None
+    shelf.put("it", model, 0.5)
+    assert shelf.model("it") is None
+    lent = {"it": (model, 0.5), "other": (Weights(), 0.5)}
+    with closing(Lender(tmp_path / "it.lender", lent.get)):
+        assert ask(tmp_path / "it.lender", "it") is None
+        assert ask(tmp_path / "it.lender", "other")[1] == 0.5, "it goes on lending"
 
 
 def test_the_oldest_models_make_room(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,3 +56,18 @@ def test_data_files_and_streams_may_lack_the_column_or_have_holes_in_it(wider: H
     times = [START, START + timedelta(seconds=1)]
     stream = Stream.read(pl.DataFrame({**rows, "time": times, "kind": ["a", None]}), wider.app.project)
     assert stream.frame["speed"].to_list() == [-1.0, -1.0] and stream.frame["kind"].to_list() == ["a", "none"]
+
+
+def test_a_dataset_from_before_is_tested_on_and_read_as_if_it_had_them(harness: Make) -> None:
+    h = harness("tried", edit={TAG: ADDED})  # a dataset is formed, its model trained, and not tested yet
+    h.app.publish()
+    assert "speed" in h.app.world.catalog.manifest(h.name)["schema"]["inputs"]
+    h.until_closed()
+    assert h.outcomes() == ["promoted"], [str(one) for one in h.verdicts("test")]
+    assert h.engine is not None
+    world = h.engine.world
+    dataset = world.catalog.model(h.name, 2).dataset
+    assert dataset is not None
+    data = world.datasets.training_data(h.name, dataset, world.project.schema)
+    assert set(data.columns["speed"].tolist()) == {-1.0} and set(data.columns["kind"].tolist()) == {"none"}
+    assert set(world.datasets.rows(h.name, dataset, world.project.schema)[0][0]) == set(world.project.inputs)

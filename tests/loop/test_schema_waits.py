@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from harness import START, Harness, table
 from tidemill.app import App
 from tidemill.clock import SystemClock
 from tidemill.errors import Conflict, ProjectError
+from tidemill.loop.declared import publish
 from tidemill.loop.first import train_next
-from tidemill.records import Json
+from tidemill.loop.world import Turn
+from tidemill.records import Json, Outcome, Route, Verdict
+from tidemill.stores.audit import Audit
 from tidemill.stores.tabular import examples_from
 
 Make = Callable[..., Harness]
@@ -197,6 +201,71 @@ def test_what_an_earlier_program_published_over_a_live_version_is_put_back(
     app.publish(by="ann")
     assert sent(h) == {"x", "y", "app"}
     assert app.waiting is not None
+
+
+def test_a_loop_puts_back_what_the_live_version_reads_within_a_turn(
+    harness: Make, reopened: Callable[[Harness], App]
+) -> None:
+    h = running(harness(edit=HELD))
+    edit(h, RENAMED)
+    app = reopened(h)
+    with app.db.begin() as conn:
+        app.catalog.declare(conn, app.project.compile().to_json(), now=h.clock.now())
+    h.rate = 0
+    h.second()
+    assert sent(h) == {"x", "y", "app"}
+    assert Audit(h.app.db).acts(h.name)[0].reason == "the live version cannot read what was in force"
+    h.seconds(2)
+    assert sent(h) == {"x", "y", "app"} and h.app.waiting is not None
+    assert h.app.status().trouble == {}
+
+
+def test_a_publish_that_waits_for_a_rollback_goes_by_what_that_leaves(
+    harness: Make, reopened: Callable[[Harness], App]
+) -> None:
+    h = harness(edit=HELD)
+    edit(h, RENAMED)
+    one, other = reopened(h), reopened(h)
+    one.promote_now(made(one), by="ann", reason="it is better")
+    assert sent(h) == {"x", "why", "app"}
+    back = Route(revision=h.route.revision, stable=1, policy_version=h.route.policy_version)
+    schema = other.schemas.brought_by(1)
+    assert schema is not None
+    with ThreadPoolExecutor(1) as pool, other.db.begin() as conn:
+        publishing = pool.submit(one.publish, by="bob")
+        wait([publishing], timeout=0.5)  # it has looked by now, and waits for its turn to write
+        back = other.schemas.put(conn, schema, back, now=h.clock.now(), by="ann")
+        other.catalog.set_route(conn, h.name, back, now=h.clock.now(), by="ann", reason="it is not")
+    publishing.result()
+    assert (h.route.stable, sent(h)) == (1, {"x", "y", "app"})
+    assert one.waiting is not None
+
+
+def test_the_loop_writes_nothing_of_a_project_whose_schema_waits(
+    harness: Make, reopened: Callable[[Harness], App]
+) -> None:
+    h = harness(edit=HELD)
+    in_force = manifest(h)
+    edit(h, RENAMED)
+    app, now = reopened(h), h.clock.now()
+    lease = app.journal.acquire(f"loop/{h.name}", "here", now=now, ttl=timedelta(minutes=1))
+    assert lease is not None
+    assert not publish(Turn(world=app.world, lease=lease, now=now, known_until=now), app.project)
+    assert manifest(h) == in_force
+
+
+def test_other_inputs_do_not_come_while_a_cycle_makes_a_version_for_those_in_force(
+    harness: Make, reopened: Callable[[Harness], App]
+) -> None:
+    h = harness(edit=HELD)
+    edit(h, EDITS["added"][0])
+    app, in_force = reopened(h), manifest(h)
+    why = Verdict(outcome=Outcome.FIRE, by="test", reason="it is time")
+    with app.db.begin() as conn:
+        app.journal.open_cycle(conn, h.name, trigger=why, strategy="it", step="train", now=h.clock.now())
+    with pytest.raises(Conflict, match="cycle 1 makes a version for the inputs in force"):
+        app.promote_now(1, by="ann", reason="callers send it")
+    assert manifest(h) == in_force
 
 
 def test_bounds_and_tags_wait_for_nothing(harness: Make) -> None:

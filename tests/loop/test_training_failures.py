@@ -18,8 +18,10 @@ from sqlalchemy import text
 from tidemill.clock import SystemClock
 from tidemill.errors import TrainingError
 from tidemill.loop.engine import Engine
+from tidemill.loop.erasing import running as trainings
 from tidemill.loop.first import train_first
 from tidemill.records import Outcome, Verdict
+from tidemill.stores.models import Run
 from tidemill.stores.tabular import examples_from
 from tidemill.training import runner
 
@@ -264,4 +266,27 @@ def test_a_first_training_that_fails_leaves_nothing_of_the_rows_that_it_was_give
     (failed,) = [run for run in h.app.world.catalog.runs(h.name) if run.status == "failed"]
     left = {path.name for path in h.app.world.workdir(failed.run).iterdir()}
     assert "log.txt" in left and not left & {runner.SCRATCH, runner.ARTEFACT}
+    h.app.close()
+
+
+def test_a_first_training_that_failed_and_is_run_again_is_seen_to_run_and_is_done(tmp_path: Path) -> None:
+    project = PROJECT
+    for old, new in trainer(f"assert os.path.exists({str(tmp_path / 'mended')!r}), 'not yet'").items():
+        project = project.replace(old, new)
+    h = Harness.open(tmp_path, project=project)
+    world, examples = h.app.world, examples_from(table(np.random.default_rng(2), 60), h.app.project.schema, now=START)
+    with pytest.raises(TrainingError, match="not yet"):
+        train_first(world, examples, clock=SystemClock(), progress=lambda _: None)
+    (tmp_path / "mended").touch()
+    seen: list[Run] = []
+
+    class Looking(SystemClock):
+        def sleep(self, seconds: float) -> None:
+            seen.extend(trainings(world, h.name))
+            super().sleep(seconds)
+
+    assert train_first(world, examples, clock=Looking(), progress=lambda _: None)[0] == 1
+    (run,) = world.catalog.runs(h.name)
+    assert (run.status, "error" in run.body) == ("done", False)
+    assert {one.run for one in seen} == {run.run}
     h.app.close()

@@ -67,6 +67,51 @@ def test_every_answer_under_load_is_decided_by_the_one_policy_it_names(place: Pl
         assert (row.top_k is None) == (row.policy_version == 1)
 
 
+def test_a_version_that_is_given_another_artefact_outlives_the_folder_of_the_one_before(
+    place: Place, tmp_path: Path
+) -> None:
+    """As when somebody is forgotten, and its workers are replaced days later: by then the sweep took that folder."""
+    place.publish()
+    folder = python_artefact(tmp_path / "a", "Fickle")
+    old = place.blobs.put_folder(folder)
+    (folder / "more.txt").write_text("as good")
+    new = place.blobs.put_folder(folder)
+    place.route(stable=place.add(old))
+    with running(place) as client, Load(client.base_url) as load:
+        (first,) = workers()
+        replace_artefact(place, old, new)
+        until(lambda: not first.is_running() and len(workers()) == 1)
+        (second,) = workers()
+        place.blobs.remove(old)
+        second.kill()
+        until(lambda: workers() and second not in workers())
+        seen = len(load.replies)
+        until(lambda: len(load.replies) > seen + 20)
+        replies = load.replies[seen:]
+    assert set(replies[4:]) == {(1, None, 200)}, "but for those that it died with"
+
+
+def test_while_another_artefact_of_a_version_does_not_load_the_one_before_answers(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    old, new = (place.blobs.put_folder(python_artefact(tmp_path / kind, kind)) for kind in ("Fickle", "Unloadable"))
+    place.route(stable=place.add(old))
+    with running(place) as client, Load(client.base_url) as load:
+        first = workers()
+        replace_artefact(place, old, new)
+        until(lambda: 'load_failures_total{project="pets",version="1"} 1.0' in client.get("/metrics").text)
+        seen = len(load.replies)
+        until(lambda: len(load.replies) > seen + 20)
+        assert workers() == first
+        replace_artefact(place, new, old)
+        until(lambda: not first[0].is_running() and len(workers()) == 1)
+    assert set(load.replies) == {(1, None, 200)}
+
+
+def replace_artefact(place: Place, old: str, new: str) -> None:
+    with place.database.begin() as conn:
+        place.catalog.replace_artefact(conn, "pets", old, new)
+
+
 @pytest.mark.parametrize("copies", [1, 2])
 def test_a_leaking_model_is_replaced_under_load_and_nobody_notices(place: Place, tmp_path: Path, copies: int) -> None:
     place.publish(limits=Limits(copies=copies, worker_growth_bytes=32 << 20))

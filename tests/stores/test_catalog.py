@@ -192,17 +192,51 @@ def test_a_run_keeps_what_went_in_and_what_came_out(catalog: Catalog, database: 
     assert ended.body == {"lr": 0.1, "loss": 0.5}
 
 
-def test_a_run_starts_and_ends_once(catalog: Catalog, database: Database, noon: datetime) -> None:
+def test_a_run_that_is_done_or_goes_on_starts_and_ends_once(
+    catalog: Catalog, database: Database, noon: datetime
+) -> None:
     with database.begin() as conn:
         catalog.start_run(conn, "shop", "r1", None, {"lr": 0.1}, noon)
-        catalog.end_run(conn, "shop", "r1", "failed", {"why": "hung"}, noon)
+        catalog.start_run(conn, "shop", "r1", 8, {"lr": 8}, noon + HOUR)
+        catalog.end_run(conn, "shop", "r1", "done", {"loss": 0.5}, noon)
         catalog.start_run(conn, "shop", "r1", 9, {"lr": 9}, noon + HOUR)
-        catalog.end_run(conn, "shop", "r1", "done", {"why": ""}, noon + HOUR)
+        catalog.end_run(conn, "shop", "r1", "failed", {"why": ""}, noon + HOUR)
     [run] = catalog.runs("shop")
-    assert (run.status, run.cycle, run.started_at, run.ended_at) == ("failed", None, noon, noon)
-    assert run.body == {"lr": 0.1, "why": "hung"}
+    assert (run.status, run.cycle, run.started_at, run.ended_at) == ("done", None, noon, noon)
+    assert run.body == {"lr": 0.1, "loss": 0.5}
     with pytest.raises(StoreError, match="project 'shop' has no run 'r2'"), database.begin() as conn:
         catalog.end_run(conn, "shop", "r2", "done", {}, noon)
+
+
+def test_a_run_that_failed_and_is_started_again_runs_and_ends_anew(
+    catalog: Catalog, database: Database, noon: datetime
+) -> None:
+    """As a training by hand does, whose name is made of what it learns from."""
+    with database.begin() as conn:
+        for run in ("r1", "r2"):
+            catalog.start_run(conn, "shop", run, None, {"lr": 0.1}, noon)
+            catalog.end_run(conn, "shop", run, "failed", {"error": "hung"}, noon)
+        catalog.start_run(conn, "shop", "r1", None, {"lr": 0.1}, noon + HOUR)
+    other, again = catalog.runs("shop")
+    assert (again.run, again.status, again.started_at, again.ended_at) == ("r1", "running", noon + HOUR, None)
+    assert again.body == {"lr": 0.1}
+    assert (other.run, other.status, other.ended_at) == ("r2", "failed", noon)
+    with database.begin() as conn:
+        catalog.end_run(conn, "shop", "r1", "done", {"loss": 0.5}, noon + 2 * HOUR)
+    ended = catalog.run("shop", "r1")
+    assert ended is not None and (ended.status, ended.ended_at) == ("done", noon + 2 * HOUR)
+
+
+def test_the_artefacts_that_versions_have_now_are_told_but_not_those_that_were_deleted(
+    with_models: Catalog, database: Database, noon: datetime
+) -> None:
+    publish(with_models, database, noon, project="other")
+    with database.begin() as conn:
+        with_models.add_model(conn, "other", model("a", noon, artefact="c" * 64))
+        with_models.add_model(conn, "shop", model("d", noon, artefact="d" * 64))
+        with_models.replace_artefact(conn, "shop", "d" * 64, "e" * 64)
+        with_models.retire(conn, "shop", [2], now=noon)
+    assert with_models.digests("shop", [1, 2, 4, 9]) == {1: "a" * 64, 4: "e" * 64}
 
 
 def test_the_newest_report_about_a_version_counts(catalog: Catalog, database: Database, noon: datetime) -> None:

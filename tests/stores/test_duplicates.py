@@ -89,6 +89,34 @@ def test_numbers_and_categories_must_be_equal_and_tags_may_differ(reservoir: Res
     assert groups(reservoir) == [0, 0, 2, 3]
 
 
+def test_an_example_from_before_an_input_had_a_default_is_a_duplicate_of_what_it_reads_as(reservoir: Reservoir) -> None:
+    old = Schema({"x": Number(), "measure": Category()}, OUTPUT)
+    new = Schema({"speed": Number(default=-1), "x": Number(), "measure": Category(default="m")}, OUTPUT)
+    add(reservoir, [{"x": 1.0, "measure": "m"}, {"x": 2.0, "measure": "km"}], old)
+    rows = [
+        {"speed": -1.0, "x": 1.0, "measure": "m"},
+        {"speed": -1.0, "x": 2.0, "measure": "km"},
+        {"speed": 3.0, "x": 1.0, "measure": "m"},
+        {"speed": -1.0, "x": 3.0, "measure": "m"},
+        {"x": 3.0, "measure": "m"},
+    ]
+    add(reservoir, rows, new, first=2)
+    assert groups(reservoir) == [0, 1, 0, 1, 4, 5, 5]
+
+
+def test_so_is_one_that_is_nearly_the_same(reservoir: Reservoir) -> None:
+    old = Schema({"text": Text(), "measure": Category()}, OUTPUT)
+    more = {"speed": Number(default=-1), "note": Text(default="no note was written")}
+    new = Schema({"text": Text(), "measure": Category(default="m"), **more}, OUTPUT)
+    add(reservoir, [{"text": LONG, "measure": "m"}], old)
+    row = {"text": LONG.upper(), "measure": "m", "speed": -1.0, "note": "no note was written"}
+    others = [{"text": f"{LONG} well"}, {"speed": 3.0}, {"measure": "km"}]
+    add(reservoir, [row, *({**row, **other} for other in others)], new, first=1)
+    assert groups(reservoir) == [0, 0, 0, 3, 4]
+    splits = column(reservoir, "split")
+    assert len(set(splits[:3])) == 1
+
+
 def test_of_several_texts_and_pictures_all_must_be_alike(reservoir: Reservoir) -> None:
     schema = Schema({"title": Text(), "body": Text(), "picture": Image((8, 8))}, OUTPUT)
     picture, other = np.random.default_rng(0).integers(0, 256, (2, 64), dtype=np.uint8)

@@ -17,6 +17,7 @@ from log_rows import Mill, feedback, payload, prediction
 from tidemill.clock import from_micros
 from tidemill.errors import ProjectError
 from tidemill.records import Trust
+from tidemill.schema import Category, Classes, Number, Schema, Text
 from tidemill.stores.database import Database
 
 SECOND = timedelta(seconds=1)
@@ -410,3 +411,30 @@ def test_times_go_through_the_log_unchanged(mill: Mill) -> None:
     mill.put(prediction(1, mill.at(0.123456)))
     frame = mill.log.predictions("p", after=None, until=mill.now + DAY)
     assert from_micros(frame["received_at"][0]) == mill.now + timedelta(microseconds=123456)
+
+
+NEWER = Schema(
+    {"text": Text(), "age": Number(), "speed": Number(default=-1), "plan": Category(tag=True, default="none")},
+    Classes(["ok", "spam"]),
+)
+
+
+def test_rows_that_are_older_than_an_input_have_its_default_whatever_file_they_lie_in(mill: Mill) -> None:
+    newer = {"inputs": {"text": "a", "age": 1.0, "speed": 7.0}, "tags": {"country": "NL", "plan": "gold"}}
+    mill.put(prediction(1, mill.at(1)), prediction(2, mill.at(2), **newer))  # in one file
+    mill.put(prediction(3, mill.at(3)))  # in a file without the columns
+    rows = mill.log.predictions("p", after=None, until=mill.now + DAY, schema=NEWER)
+    assert rows["speed"].to_list() == [-1.0, 7.0, -1.0] and rows["plan"].to_list() == ["none", "gold", "none"]
+    only = mill.log.predictions("p", after=None, until=mill.now + DAY, schema=NEWER, columns=["speed"])
+    assert only.columns == ["speed"] and only["speed"].to_list() == [-1.0, 7.0, -1.0]
+
+
+def test_inputs_that_the_log_stage_dropped_stay_dropped(mill: Mill) -> None:
+    kept = {"keep_probability": 0.5, "inputs": {"text": "a", "age": 1.0}}
+    shadow = {"role": "shadow", "keep_probability": 0.0, "tags": {}}
+    mill.put(prediction(1, mill.at(1), **kept), prediction(2, mill.at(2), keep_probability=0.5, inputs=None))
+    mill.put(prediction(2, mill.at(2), inputs=None, **shadow))
+    rows = mill.log.predictions("p", after=None, until=mill.now + DAY, schema=NEWER)
+    assert rows["speed"].to_list() == [-1.0, None] and rows["plan"].to_list() == ["none", "none"]
+    shadows = mill.log.predictions("p", after=None, until=mill.now + DAY, schema=NEWER, role="shadow")
+    assert shadows["speed"].to_list() == [None] and shadows["plan"].to_list() == [None]

@@ -92,7 +92,7 @@ def _fire(turn: Turn, conn: Connection, route: Route, alert: Alert, verdict: Ver
     world.journal.add_verdict(conn, turn.name, verdict, cycle=None, step=_STEP, now=turn.now)
     if alert.acts == "rollback" and route.fallback is not None and route.rollout is None:
         new = Route(revision=route.revision, stable=route.fallback, policy_version=route.policy_version)
-        schema, by = world.schemas.brought_by(new.stable), f"alert {alert.name}"
+        schema, by = world.schemas.within(conn).brought_by(new.stable), f"alert {alert.name}"
         if schema is not None:
             new = world.schemas.put(conn, schema, new, now=turn.now, by=by)
         world.catalog.set_status(conn, turn.name, route.stable, "rolled back")

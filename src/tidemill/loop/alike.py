@@ -68,7 +68,7 @@ def _embedded(world: World, field: str, value: Any, k: int) -> list[tuple[str, f
     kind = world.project.schema.inputs[field]
     kind = replace(kind, tag=False) if isinstance(kind, Text) else kind
     ids = world.reservoir.index(world.name)["id"].tail(MOST_EXAMPLES).to_list()
-    rows = world.reservoir.inputs(world.name, ids)
+    rows = world.inputs(ids)
     known = [at for at, row in enumerate(rows) if row.get(field) is not None]
     if not known:
         return []

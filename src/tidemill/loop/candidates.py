@@ -102,7 +102,7 @@ def _training(turn: Turn, embedding: Embedding) -> Array:
     """Return vectors of training examples, evenly spread over time."""
     ids = training_ids(turn.world)
     some = np.unique(np.linspace(0, len(ids) - 1, num=min(_MAX_TRAINING, len(ids))).astype(np.int64))
-    return _of_inputs(embedding, turn.world.reservoir.inputs(turn.name, [ids[i] for i in some]))
+    return _of_inputs(embedding, turn.world.inputs([ids[i] for i in some]))
 
 
 def _targets(turn: Turn, embedding: Embedding, needs: CurateNeeds) -> dict[Any, Array]:

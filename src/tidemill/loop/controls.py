@@ -203,13 +203,22 @@ class Controls:
         """
         route = self.route()
         self.catalog.artefact(self.name, version)
+        if self.schemas.brought_by(version) is not None:
+            self._check_nothing_in_making(version)
+        return self._set_route(route, promoted(route, version), "promote now", by=by, reason=reason, retired="retired")
+
+    def _check_nothing_in_making(self, version: int) -> None:
+        """Refuse other inputs with a version, while a cycle makes one for those in force.
+
+        Raises:
+            Conflict: a cycle does.
+        """
         cycle = self.journal.cycle(self.name)
-        if cycle is not None and cycle.step in ("train", "test") and self.schemas.brought_by(version) is not None:
+        if cycle is not None and cycle.step in ("train", "test"):
             raise Conflict(
                 f"cycle {cycle.number} makes a version for the inputs in force, which version {version} changes.",
                 "wait for its end, or end it with `tidemill reject`",
             )
-        return self._set_route(route, promoted(route, version), "promote now", by=by, reason=reason, retired="retired")
 
     def set_policy(self, policy: Policy, *, by: str, reason: str) -> PolicyVersion:
         """Keep a policy as a new version and put it in force; one that is in force already changes nothing.
@@ -271,10 +280,11 @@ class Controls:
             self.note(conn, verb, thing, by=by, reason=reason, result=result)
 
     def _set_route(self, old: Route, new: Route, verb: str, *, by: str, reason: str, retired: str) -> Route:
-        schema, now = self.schemas.brought_by(new.stable, declared(self.journal, self.name)), self.clock.now()
-        said = f"version {new.stable} answers"
-        said += "" if schema is None else f" requests with {', '.join(schema.inputs)}"
+        waiting, now = declared(self.journal, self.name), self.clock.now()
         with self.db.begin() as conn:
+            schema = self.schemas.within(conn).brought_by(new.stable, waiting)
+            said = f"version {new.stable} answers"
+            said += "" if schema is None else f" requests with {', '.join(schema.inputs)}"
             self.note(conn, verb, f"version {old.stable}", by=by, reason=reason, result=said)
             if new.stable != old.stable:
                 self.catalog.set_status(conn, self.name, old.stable, retired)

@@ -74,30 +74,29 @@ class ProjectFile:
         if looks == self._loaded:
             self._refused = self._held = self.waiting = None
             return None
-        held = looks, self._served(turn.world)
+        held = looks, served(turn.world)
         if looks != before or looks == self._refused or held == self._held:
             return None
         self._held = self.waiting = None
         try:
-            project, waits = self._load(turn.world)
+            project, waits = self._take_up(turn)
         except ProjectError:
             self._refused = looks
             raise
         if waits:
             self._held, self.waiting, self._refused = held, project.schema, None
             return None
-        publish(turn, project)
         self._beside = self._neighbours()
         self._loaded = self._seen = self._looks()
         self._refused = None
         return replace(turn.world, project=project)
 
-    def _load(self, world: World) -> tuple[Project, bool]:
-        """Import the file and what lies beside it anew, and tell whether its schema waits.
+    def _take_up(self, turn: Turn) -> tuple[Project, bool]:
+        """Import the file and what lies beside it anew, and publish it unless its schema waits; tell whether it does.
 
         The modules stay as they were where it does, or where that fails.
         """
-        name = world.name
+        name = turn.name
         dropped = {module: sys.modules.pop(module) for module in self._beside if module in sys.modules}
         try:
             for file, *_ in self._looks():  # compiled code is told apart by whole seconds and size alone
@@ -108,15 +107,10 @@ class ProjectFile:
         except ProjectError:
             sys.modules.update(dropped)
             raise
-        waits = bool(world.schemas.change(project.schema))
+        waits = not publish(turn, project)
         if waits:
             sys.modules.update(dropped)
         return project, waits
-
-    def _served(self, world: World) -> object:
-        """Return what a file that waits is held against: another schema in force, or another version, may end that."""
-        manifest, route = world.catalog.in_force(world.name)
-        return manifest["schema"], None if route is None else route.stable
 
     def _looks(self) -> _Looks:
         found = []
@@ -150,18 +144,40 @@ def _lies_in(module: ModuleType, folder: Path, *, but: Path) -> bool:
     return not any(part.startswith(".") or part == "site-packages" for part in path.relative_to(folder).parts)
 
 
-def publish(turn: Turn, project: Project) -> int:
-    """Write the manifest and the strategy under the loop's lease; return the strategy's number.
+def served(world: World) -> object:
+    """Return what is in force and the version that answers: what waits is held against it, another may end that."""
+    manifest, route = world.schemas.in_force()
+    return manifest["schema"], None if route is None else route.stable
+
+
+def publish(turn: Turn, project: Project) -> bool:
+    """Write the manifest and the strategy under the loop's lease; return False, and write nothing, if its schema waits.
 
     Another declaration than before is a row of the audit log, as where a person publishes it.
     """
     manifest, strategy, world = project.compile().to_json(), project.strategy.to_json(), turn.world
-    before = world.catalog.manifest(world.name)
     with turn.write() as conn:
+        held = world.schemas.within(conn)
+        if held.change(project.schema):  # as it is now: a person may just have moved the route
+            return False
+        before, _ = held.in_force()
         number = world.catalog.publish(conn, manifest, strategy, file=world.project_file, now=turn.now)
         if digest(before) != digest(manifest):
             Audit(world.db).add(
                 conn, world.name, by="the loop", verb="publish", thing=f"strategy {number}", result="in force",
                 reason="the project file was changed", via="loop", now=turn.now,
             )  # fmt: skip
-    return number
+    return True
+
+
+def put_back(turn: Turn) -> bool:
+    """Put back in force what the live version reads, where it cannot read what is; tell whether that was so."""
+    world, by = turn.world, "the loop"
+    with turn.write() as conn:
+        is_mended = world.schemas.mend(conn, now=turn.now, by=by)
+        if is_mended:
+            Audit(world.db).add(
+                conn, world.name, by=by, verb="publish", thing="the inputs before", result="in force",
+                reason="the live version cannot read what was in force", via="loop", now=turn.now,
+            )  # fmt: skip
+    return is_mended

@@ -12,7 +12,7 @@ from functools import partial
 
 from tidemill.clock import Clock
 from tidemill.errors import Fenced, ProjectError, StoreError
-from tidemill.loop.declared import ProjectFile, publish
+from tidemill.loop.declared import ProjectFile, publish, put_back, served
 from tidemill.loop.ending import give_up
 from tidemill.loop.schema_in_force import keep_declared
 from tidemill.loop.steps import CYCLE, RESTS_WHILE_FOREIGN, STANDING
@@ -92,6 +92,7 @@ class Engine:
     _merged_at: datetime = field(default=datetime(1970, 1, 1, tzinfo=UTC), init=False)
     _rest_s: float = field(default=0.0, init=False)
     _waiting: Schema | None = field(default=None, init=False)
+    _served: object = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._loop = Hold(self.world.journal, f"loop/{self.world.name}", self.holder, self.lease_ttl)
@@ -134,6 +135,7 @@ class Engine:
                 most_rows=self.most_rows,
             )  # fmt: skip
             trouble = Trouble(turn)
+            self._put_back(turn)
             turn = self._with_schema(self._reread(turn, trouble))
             trouble.take("compact", partial(self._compact, now))
             return self._take_steps(replace(turn, known_until=self.world.log.complete_until(now)), trouble)
@@ -171,6 +173,15 @@ class Engine:
         _logger.warning("the project file was changed: the loop goes on with it")
         self.world = world
         return replace(turn, world=world)
+
+    def _put_back(self, turn: Turn) -> None:
+        """See that the live version reads what is in force, whenever either is another than at the last look."""
+        if self.declared is None:
+            return
+        seen = served(turn.world)
+        if seen != self._served and put_back(turn):
+            _logger.warning("the live version cannot read the inputs in force: those that it reads are back in force")
+        self._served = seen
 
     def _with_schema(self, turn: Turn) -> Turn:
         """Say what of the project file waits; publish the rest of it once a version has put its schema in force."""

@@ -24,6 +24,7 @@ from tidemill.review.report import Report
 from tidemill.runtime.load import Loaded
 from tidemill.schema import Array, Columns
 from tidemill.stats.metrics import Judged
+from tidemill.stores.declared import with_defaults
 from tidemill.strategy import gate
 from tidemill.training.known import KnownRows
 
@@ -89,7 +90,7 @@ class _Rows:
 
     @classmethod
     def of(cls, world: World, dataset: str) -> _Rows:
-        frame = world.datasets.test_rows(world.name, dataset)
+        frame = with_defaults(world.datasets.test_rows(world.name, dataset), world.project.schema)
         trust = Trust(world.project.strategy.test_trust)
         frame = frame.filter(pl.col("trust").is_in([str(t) for t in Trust if t.rank >= trust.rank]))
         return cls(frame, world.columns(frame), frame["label"].to_list())

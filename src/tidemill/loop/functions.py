@@ -29,8 +29,7 @@ def functions(turn: Turn) -> bool:
     if picked_until is None or picked_until == turn.state("functions").get("until"):
         return False
     index = world.reservoir.index(turn.name).tail(_MAX_ROWS)
-    defaults = world.project.schema.defaults
-    inputs = [{**defaults, **row} for row in world.reservoir.inputs(turn.name, index["id"].to_list())]
+    inputs = world.inputs(index["id"].to_list())
     fits = [_fits(world.project.schema, row) for row in inputs]
     index = index.filter(pl.Series(fits, dtype=pl.Boolean))
     votes = votes_of(world.project, stage.voters, list(compress(inputs, fits)))

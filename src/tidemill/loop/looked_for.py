@@ -45,7 +45,7 @@ def inputs_looked_for(world: World, to: Target) -> Sequence[Mapping[str, Any]]:
         ProjectError: a suite cannot be read, or a condition cannot be computed.
     """
     if not isinstance(to, str):
-        return world.reservoir.inputs(world.name, to)
+        return world.inputs(to)
     suite = next((one for one in world.project.suites if one.name == to), None)
     if suite is not None:
         return [case.inputs for case in suite.ask(sources_of(world, None))[:_MAX_ROWS]]
@@ -55,11 +55,10 @@ def inputs_looked_for(world: World, to: Target) -> Sequence[Mapping[str, Any]]:
 def _meeting(world: World, condition: str) -> list[dict[str, Any]]:
     """Return the newest examples for training that meet a condition."""
     ids = training_ids(world)[-_MAX_LOOKED_AT:]
-    rows = world.reservoir.inputs(world.name, ids)
-    if not rows:
-        return []
     names = list(world.project.inputs)
-    known = [row for row in rows if all(row.get(name) is not None for name in names)]
+    known = [row for row in world.inputs(ids) if all(row.get(name) is not None for name in names)]
+    if not known:
+        return []
     frame = with_projections(world.project, pl.DataFrame([{n: row[n] for n in names} for row in known]))
     met = evaluate({"": condition}, frame)[""]
     return [row for row, ok in zip(known, met.tolist(), strict=True) if ok][-_MAX_ROWS:]

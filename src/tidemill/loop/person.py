@@ -151,11 +151,12 @@ class Person:
 
         Of examples that have left the reservoir, the inputs are taken from these dataset versions.
         """
-        names, found = list(self.world.project.inputs), set[str]()
+        schema, found = self.world.project.schema, set[str]()
         left = set(examples) - self.world.reservoir.present(self.world.name, list(examples))
         kept = (row for dataset in datasets for row in self.learnt(dataset, left)) if left else ()
         for row in chain(self._of_examples(examples), kept):
-            found |= {shown(row), shown({name: row[name] for name in names if name in row})}
+            for one in (row, schema.filled(row)):  # a report quotes an older row with the defaults of today
+                found |= {shown(one), shown({name: one[name] for name in schema.inputs if name in one})}
         for path in self._readable:
             for inputs in cases_from(path, self.requests):
                 try:

@@ -16,13 +16,14 @@ from tidemill.errors import ModelError, ProjectError, StoreError
 from tidemill.manifest import Manifest
 from tidemill.model import Artefact
 from tidemill.policy import Policy
-from tidemill.records import Route
+from tidemill.records import Json, Route
 from tidemill.runtime.artefact import read_artefact
 from tidemill.runtime.fits import check_fits, difference, reads, taken_over
 from tidemill.schema import Schema
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.journal import Journal
+from tidemill.stores.projects import lock_project
 
 _DECLARED = "declared"
 
@@ -60,11 +61,35 @@ class Waiting:
 
 @dataclass(frozen=True)
 class SchemaInForce:
-    """The inputs and the output that requests of a project are checked against."""
+    """The inputs and the output that requests of a project are checked against.
+
+    What is decided from them is decided `within` the transaction that writes it: a person may move the route, or
+    publish, between a look and a write.
+    """
 
     catalog: Catalog
     blobs: Blobs
     name: str
+    conn: Connection | None = None
+
+    def within(self, conn: Connection) -> SchemaInForce:
+        """Return the same as a transaction sees it, which keeps manifest and route from others until it ends.
+
+        Raises:
+            StoreError: no such project is published.
+        """
+        lock_project(conn, self.name)
+        return replace(self, conn=conn)
+
+    def in_force(self) -> tuple[Json, Route | None]:
+        """Return the manifest and the route of one moment.
+
+        Raises:
+            StoreError: no such project is published.
+        """
+        if self.conn is None:
+            return self.catalog.in_force(self.name)
+        return self.catalog.in_force_within(self.conn, self.name)
 
     def now(self) -> Schema:
         """Return them.
@@ -72,11 +97,11 @@ class SchemaInForce:
         Raises:
             StoreError: no such project is published.
         """
-        return Manifest.from_json(self.catalog.manifest(self.name)).schema
+        return Manifest.from_json(self.in_force()[0]).schema
 
     def change(self, declared: Schema) -> str:
         """Return in words what of a declared schema waits for a version, "" when nothing does."""
-        manifest, route = self.catalog.in_force(self.name)
+        manifest, route = self.in_force()
         if route is None:
             return ""
         change = difference(Schema.from_json(manifest["schema"]), declared)
@@ -84,7 +109,7 @@ class SchemaInForce:
 
     def waiting(self, declared: Schema) -> Waiting | None:
         """Return what of a declared schema waits for a version, and what to do about it; None when nothing waits."""
-        change, route = self.change(declared), self.catalog.route(self.name)
+        change, (_, route) = self.change(declared), self.in_force()
         if not change or route is None:
             return None
         others = [m.version for m in self.catalog.models(self.name) if m.version != route.stable and not m.retired_at]
@@ -117,7 +142,7 @@ class SchemaInForce:
 
     def put(self, conn: Connection, schema: Schema, route: Route, *, now: datetime, by: str) -> Route:
         """Put a schema in force within a transaction; return the route with a policy that fits its output."""
-        manifest = Manifest.from_json(self.catalog.manifest(self.name)).under(schema)
+        manifest = Manifest.from_json(self.within(conn).in_force()[0]).under(schema)
         self.catalog.declare(conn, manifest.to_json(), now=now)
         try:
             self.catalog.policy(self.name, route.policy_version).check(schema.output)
@@ -125,6 +150,22 @@ class SchemaInForce:
             new = self.catalog.add_policy(conn, self.name, Policy(), now=now, by=by, reason=error.message)
             return replace(route, policy_version=new.number)
         return route
+
+    def mend(self, conn: Connection, *, now: datetime, by: str) -> bool:
+        """Put back in force what the live version reads, where it cannot read what is; tell whether that was so.
+
+        An earlier program published another schema over it, or a program that knew of no other live version did.
+        """
+        held = self.within(conn)
+        _, route = held.in_force()
+        schema = None if route is None else held.brought_by(route.stable)
+        if route is None or schema is None:
+            return False
+        mended = held.put(conn, schema, route, now=now, by=by)
+        if mended != route:
+            why = "the policy does not fit the output"
+            self.catalog.set_route(conn, self.name, mended, now=now, by=by, reason=why)
+        return True
 
     def _artefact(self, version: int) -> Artefact | None:
         """Return what a version was trained on, None where it cannot be read: it answers only where it is loaded."""

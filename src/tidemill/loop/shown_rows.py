@@ -31,7 +31,8 @@ def without_person(person: Person, model: ModelVersion, examples: Sequence[str])
     known = read_artefact(folder)
     rows = example_rows(known)
     names = tuple(rows[0])
-    theirs = {row_key(row, names) for row in _inputs(person, model.dataset, examples)}
+    schema = world.project.schema
+    theirs = {row_key(schema.filled(row), names) for row in _inputs(person, model.dataset, examples)}
     kept = [at for at, row in enumerate(rows) if row_key(row, names) not in theirs]
     if len(kept) == len(rows):
         return None

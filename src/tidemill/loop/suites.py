@@ -19,6 +19,7 @@ from tidemill.review.suites import Decide, run_suite, shown
 from tidemill.runtime.load import Loaded
 from tidemill.schema import Columns, Output
 from tidemill.stores.case_file import add_case, read_cases
+from tidemill.stores.declared import with_defaults
 from tidemill.strategy.suite_result import SuiteResult
 from tidemill.suites import Answer, Case, Cases, Sources, Suite
 
@@ -49,6 +50,7 @@ def sources_of(world: World, dataset: str | None) -> Sources:
     schema, folder = world.project.schema, suites_folder(world.project_file)
     is_kept = dataset is not None and not world.datasets.get(world.name, dataset).is_gone
     rows = world.datasets.test_rows(world.name, dataset) if is_kept and dataset else pl.DataFrame({"id": []})
+    rows = with_defaults(rows, schema) if len(rows) else rows
 
     def take(index: Sequence[int]) -> list[dict[str, Any]]:
         return rows[list(index)].select(list(schema.inputs)).to_dicts() if len(index) else []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import polars as pl
@@ -138,6 +138,14 @@ class World:
         """Return the inputs of rows of a dataset as a model takes them."""
         return {name: kind.column(rows[name].to_list()) for name, kind in self.project.schema.inputs.items()}
 
+    def inputs(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the canonical inputs of examples, with the defaults of those that an older example lacks.
+
+        Raises:
+            NotFound: an id is not in the reservoir.
+        """
+        return [self.project.schema.filled(row) for row in self.reservoir.inputs(self.name, ids)]
+
     def labelled(self) -> ExampleIndex:
         """Return the labelled examples as the dataset stages see them, oldest request first."""
         frame = self.reservoir.index(self.name).filter(pl.col("label").is_not_null()).sort("received_at", "id")
@@ -156,7 +164,7 @@ class World:
         """Return the cohort masks of examples; cohorts need their inputs, so they are read only when declared."""
         if not self.project.cohorts or not len(frame):
             return {}
-        rows = self.reservoir.inputs(self.name, frame["id"].to_list())
+        rows = self.inputs(frame["id"].to_list())
         return cohort_masks(self.project, pl.DataFrame(rows, infer_schema_length=None))
 
     def workdir(self, run: str) -> Path:

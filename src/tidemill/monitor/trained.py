@@ -13,16 +13,19 @@ from tidemill.schema import Image, Input, Number, Tensor, Text
 def as_declared(project: Project, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """Return training rows with the inputs of today, and the names of those that they have not, or of another kind.
 
-    These are null in every row. Where there are no rows, nothing is missing.
+    These have their default in every row, or null where there is none. Where there are no rows, nothing is missing.
     """
     missing = [name for name, kind in project.inputs.items() if len(frame) and not _has(frame, name, kind)]
-    return frame.with_columns(pl.lit(None, dtype=_type(project.inputs[name])).alias(name) for name in missing), missing
+    stands = project.schema.defaults
+    return frame.with_columns(
+        pl.lit(stands.get(name), dtype=_type(project.inputs[name])).alias(name) for name in missing
+    ), missing
 
 
 def compared(project: Project, names: Sequence[str], missing: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns that can be compared with training rows: a projection needs the whole example."""
+    """Return the columns that can be compared with training rows: a projection needs whole examples."""
     out = {*missing, *(f"{name}.length" for name in missing if isinstance(project.inputs[name], Text))}
-    out |= set(project.projections) if missing else set()
+    out |= set(project.projections) if set(missing) - set(project.schema.defaults) else set()
     return tuple(name for name in names if name not in out)
 
 

@@ -34,8 +34,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Slot:
-    """A version that is wanted: being loaded, loaded, or not loadable until `retry_at` (`time.monotonic`)."""
+    """A version that is wanted: being loaded, loaded, or not loadable until `retry_at` (`time.monotonic`).
 
+    `artefact` is the digest of what was loaded last, or is being loaded. A version that is given another stays as it is
+    until that is loaded: `state` and `future` are both set meanwhile.
+    """
+
+    artefact: str | None = None
     future: Future[Warm | Unloaded] | None = None
     state: Warm | Unloaded | None = None
     num_failures: int = 0
@@ -58,7 +63,9 @@ class VersionWatch:
 
     Until then the plan before stays, so a route is never switched to a version that is still loading. Versions load
     side by side in threads of their own, so one that hangs while loading does not keep a rollback from taking effect.
-    A version that does not load is tried again after a pause that grows from 5 s to 5 min.
+    A version that does not load is tried again after a pause that grows from 5 s to 5 min. One that is given another
+    artefact, as when somebody is forgotten, is loaded anew: the folder of the one before is deleted some day, and a
+    worker that has to be replaced then could not start from it. Until the new one is loaded the one before answers.
 
     Args:
         install: called in the watching thread with each new plan.
@@ -176,29 +183,33 @@ class VersionWatch:
 
     def _settle(self, name: str, watched: Watched, wanted: Sequence[int], manifest: Json) -> bool:
         """Start what is to be loaded and gather what has been; return whether every wanted version is settled."""
+        digests = self._catalog.digests(name, wanted)
         for version in wanted:
-            slot = watched.slots.get(version)
-            if slot is None:
-                slot = watched.slots[version] = Slot()
-            if slot.future is None and (slot.state is None or time.monotonic() >= slot.retry_at):
+            slot, artefact = watched.slots.setdefault(version, Slot()), digests.get(version)
+            is_new = artefact is not None and artefact != slot.artefact
+            if slot.future is None and (slot.state is None or is_new or time.monotonic() >= slot.retry_at):
+                slot.artefact = artefact
                 slot.future = _in_thread(partial(self._load, name, version, Manifest.from_json(manifest)))
                 slot.future.add_done_callback(lambda _: self.wake())
             elif slot.future is not None and slot.future.done():
-                self._gather(name, version, slot)
+                self._gather(name, version, slot, watched.installed)
         return all(watched.slots[version].state is not None for version in wanted)
 
-    def _gather(self, name: str, version: int, slot: Slot) -> None:
+    def _gather(self, name: str, version: int, slot: Slot, installed: Plan | None) -> None:
         assert slot.future is not None
         future, slot.future = slot.future, None
         error = future.exception()
         if error is None:
-            slot.state, slot.retry_at = future.result(), math.inf
+            before, slot.state, slot.retry_at = slot.state, future.result(), math.inf
+            _close_unless_given(before, installed)
             return
-        slot.state = Unloaded(told(error))
+        problem = told(error)
+        if not isinstance(slot.state, Warm):  # else what it had before answers on
+            slot.state = Unloaded(problem)
         slot.num_failures += 1
         slot.retry_at = time.monotonic() + rest_s(slot.num_failures, first_s=_FIRST_PAUSE_S)
         self._metrics.load_failures[name, str(version)] += 1
-        _logger.error("version %s of %s does not load: %s", version, name, slot.state.problem)
+        _logger.error("version %s of %s does not load: %s", version, name, problem)
 
     def _load(self, name: str, version: int, manifest: Manifest) -> Warm | Unloaded:
         folder = self._blobs.folder(self._catalog.artefact(name, version))
@@ -227,13 +238,11 @@ class VersionWatch:
 
     def _forget(self, watched: Watched, wanted: Collection[int]) -> None:
         """Drop the versions that are not wanted, and close those that the gateway was never given."""
-        given = () if watched.installed is None else tuple(watched.installed.versions.values())
         for version in [v for v in watched.slots if v not in wanted]:
             slot = watched.slots.pop(version)
             if slot.future is not None:
                 slot.future.add_done_callback(_close_loaded)
-            elif isinstance(slot.state, Warm) and not any(slot.state is state for state in given):
-                slot.state.loaded.close()
+            _close_unless_given(slot.state, watched.installed)
 
 
 def _needs(manifest: Json) -> Json:
@@ -287,6 +296,13 @@ def _in_thread(work: Callable[[], Warm | Unloaded]) -> Future[Warm | Unloaded]:
 
     threading.Thread(target=run, name="tidemill-load", daemon=True).start()
     return future
+
+
+def _close_unless_given(state: Warm | Unloaded | None, installed: Plan | None) -> None:
+    """Close a version that the gateway was never given: it closes the others itself."""
+    given = () if installed is None else tuple(installed.versions.values())
+    if isinstance(state, Warm) and not any(state is one for one in given):
+        state.loaded.close()
 
 
 def _close_loaded(future: Future[Warm | Unloaded]) -> None:

@@ -51,7 +51,15 @@ class Catalog(Projects, Models, Policies, Routes):
             StoreError: no such project is published.
         """
         with self._db.read() as conn:
-            manifest, route = self._declared(conn, project), self.route_within(conn, project)
+            return self.in_force_within(conn, project)
+
+    def in_force_within(self, conn: Connection, project: str) -> tuple[Json, Route | None]:
+        """Return the manifest and the route as a transaction sees them.
+
+        Raises:
+            StoreError: no such project is published.
+        """
+        manifest, route = self._declared(conn, project), self.route_within(conn, project)
         return (self.manifest(project) if manifest is None else manifest), route  # that says there is none
 
     def policy_in_force(self, project: str) -> PolicyVersion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -26,6 +26,38 @@ def of_declared_size(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     sizes = {name: _num_bytes(kind) for name, kind in schema.inputs.items() if isinstance(kind, Image | Tensor)}
     fits = {n: pl.col(n).bin.size() == s for n, s in sizes.items() if frame.schema.get(n) == pl.Binary()}
     return frame.with_columns(pl.when(fit).then(pl.col(name)) for name, fit in fits.items()) if fits else frame
+
+
+TOLD_BY = ("role", "keep_probability")
+"""The columns that tell of a row whether its inputs were kept."""
+
+
+def older_filled(frame: pl.DataFrame, schema: Schema, names: Sequence[str]) -> pl.DataFrame:
+    """Return rows of the log with the defaults of the inputs `names` in those that are older than these.
+
+    Tags are always kept. Of other inputs a row has none where the log stage dropped them: it stays so.
+    """
+    types, seen = declared_types(schema), [n for n in schema.inputs if n in frame.columns and n not in schema.tags]
+    frame = frame.with_columns(
+        pl.lit(None, dtype=types[name]).alias(name) for name in names if name not in frame.columns
+    )
+    answers = pl.col("role") == "answer"
+    certain = pl.col("keep_probability").fill_null(0.0) >= 1.0
+    kept = answers & pl.any_horizontal(certain, *(pl.col(name).is_not_null() for name in seen))
+    return frame.with_columns(
+        pl.when(pl.col(name).is_null() & (answers if name in schema.tags else kept))
+        .then(pl.lit(schema.defaults[name], dtype=types[name]))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in names
+    )
+
+
+def with_defaults(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Return rows of a dataset with the inputs that it was formed before, where these have a default."""
+    types = declared_types(schema)
+    newer = {name: default for name, default in schema.defaults.items() if name not in frame.columns}
+    return frame.with_columns(pl.lit(default, dtype=types[name]).alias(name) for name, default in newer.items())
 
 
 def _num_bytes(kind: Image | Tensor) -> int:

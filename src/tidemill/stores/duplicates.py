@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -26,10 +27,13 @@ from tidemill.stores.tables import duplicate_bands, duplicate_leaders, examples
 
 Inputs = Mapping[str, Any]
 """Canonical values by name."""
+Pairs = Sequence[tuple[str, Any]]
+"""Names of inputs, and their values."""
 
 _LEADERS_A_BAND = 32
 _LEAST_ROOM = 20
 _ROOM_SHARE = 0.01
+_MOST_SILENT = 3  # defaults in an example, of which any may be newer than an equal one
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,28 @@ class Sameness:
     """What makes two examples of a project duplicates: the inputs that count, and those where near is enough.
 
     `names` are the inputs that count, all where there is none of them; `near` says for some of them what alike means.
+    `defaults` are the values of inputs that an older example may lack: one that lacks it equals one that has that.
     """
 
     names: Collection[str] = ()
     near: Mapping[str, Likeness] = field(default_factory=dict)
+    defaults: Inputs = field(default_factory=dict)
 
     @classmethod
     def of(cls, schema: Schema, *, near_duplicates: bool = True) -> Self:
         """Return the sameness of a schema: its features, with or without near-duplicates."""
         found = {name: likeness_of(schema.inputs[name]) for name in schema.features} if near_duplicates else {}
-        return cls(schema.features, {name: likeness for name, likeness in found.items() if likeness is not None})
+        near = {name: likeness for name, likeness in found.items() if likeness is not None}
+        return cls(schema.features, near, schema.defaults)
 
     def content(self, inputs: Inputs) -> str:
         """Return 32 hex digits that examples with equal inputs share."""
-        seen = [(name, value) for name, value in inputs.items() if name in self.names] or list(inputs.items())
-        return hashlib.blake2b(msgspec.msgpack.encode(seen), digest_size=16).hexdigest()
+        return self.contents(inputs)[0]
+
+    def contents(self, inputs: Inputs) -> list[str]:
+        """Return the content of an example, then what equal ones have that are older than some of the defaults."""
+        whole = [(name, value) for name, value in inputs.items() if name in self.names] or list(inputs.items())
+        return [hashlib.blake2b(msgspec.msgpack.encode(f), digest_size=16).hexdigest() for f in self._forms(whole)]
 
     def fingerprints(self, rows: Sequence[Inputs]) -> list[Fingerprint | None]:
         """Return the fingerprint of each row over all near inputs; None of one that is like nothing but itself."""
@@ -69,7 +80,8 @@ class Sameness:
 
     def _of_input(self, name: str, rows: Sequence[Inputs]) -> list[Fingerprint | None]:
         likeness = self.near[name]
-        fit = [at for at, row in enumerate(rows) if likeness.fits(row.get(name))]
+        values = [row.get(name) for row in rows]
+        fit = [at for at, v in enumerate(values) if likeness.fits(v) and not self._is_default(name, v)]
         found = dict(zip(fit, likeness.fingerprints([rows[at][name] for at in fit]), strict=True))
         return [found.get(at) for at in range(len(rows))]
 
@@ -78,15 +90,32 @@ class Sameness:
         if not known:
             return None
         # In the bands, what must be equal: the other inputs, and the size of each fingerprint, which says the shape.
-        equal = [(name, value) for name, value in row.items() if name in self.names and name not in known]
+        whole = [(name, value) for name, value in row.items() if name in self.names and name not in known]
         sizes = [(name, len(found.data)) for name, found in known.items()]
-        begun = hashlib.blake2b(msgspec.msgpack.encode([equal, sizes]), digest_size=8)
-        bands = []
-        for number in range(NUM_BANDS):
-            band = begun.copy()
-            band.update(b"".join([number.to_bytes(), *(found.bands[number] for found in known.values())]))
-            bands.append(band.digest())
+        # First those that a leader is stored under; then, to find it, those of one that is older than the defaults.
+        bands = [band for equal in self._forms(whole) for band in _bands(equal, sizes, known)]
         return Fingerprint(tuple(bands), msgspec.msgpack.encode({name: found.data for name, found in known.items()}))
+
+    def _forms(self, pairs: Pairs) -> list[Pairs]:
+        """Return the pairs without those that say what a default does, then with some of these, and with all.
+
+        An example that was stored before an input was added lacks it; one stored before it was given a default has it.
+        """
+        silent = [name for name, value in pairs if self._is_default(name, value)]
+        sizes = range(len(silent) + 1) if len(silent) <= _MOST_SILENT else (0, len(silent))
+        kept = [set(some) for size in sizes for some in combinations(silent, size)]
+        return [[(name, value) for name, value in pairs if name in some or name not in silent] for some in kept]
+
+    def _is_default(self, name: str, value: Any) -> bool:
+        return name in self.defaults and value == self.defaults[name]
+
+
+def _bands(equal: Pairs, sizes: Sequence[tuple[str, int]], known: Mapping[str, Fingerprint]) -> Iterator[bytes]:
+    begun = hashlib.blake2b(msgspec.msgpack.encode([equal, sizes]), digest_size=8)
+    for number in range(NUM_BANDS):
+        band = begun.copy()
+        band.update(b"".join([number.to_bytes(), *(found.bands[number] for found in known.values())]))
+        yield band.digest()
 
 
 class Group(NamedTuple):
@@ -113,8 +142,10 @@ class Groups:
 
     def assign(self, inputs: Mapping[str, Inputs], *, keep: bool = True) -> dict[str, Group]:
         """Return the groups of new examples by id, in the order given; their leaders are stored, if they are to be."""
-        contents = {id_: self._sameness.content(row) for id_, row in inputs.items()}
-        group_of = self._known(contents.values())
+        forms = {id_: self._sameness.contents(row) for id_, row in inputs.items()}
+        contents = {id_: form[0] for id_, form in forms.items()}
+        known = self._known(one for form in forms.values() for one in form)
+        group_of = {form[0]: known[one] for form in forms.values() for one in reversed(form) if one in known}
         fresh = {content: inputs[id_] for id_, content in contents.items() if content not in group_of}
         prints = dict(zip(fresh, self._sameness.fingerprints(list(fresh.values())), strict=True))
         self._leaders.read(prints.values())
@@ -199,7 +230,7 @@ class _Leaders:
         leader = _Leader(self._next + len(self._new), group, found.data)
         self._known[leader.number] = leader
         self._new.append(leader)
-        for key in map(_key, found.bands):
+        for key in map(_key, found.bands[:NUM_BANDS]):
             if len(self._in_band[key]) < _LEADERS_A_BAND:
                 self._in_band[key].append(leader.number)
                 self._new_bands.append((key, leader.number))

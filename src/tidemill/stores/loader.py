@@ -83,7 +83,7 @@ class Rows:
         rows = pa.concat_tables([pa.schema(self._form.types).empty_table(), *(shard.table for shard in self._shards)])
         return TrainingData(
             schema=self.schema,
-            columns={n: kind.column(rows[n].to_pylist()) for n, kind in self.schema.inputs.items()},
+            columns={n: kind.column(self._listed(rows, n)) for n, kind in self.schema.inputs.items()},
             targets=self.schema.output.targets(rows["label"].to_pylist()),
             weights=self._weights,
             ids=tuple(rows["id"].to_pylist()),
@@ -97,6 +97,11 @@ class Rows:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_shards", "_ends", "_weights")}
+
+    def _listed(self, rows: pa.Table, name: str) -> list[Any]:
+        if name not in self._form.types:
+            return [self.schema.defaults[name]] * len(rows)
+        return list(rows[name].to_pylist())
 
     @cached_property
     def _shards(self) -> list[_Shard]:
@@ -114,6 +119,8 @@ class Rows:
 
     def _values(self, name: str, at: _Places) -> Sequence[Any]:
         """Return canonical values; bytes as views, which live as long as the rows do."""
+        if name not in self._form.types:  # an input that is newer than the version
+            return [self.schema.defaults[name]] * len(at.pairs)
         kind = self._form.types[name]
         if kind == pa.float64():
             numbers = [shard.numbers[name] for shard in self._shards]

@@ -25,7 +25,7 @@ from tidemill.records import CONFIRM, LABEL_KINDS, DeviceProfile, Trust
 from tidemill.schema import Schema
 from tidemill.stores.columns import FEEDBACK_FIELDS, PROFILE_FIELDS, own_types
 from tidemill.stores.database import Database
-from tidemill.stores.declared import declared_types, of_declared_size
+from tidemill.stores.declared import TOLD_BY, declared_types, of_declared_size, older_filled
 from tidemill.stores.hindsight import confirmed, value_of, with_outcomes
 from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.newest import KEY, Meets, Newest, Place, newest, parts_back
@@ -290,9 +290,11 @@ class Log:
     def _predictions(
         self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None, schema: Schema | None
     ) -> pl.DataFrame:
-        read = None if columns is None else list(dict.fromkeys([*columns, *_KEY]))
+        newer = [] if schema is None else [n for n in schema.defaults if columns is None or n in columns]
+        read = None if columns is None else list(dict.fromkeys([*columns, *_KEY, *(TOLD_BY if newer else ())]))
         rows = self._read(project, "predictions", span, where, read, schema)
         rows = of_declared_size(rows, schema) if schema else rows
+        rows = older_filled(rows, schema, newer) if schema and newer else rows
         rows = _in_order(rows, _KEY)
         return rows if columns is None else rows[list(columns)]
 
@@ -305,7 +307,7 @@ class Log:
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,
         schema: Schema | None = None,
     ) -> pl.DataFrame:  # fmt: skip
-        asked, lacking = ({}, {}) if schema is None else (declared_types(schema), schema.defaults)
+        asked = {} if schema is None else declared_types(schema)
         first, last = span or (None, None)
         if span is not None:
             where = pl.col("received_at").is_between(first, last) & where
@@ -314,7 +316,7 @@ class Log:
             files = self._files.find(project, kind, first=first, last=last)
             paths = [self._files.folder / file.path for file in files]
             try:
-                return scan(paths, where=where, columns=columns, own=own_types(kind), asked=asked, lacking=lacking)
+                return scan(paths, where=where, columns=columns, own=own_types(kind), asked=asked)
             except FileNotFoundError as error:  # merged into another file since it was found: look again
                 missing = str(error)
         raise Corrupt(f"the log names a file that is not there: {missing}.", "restore it from a backup")

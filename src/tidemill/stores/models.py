@@ -88,6 +88,13 @@ class Models:
             raise retired(project, version, model.retired_at)
         return model.artefact
 
+    def digests(self, project: str, versions: Sequence[int]) -> dict[int, str]:
+        """Return the digests of the artefacts that versions have now, by version; without those that were deleted."""
+        mine = (models.c.project == project, models.c.version.in_(versions), models.c.retired_at.is_(None))
+        with self._db.read() as conn:
+            rows = conn.execute(select(models.c.version, models.c.artefact).where(*mine)).all()
+        return {row.version: row.artefact for row in rows}
+
     def retire(self, conn: Connection, project: str, versions: Sequence[int], *, now: datetime) -> None:
         """Say that the artefacts of versions are gone, because they are too old to keep; the records stay."""
         for some in parts(versions):
@@ -130,12 +137,14 @@ class Models:
         return found is not None
 
     def start_run(self, conn: Connection, project: str, run: str, cycle: int | None, body: Json, now: datetime) -> None:
-        """Note that a training began; a run that is known already is left as it is."""
+        """Note that a training began, or begins again after it failed; one that runs or is done is left as it is."""
         row = {"cycle": cycle, "started_at": micros(now), "status": "running", "body": dumps(body)}
-        insert_once(conn, runs, {"project": project, "run": run}, row)
+        if not insert_once(conn, runs, {"project": project, "run": run}, row):
+            failed = (runs.c.project == project, runs.c.run == run, runs.c.status == "failed")
+            conn.execute(update(runs).where(*failed).values(**row, ended_at=None))
 
     def end_run(self, conn: Connection, project: str, run: str, status: str, body: Json, now: datetime) -> None:
-        """Note how a training ended, `done` or `failed`; `body` adds to its start's. The first end counts.
+        """Note how a training ended, `done` or `failed`; `body` adds to its start's. The first end of a start counts.
 
         Raises:
             StoreError: no such run was started.

@@ -1,9 +1,9 @@
 """Reads Parquet files of different columns as one frame.
 
 The files of a project differ when an input was declared, dropped or retyped in between. The frame has the union of
-their columns; what a file lacks is null, or what stands for it. A column is of the type that is asked for, null where a
-value cannot be had so; else, where it has had several types, float64 where all are numbers, and text where not (bytes
-as base64). Files without rows in question have no say in the type.
+their columns; what a file lacks is null. A column is of the type that is asked for, null where a value cannot be had
+so; else, where it has had several types, float64 where all are numbers, and text where not (bytes as base64). Files
+without rows in question have no say in the type.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Schema = Mapping[str, pl.DataType]
 
 def scan(
     paths: Sequence[Path], *, where: pl.Expr, columns: Sequence[str] | None, own: Mapping[str, pl.DataType],
-    asked: Mapping[str, pl.DataType] | None = None, lacking: Mapping[str, object] | None = None,
+    asked: Mapping[str, pl.DataType] | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """Return the rows that meet `where`, reading only `columns` (all by default) and what `where` needs.
 
@@ -30,7 +30,6 @@ def scan(
         columns: the columns of the frame, in order; one that no file has is null.
         own: the columns that come first by default, with the types they have without any file.
         asked: the types that columns must have.
-        lacking: what stands for a column that a file lacks, null by default.
 
     Raises:
         FileNotFoundError: a file is gone.
@@ -40,10 +39,10 @@ def scan(
         alike[tuple(schema_of(path).items())].append(path)
     frames = [_rows(some, dict(schema), where, columns) for schema, some in alike.items()]
     found = {name for frame in frames for name in frame.columns}
-    names = [*own, *sorted({*found, *(lacking or ())} - set(own))] if columns is None else columns
+    names = [*own, *sorted(found - set(own))] if columns is None else columns
     types = {name: _common([frame for frame in frames if name in frame.columns], name, own) for name in names}
     types |= {name: kind for name, kind in (asked or {}).items() if name in types}
-    return pl.concat([pl.DataFrame(schema=types), *(_cast(frame, types, lacking or {}) for frame in frames)])
+    return pl.concat([pl.DataFrame(schema=types), *(_cast(frame, types) for frame in frames)])
 
 
 @lru_cache(maxsize=1 << 14)
@@ -69,14 +68,12 @@ def _common(frames: Sequence[pl.DataFrame], name: str, own: _Schema) -> pl.DataT
     return common_type(types) if types else own.get(name, pl.Null())
 
 
-def _cast(frame: pl.DataFrame, types: _Schema, lacking: Mapping[str, object]) -> pl.DataFrame:
-    return frame.select(_as(frame.schema.get(name), kind, name, lacking.get(name)) for name, kind in types.items())
+def _cast(frame: pl.DataFrame, types: _Schema) -> pl.DataFrame:
+    return frame.select(_as(frame.schema.get(name), kind, name) for name, kind in types.items())
 
 
-def _as(before: pl.DataType | None, after: pl.DataType, name: str, lacking: object) -> pl.Expr:
-    if before is None:
-        return pl.lit(lacking, dtype=after).alias(name)
-    if before != after and (after == pl.Binary() or _is_lost(before, after)):
+def _as(before: pl.DataType | None, after: pl.DataType, name: str) -> pl.Expr:
+    if before is None or (before != after and (after == pl.Binary() or _is_lost(before, after))):
         return pl.lit(None, dtype=after).alias(name)
     if before == pl.Binary() and after == pl.String():
         return pl.col(name).bin.encode("base64")

@@ -44,9 +44,10 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def covers(self, schema: Schema) -> bool:
-        """Say whether rows of this form have all inputs of a schema, in its types."""
+        """Say whether rows of this form have all inputs of a schema, in its types; those with defaults may lack."""
         wanted = Form.of(schema)
-        return wanted.label == self.label and wanted.inputs.items() <= self.inputs.items()
+        needed = {n: kind for n, kind in wanted.inputs.items() if n in self.inputs or n not in schema.defaults}
+        return wanted.label == self.label and needed.items() <= self.inputs.items()
 
     @property
     def input_types(self) -> dict[str, pa.DataType]:

@@ -79,13 +79,13 @@ class MemoryCatalog(Catalog):
     # --- runs and reports
 
     def start_run(self, conn: Connection, project: str, run: str, cycle: int | None, body: Json, now: datetime) -> None:
-        """Note that a training began; a run that is known already is left as it is."""
-        if run not in self._runs:
+        """Note that a training began, or begins again after it failed; one that runs or is done is left as it is."""
+        if run not in self._runs or self._runs[run][0].status == "failed":
             begun = Run(run=run, cycle=cycle, started_at=now, ended_at=None, status="running", body=None)
             self._runs[run] = (begun, dumps(body))
 
     def end_run(self, conn: Connection, project: str, run: str, status: str, body: Json, now: datetime) -> None:
-        """Note how a training ended; the first end counts."""
+        """Note how a training ended; the first end of a start counts."""
         if run not in self._runs:
             raise no_run(project, run)
         known, text = self._runs[run]

@@ -11,9 +11,6 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
-CANNOT = (pickle.PicklingError, AttributeError, TypeError)
-"""What is raised of a model that cannot be written."""
-
 _BACKLOG = 64
 _GONE = (OSError, EOFError)  # who asked, or was asked, is there no more
 
@@ -21,11 +18,14 @@ Find = Callable[[str], Any]
 """Returns what is lent under a name, None where it is at hand no more."""
 
 
-def apart(value: Any) -> tuple[bytes, list[memoryview]]:
-    """Return a value as bytes, and its arrays beside it, which are not copied."""
+def apart(value: Any) -> tuple[bytes, list[memoryview]] | None:
+    """Return a value as bytes, and its arrays beside it, which are not copied; None where it cannot be written."""
     buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
-    return head, [buffer.raw() for buffer in buffers]
+    try:
+        head = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
+        return head, [buffer.raw() for buffer in buffers]
+    except Exception:  # a model's own code says how it is written, and may raise anything
+        return None
 
 
 class Lender:
@@ -69,10 +69,7 @@ def ask(address: Path, name: str) -> Any:
 
 
 def _send(line: Connection, value: Any) -> None:
-    try:
-        head, arrays = apart(value)
-    except CANNOT:
-        head, arrays = apart(None)
+    head, arrays = apart(value) or (pickle.dumps(None), [])
     line.send((head, [array.nbytes for array in arrays]))
     for array in arrays:
         if array.nbytes:

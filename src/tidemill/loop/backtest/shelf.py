@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import scipy.sparse
 
-from tidemill.loop.backtest.lending import CANNOT, Find, Lender, apart, ask, point_to, pointed_to
+from tidemill.loop.backtest.lending import Find, Lender, apart, ask, point_to, pointed_to
 from tidemill.model import Model
 
 _ALIGNED = 64
@@ -96,12 +96,11 @@ class Shelf:
         if self._place(artefact).exists():
             return
         part = self._folder / f".{os.getpid()}.part"
-        try:
-            head, arrays = apart((model, cpu_s))
-        except CANNOT:
+        written = apart((model, cpu_s))
+        if written is None:
             return  # made again where it is needed
         with part.open("wb") as file:
-            _write_apart(head, arrays, file)
+            _write_apart(*written, file)
         with self._alone("models"):
             part.replace(self._place(artefact))
             self._make_room()
@@ -130,10 +129,10 @@ class Shelf:
 
 def size_of(model: Model) -> int | None:
     """Return how many bytes a model takes, None where it cannot be written; arrays are not copied for it."""
-    try:
-        head, arrays = apart(model)
-    except CANNOT:
+    written = apart(model)
+    if written is None:
         return None
+    head, arrays = written
     return len(head) + sum(array.nbytes for array in arrays)
 
 

@@ -1,0 +1,96 @@
+"""Examples that are older than an input with a default read as if they had it, wherever the loop looks at them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from harness import Harness
+from persons import NOW, WORDS, Persons, opened
+
+from tidemill.loop.looked_for import inputs_looked_for, training_ids
+from tidemill.loop.person import Person
+from tidemill.loop.shown_rows import without_person
+from tidemill.review.suites import shown
+from tidemill.runtime.artefact import example_rows, read_artefact
+
+Make = Callable[..., Harness]
+TAG = '"app": tm.Category(tag=True)'
+COHORTS = "cohorts={"
+WIDER = {
+    TAG: f'{TAG}, "speed": tm.Number(default=-1)',
+    COHORTS: f'{COHORTS}"parked": "speed < 0", "fast": "speed > 0", ',
+}
+
+LENGTH = '"length": tm.Number()'
+NGRAMS = 'tm.transforms.HashedNgrams("text", bits=8)'
+WIND = 'tm.transforms.Standardise("wind")'
+
+
+def test_cohorts_and_what_curation_looks_for_see_the_default(harness: Make) -> None:
+    world = harness(edit=WIDER).app.world
+    labelled = world.labelled()
+    assert len(labelled.ids) > 100
+    assert labelled.cohorts["parked"].all() and not labelled.cohorts["fast"].any()
+    assert {row["speed"] for row in inputs_looked_for(world, "speed < 0")} == {-1.0}
+    assert not inputs_looked_for(world, "fast")
+    ids = training_ids(world)[:3]
+    assert [row["speed"] for row in inputs_looked_for(world, ids)] == [-1.0] * 3
+
+
+def test_a_condition_finds_nothing_where_every_example_lacks_an_input_that_has_none(harness: Make) -> None:
+    world = harness(edit={TAG: f'{TAG}, "speed": tm.Number()'}).app.world
+    assert not inputs_looked_for(world, "x < 0")
+
+
+def test_curation_compares_with_examples_from_before(harness: Make) -> None:
+    before = "tm.curate.Uncertain(0.3) + tm.curate.FeedbackDriven(0.3) + tm.curate.Random(0.4)"
+    members = "tm.curate.Novel(0.5) + tm.curate.Similar(0.5, to='speed < 0')"
+    h = harness(edit={**WIDER, before: members})
+    h.app.publish()
+    h.seconds(20)
+    reasons = set(h.app.world.reservoir.index(h.name)["reason"])
+    assert {"novel", "similar: speed < 0"} <= reasons
+
+
+# --- what is forgotten
+
+
+@pytest.fixture
+def wider(asked: Path, tmp_path: Path) -> Iterator[Persons]:
+    """The home of persons, whose inputs have had one with a default added since, before the first version."""
+    folder = shutil.copytree(asked, tmp_path / "now")
+    file = folder / "notes_project.py"
+    text = file.read_text()
+    for old, new in (LENGTH, f'"wind": tm.Number(default=-1), {LENGTH}'), (NGRAMS, f"{NGRAMS}, {WIND}"):
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
+    with opened(folder, now=NOW) as persons:
+        yield persons
+
+
+def test_a_persons_examples_are_quoted_in_both_forms(wider: Persons) -> None:
+    ann = Person(wider.world, "ann", wider.clock.now())
+    ids = ann.find_examples()
+    found, rows = ann.shown(ids, ()), wider.world.reservoir.inputs("notes", ids)
+    assert rows
+    for row in rows:
+        assert {shown(row), shown({"text": row["text"], "wind": -1.0, "length": row["length"]})} <= found
+
+
+def test_what_a_version_shows_of_a_person_is_known_by_the_default_too(wider: Persons) -> None:
+    wider.train()
+    world = wider.world
+    model = world.catalog.model("notes", 1)
+    rows = example_rows(read_artefact(world.blobs.folder(model.artefact)))
+    assert {row["wind"] for row in rows} == {-1.0}
+    name = next(name for name, word in WORDS.items() if any(word in row["text"] for row in rows))
+    person = Person(world, name, wider.clock.now())
+    new = without_person(person, replace(model, dataset=None), person.find_examples())  # as if its dataset were gone
+    assert new is not None
+    left = example_rows(read_artefact(world.blobs.folder(new)))
+    assert left == [row for row in rows if WORDS[name] not in row["text"]]
