@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,31 @@ class Harness:
         out["projects"] = [row[:1] for row in out["projects"]]
         out["states"] = [row for row in out["states"] if row[1] != "trouble"]
         return out
+
+
+def edit(h: Harness, changes: Mapping[str, str]) -> str:
+    """Change the project file; return what it was."""
+    file = h.folder / "waves_project.py"
+    before = text = file.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    save(file, text)
+    return before
+
+
+def save(file: Path, text: str) -> None:
+    """Save as editors do: another file under the name."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.rename(file)
+
+
+def running(h: Harness) -> Harness:
+    """Let the loop turn, so that it has read the project file."""
+    h.seconds(2)
+    assert h.engine is not None
+    return h
 
 
 def _without_latency(row: Any) -> tuple[int, str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from harness import Harness
+from harness import Harness, edit, running, save
 
 from tidemill.stores.audit import Audit
 
@@ -30,37 +29,13 @@ def modules() -> Iterator[None]:
             del sys.modules[name]
 
 
-def edit(h: Harness, *pairs: tuple[str, str]) -> str:
-    """Change the project file; return what it was."""
-    file = h.folder / "waves_project.py"
-    before = text = file.read_text()
-    for old, new in pairs:
-        assert old in text
-        text = text.replace(old, new)
-    save(file, text)
-    return before
-
-
-def save(file: Path, text: str) -> None:
-    """Save as editors do: another file under the name."""
-    new = file.with_suffix(".new")
-    new.write_text(text)
-    new.rename(file)
-
-
-def running(h: Harness) -> Harness:
-    h.seconds(2)
-    assert h.engine is not None
-    return h
-
-
 def test_what_is_added_to_a_running_project_is_computed_over_the_old_log(harness: Make) -> None:
     h = running(harness(edit=HELD))
     h.accuracy, h.new_share = {(1, "v2"): 0.4}, 0.6
     h.seconds(25)
     engine = h.engine
     alert = 'alerts=[tm.alert.Below("accuracy", 0.8, cohort="new_app")],\n    strategy=tm.Strategy('
-    edit(h, (COHORTS, ADDED), ("project = ", FUNCTION), ("strategy=tm.Strategy(", alert))
+    edit(h, {COHORTS: ADDED, "project = ": FUNCTION, "strategy=tm.Strategy(": alert})
     h.rate = 0  # nothing new comes
     h.seconds(3)
     assert h.engine is engine and engine is not None
@@ -76,14 +51,14 @@ def test_an_alert_that_is_added_later_sees_what_the_others_have_seen(harness: Ma
     h.accuracy, h.new_share = {(1, "v2"): 0.4}, 0.6
     h.seconds(25)
     h.rate = 0
-    edit(h, ("alerts=[", 'alerts=[tm.alert.Below("accuracy", 0.8, cohort="new_app"), '))
+    edit(h, {"alerts=[": 'alerts=[tm.alert.Below("accuracy", 0.8, cohort="new_app"), '})
     h.seconds(3)
     assert [one.cohort for one in h.app.world.alerts.standing(h.name)] == ["new_app"]
 
 
 def test_a_new_strategy_is_in_force_and_in_the_history(harness: Make) -> None:
     h = running(harness(edit=HELD))
-    edit(h, ("tm.trigger.Manual()", 'tm.trigger.Every("1s")'))
+    edit(h, {"tm.trigger.Manual()": 'tm.trigger.Every("1s")'})
     h.seconds(3)
     assert [s.number for s in h.app.world.catalog.strategies(h.name)] == [1, 2]
     taken, first = Audit(h.app.db).acts(h.name)
@@ -107,7 +82,7 @@ def test_a_wrong_file_changes_nothing_and_is_shown_until_it_is_mended(
     h = running(harness(edit=HELD))
     assert h.engine is not None
     at_work = h.engine.world.project
-    before = edit(h, (old, new))
+    before = edit(h, {old: new})
     h.seconds(4)
     assert h.engine.world.project is at_work
     trouble = h.app.status().trouble["project"]
@@ -121,7 +96,7 @@ def test_a_wrong_file_changes_nothing_and_is_shown_until_it_is_mended(
 def test_a_wrong_file_that_goes_back_to_what_it_was_is_no_trouble(harness: Make) -> None:
     h = running(harness(edit=HELD))
     file = h.folder / "waves_project.py"
-    about, before = file.stat(), edit(h, ("project = tm.Project(", "project = "))
+    about, before = file.stat(), edit(h, {"project = tm.Project(": "project = "})
     h.seconds(2)
     assert "project" in h.app.status().trouble
     save(file, before)

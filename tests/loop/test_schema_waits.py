@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from harness import START, Harness, table
+from harness import START, Harness, edit, running, save, table
 
 from tidemill.app import App
 from tidemill.clock import SystemClock
@@ -55,29 +54,6 @@ def reopened() -> Iterator[Callable[[Harness], App]]:
     yield make
     for one in opened:
         one.close()
-
-
-def edit(h: Harness, changes: dict[str, str]) -> str:
-    """Change the project file; return what it was."""
-    file = h.folder / "waves_project.py"
-    before = text = file.read_text()
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    save(file, text)
-    return before
-
-
-def save(file: Path, text: str) -> None:
-    new = file.with_suffix(".new")
-    new.write_text(text)
-    new.rename(file)
-
-
-def running(h: Harness) -> Harness:
-    h.seconds(2)
-    assert h.engine is not None
-    return h
 
 
 def manifest(h: Harness) -> Json:
