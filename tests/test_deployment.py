@@ -7,8 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+import waiting
 from tidemill.cli import main
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.database import Database, head
@@ -125,12 +126,7 @@ def test_without_the_extra_the_pip_command_is_told(folder: Path) -> None:
     )
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    ends = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come about in time"
-        time.sleep(0.05)
-    return found
+until = partial(waiting.until, seconds=PATIENCE_S)
 
 
 def test_up_hands_the_database_to_gateway_and_loop_where_nobody_sees_it(

@@ -15,10 +15,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 import pytest
 
+import waiting
 from tidemill.loop.controls import Controls
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "moderation"
@@ -46,12 +47,7 @@ comments = loaded("moderation_comments", EXAMPLE / "comments.py")
 Receiver = loaded("moderation_receiver", Path(__file__).parent / "loop" / "receiver.py").Receiver
 
 
-def until(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come about in time"
-        time.sleep(0.05)
-    return found
+until = partial(waiting.until, seconds=PATIENCE_S)
 
 
 @dataclass

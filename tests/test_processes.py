@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import polars as pl
 import psutil
 import pytest
 
+import waiting
 from tidemill.app import App
 from tidemill.clock import SystemClock
 from tidemill.loop.first import train_first
@@ -60,13 +62,7 @@ def truth(x: float, y: float) -> str:
     return "high" if x + y > 0 else "low"
 
 
-def until(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    """Wait until `condition()` is true, and return what it gave."""
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come about in time"
-        time.sleep(0.02)
-    return found
+until = partial(waiting.until, seconds=PATIENCE_S)
 
 
 @dataclass

@@ -9,16 +9,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+import waiting
 from tidemill.app import App
 from tidemill.clock import SystemClock
 from tidemill.loop.first import train_first, train_next
@@ -42,12 +42,7 @@ OLD, NEW = {"x": 1.0, "y": 1.0}, {"x": 1.0, "why": 1.0}
 PATIENCE_S = 120.0
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    ends = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come about in time"
-        time.sleep(0.05)
-    return found
+until = partial(waiting.until, seconds=PATIENCE_S)
 
 
 class Product:

@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import polars as pl
 import psutil
 import pytest
 
+import waiting
 from tidemill.app import App
 from tidemill.loop.first import train_first
 from tidemill.stores.journal import Lease
@@ -79,13 +81,7 @@ app.close()
 """
 
 
-def until(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    """Wait until `condition()` is true, and return what it gave."""
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come about in time"
-        time.sleep(0.02)
-    return found
+until = partial(waiting.until, seconds=PATIENCE_S)
 
 
 def truth(x: float, y: float) -> str:
