@@ -114,6 +114,7 @@ def test_a_file_whose_turn_has_come_is_not_refused_because_others_wait(
         deadline = time.monotonic() + 30
         while not site._searching.statistics().tasks_waiting and time.monotonic() < deadline:
             time.sleep(0.001)
+        assert site._searching.statistics().tasks_waiting, "somebody waits"
         yield table("x")
         yield table("y")
 

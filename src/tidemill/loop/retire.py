@@ -167,5 +167,6 @@ def _is_training(world: World) -> bool:
 
 def _told(turn: Turn, num_bytes: int) -> Verdict:
     keep = turn.world.project.keep_versions
-    reason = f"{num_bytes / 1e6:.1f} MB of versions older than the newest {keep} deleted; their records stay"
+    which = "that were no longer to be kept" if keep is None else f"older than the newest {keep}"
+    reason = f"{num_bytes / 1e6:.1f} MB of versions {which} deleted; their records stay"
     return Verdict(outcome=Outcome.PASS, by=f"keep_versions={keep}", reason=reason, numbers={"num_bytes": num_bytes})

@@ -293,7 +293,10 @@ def _deleted(app: App, model: ModelVersion) -> str:
     """Return why an artefact is not there, "" where it is."""
     if model.retired_at is None:
         return ""
-    return f"its artefact was deleted on {model.retired_at:%Y-%m-%d}: keep_versions is {app.project.keep_versions}"
+    keep = app.project.keep_versions
+    return f"its artefact was deleted on {model.retired_at:%Y-%m-%d}" + (
+        "" if keep is None else f": keep_versions is {keep}"
+    )
 
 
 def promote(posted: Posted) -> Done:

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,8 +32,6 @@ _MOST_BYTES = 3 << 28  # of models at hand; one that is needed again is on the s
 _UNKNOWN_BYTES = 40_000_000  # of a model that cannot be measured: as much as a large one of text takes
 _MAX_SCORED = 400
 _ROWS_AT_ONCE = 1 << 16
-
-_T = TypeVar("_T")
 
 
 @dataclass
@@ -255,7 +253,9 @@ class Memo:
         if entry is None:
             shape = (len(self.stream), self.project.output.num_scores)
             entry = _Scores(np.zeros(len(self.stream), dtype=bool), np.zeros(shape, dtype=np.float32))
-            _put(self._scores, artefact, entry, _MAX_SCORED)
+            self._scores[artefact] = entry
+            if len(self._scores) > _MAX_SCORED:
+                self._scores.popitem(last=False)
         self._scores.move_to_end(artefact)
         asked = as_slice(rows)
         new = rows[~entry.known[asked]]
@@ -282,12 +282,6 @@ def as_slice(rows: Array) -> Array | slice:
     """Return rows that follow each other as a slice, of which nothing is copied."""
     follow = len(rows) > 0 and (np.diff(rows) == 1).all()
     return slice(int(rows[0]), int(rows[-1]) + 1) if follow else rows
-
-
-def _put(kept: OrderedDict[str, _T], name: str, value: _T, limit: int) -> list[tuple[str, _T]]:
-    """Keep a value, and return those that are let go of for it."""
-    kept[name] = value
-    return [kept.popitem(last=False) for _ in range(len(kept) - limit)]
 
 
 def content_of(parts: Sequence[object]) -> str:
