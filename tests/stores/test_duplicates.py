@@ -224,3 +224,10 @@ def test_real_digits_keep_their_fifth_for_tests(reservoir: Reservoir) -> None:
     add(reservoir, [{"picture": image.tobytes()} for image in images], Schema({"picture": Image((8, 8))}, OUTPUT))
     assert len(set(groups(reservoir))) > 1_790
     assert 0.17 < column(reservoir, "split").count("test") / len(images) < 0.23
+
+
+def test_what_a_default_is_today_does_not_change_what_equals_what() -> None:
+    before, after = (Sameness(("x", "speed"), {}, {"speed": value}) for value in (-1.0, 0.0))
+    row = {"x": 1.0, "speed": -1.0}
+    assert before.content(row) in after.contents(row)
+    assert before.content(row) != after.content({"x": 1.0, "speed": 0.0})

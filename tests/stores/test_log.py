@@ -436,5 +436,7 @@ def test_inputs_that_the_log_stage_dropped_stay_dropped(mill: Mill) -> None:
     mill.put(prediction(2, mill.at(2), inputs=None, **shadow))
     rows = mill.log.predictions("p", after=None, until=mill.now + DAY, schema=NEWER)
     assert rows["speed"].to_list() == [-1.0, None] and rows["plan"].to_list() == ["none", "none"]
+    only = mill.log.predictions("p", after=None, until=mill.now + DAY, schema=NEWER, columns=["speed"])
+    assert only["speed"].to_list() == [-1.0, None], "whatever else is asked for"
     shadows = mill.log.predictions("p", after=None, until=mill.now + DAY, schema=NEWER, role="shadow")
     assert shadows["speed"].to_list() == [None] and shadows["plan"].to_list() == [None]

@@ -28,8 +28,10 @@ def of_declared_size(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     return frame.with_columns(pl.when(fit).then(pl.col(name)) for name, fit in fits.items()) if fits else frame
 
 
-TOLD_BY = ("role", "keep_probability")
-"""The columns that tell of a row whether its inputs were kept."""
+def told_by(schema: Schema) -> list[str]:
+    """Return columns that tell of a row whether its inputs were kept: among them small inputs of every kept row."""
+    small = [name for name in schema.required if isinstance(schema.inputs[name], Number | Category | Sensitive)]
+    return ["role", "keep_probability", *[name for name in small if name not in schema.tags][:2]]
 
 
 def older_filled(frame: pl.DataFrame, schema: Schema, names: Sequence[str]) -> pl.DataFrame:

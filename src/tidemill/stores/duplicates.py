@@ -61,7 +61,7 @@ class Sameness:
 
     def contents(self, inputs: Inputs) -> list[str]:
         """Return the content of an example, then what equal ones have that are older than some of the defaults."""
-        whole = [(name, value) for name, value in inputs.items() if name in self.names] or list(inputs.items())
+        whole = self._pairs(inputs) or list(inputs.items())
         return [hashlib.blake2b(msgspec.msgpack.encode(f), digest_size=16).hexdigest() for f in self._forms(whole)]
 
     def fingerprints(self, rows: Sequence[Inputs]) -> list[Fingerprint | None]:
@@ -90,19 +90,25 @@ class Sameness:
         if not known:
             return None
         # In the bands, what must be equal: the other inputs, and the size of each fingerprint, which says the shape.
-        whole = [(name, value) for name, value in row.items() if name in self.names and name not in known]
+        whole = [(name, value) for name, value in self._pairs(row) if name not in known]
         sizes = [(name, len(found.data)) for name, found in known.items()]
         # First those that a leader is stored under; then, to find it, those of one that is older than the defaults.
         bands = [band for equal in self._forms(whole) for band in _bands(equal, sizes, known)]
         return Fingerprint(tuple(bands), msgspec.msgpack.encode({name: found.data for name, found in known.items()}))
 
-    def _forms(self, pairs: Pairs) -> list[Pairs]:
-        """Return the pairs without those that say what a default does, then with some of these, and with all.
+    def _pairs(self, row: Inputs) -> list[tuple[str, Any]]:
+        """Return what counts of an example, by name, with the defaults that it is older than."""
+        older = {name: self.defaults[name] for name in self.names if name in self.defaults and name not in row}
+        whole = dict(sorted({**older, **row}.items())) if older else row  # as examples are stored
+        return [(name, value) for name, value in whole.items() if name in self.names]
 
-        An example that was stored before an input was added lacks it; one stored before it was given a default has it.
+    def _forms(self, pairs: Pairs) -> list[Pairs]:
+        """Return the pairs, then without some of those that say what a default does, and without any of them.
+
+        The first is what is stored, whatever defaults are later; an example from before an input was added lacks it.
         """
         silent = [name for name, value in pairs if self._is_default(name, value)]
-        sizes = range(len(silent) + 1) if len(silent) <= _MOST_SILENT else (0, len(silent))
+        sizes = range(len(silent), -1, -1) if len(silent) <= _MOST_SILENT else (len(silent), 0)
         kept = [set(some) for size in sizes for some in combinations(silent, size)]
         return [[(name, value) for name, value in pairs if name in some or name not in silent] for some in kept]
 

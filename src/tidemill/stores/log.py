@@ -25,7 +25,7 @@ from tidemill.records import CONFIRM, LABEL_KINDS, DeviceProfile, Trust
 from tidemill.schema import Schema
 from tidemill.stores.columns import FEEDBACK_FIELDS, PROFILE_FIELDS, own_types
 from tidemill.stores.database import Database
-from tidemill.stores.declared import TOLD_BY, declared_types, of_declared_size, older_filled
+from tidemill.stores.declared import declared_types, of_declared_size, older_filled, told_by
 from tidemill.stores.hindsight import confirmed, value_of, with_outcomes
 from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.newest import KEY, Meets, Newest, Place, newest, parts_back
@@ -291,7 +291,11 @@ class Log:
         self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None, schema: Schema | None
     ) -> pl.DataFrame:
         newer = [] if schema is None else [n for n in schema.defaults if columns is None or n in columns]
-        read = None if columns is None else list(dict.fromkeys([*columns, *_KEY, *(TOLD_BY if newer else ())]))
+        read = (
+            None
+            if columns is None
+            else list(dict.fromkeys([*columns, *_KEY, *(told_by(schema) if schema and newer else ())]))
+        )
         rows = self._read(project, "predictions", span, where, read, schema)
         rows = of_declared_size(rows, schema) if schema else rows
         rows = older_filled(rows, schema, newer) if schema and newer else rows
