@@ -197,6 +197,31 @@ def test_no_write_is_waited_for_while_the_loop_has_more_to_do(tmp_path: Path) ->
     assert written(tmp_path) == [f"r{number}" for number in range(50)]
 
 
+def test_what_is_told_is_made_while_a_thread_writes_and_told_once_it_is_written(tmp_path: Path) -> None:
+    async def act() -> None:
+        gate = Gate(tmp_path)
+        made, _ = recorder(gate, wait_below_s=10.0)
+        seen: list[str] = []
+
+        def prepare() -> None:
+            seen.append("made")
+            gate.open.set()  # the thread waits for it: both are at work at once
+
+        for number in range(20):
+            gate.open.clear()
+            made.add(feedback(2 * number, number), lambda _: seen.append("told"), prepare)
+            made.add(feedback(2 * number + 1, number), lambda _: seen.append("told"), lambda: 1 // 0)
+            if number == 0:
+                gate.open.set()  # the first write is not waited for
+            await settle(lambda number=number: seen.count("told") == 2 * number + 2)
+        assert seen[:2] == ["told", "told"]
+        assert seen[2:] == ["made", "told", "told"] * 19
+        await made.close()
+
+    asyncio.run(act())
+    assert written(tmp_path) == [f"r{number}" for number in range(40)]
+
+
 def test_a_log_that_could_not_be_opened_is_opened_later_and_refuses_what_came_before(tmp_path: Path) -> None:
     folder = tmp_path / "not yet"
 

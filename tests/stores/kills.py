@@ -30,6 +30,7 @@ from tidemill.errors import Fenced
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.recorder import Recorder
 from tidemill.stores import compactor as compaction
+from tidemill.stores import segments
 from tidemill.stores.compactor import Compactor
 from tidemill.stores.database import Database
 from tidemill.stores.journal import Journal, Lease
@@ -87,6 +88,7 @@ def run_gateway(folder: str, acknowledged: str, rate: int, durability: str, fate
     Path.rename, os.ftruncate = end.around(Path.rename), end.around(os.ftruncate)  # type: ignore[method-assign]
     os.posix_fallocate = end.around(os.posix_fallocate)
     os.pwrite, os.pwritev = end.around_write(real), end.around_write(os.pwritev)
+    segments._WORTH_SPARE = 1 << 12  # so that these, too, are killed
     asyncio.run(_log(Path(folder), acknowledged, rate, durability))
 
 

@@ -17,7 +17,7 @@ from tidemill.stores.segments import Segments, SegmentWriter, read_frames
 FRAMES = [bytes([65 + i % 26]) * 700 for i in range(40)]
 
 
-def after_power_cut(tmp_path: Path, durability: str, *, rotate_at: int = 15, max_bytes: int = 1 << 20) -> list[bytes]:
+def after_power_cut(tmp_path: Path, durability: str, *, rotate_at: int = 16, max_bytes: int = 1 << 20) -> list[bytes]:
     """Append all frames, cut the power, and return what a compactor would find."""
     disk, later = tmp_path / "disk", tmp_path / "later"
     disk.mkdir()
@@ -26,8 +26,8 @@ def after_power_cut(tmp_path: Path, durability: str, *, rotate_at: int = 15, max
         writer = SegmentWriter(disk, "gw", low_at=1, durability=durability, max_bytes=max_bytes)  # type: ignore[arg-type]
         for number, frame in enumerate(FRAMES):
             writer.append(frame)
-            if number == rotate_at:
-                writer.rotate(2)
+            if number % rotate_at == rotate_at - 1:
+                writer.rotate(number)
         shutil.copyfile(tmp_path / "disk.img", tmp_path / "cut.img")
         writer.close()
     with mounted(later, tmp_path / "cut.img"):
@@ -40,6 +40,13 @@ def after_power_cut(tmp_path: Path, durability: str, *, rotate_at: int = 15, max
 @pytest.mark.parametrize("max_bytes", [1 << 20, 8000, 1 << 30], ids=["preallocated", "beyond it", "more than there is"])
 def test_what_a_power_append_wrote_survives_a_power_cut(tmp_path: Path, max_bytes: int) -> None:
     assert after_power_cut(tmp_path, "power", max_bytes=max_bytes) == FRAMES
+
+
+def test_what_was_written_into_a_file_made_ready_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidemill.stores.segments._WORTH_SPARE", 1)
+    assert after_power_cut(tmp_path, "power", rotate_at=9) == FRAMES
 
 
 def test_where_writes_cannot_be_synced_the_sync_after_each_does_the_same(

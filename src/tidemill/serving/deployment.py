@@ -19,7 +19,7 @@ from tidemill.serving.batching import NOT_LOADED, OVERLOADED, RAISED, TIMEOUT, B
 from tidemill.serving.fleet import Fleet
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.protocol import Answer, Unanswered
-from tidemill.serving.recorder import Recorder
+from tidemill.serving.recorder import Recorder, Release
 from tidemill.serving.rows import (
     Asked,
     Done,
@@ -29,6 +29,7 @@ from tidemill.serving.rows import (
     copies,
     first_of_arm,
     predictions,
+    prepare,
     shadow_of,
 )
 from tidemill.serving.table import Plan, Table, Version, Warm
@@ -255,7 +256,7 @@ class Deployment:
             )
             for row in made
         ]
-        self._record(made, partial(self._reply, rows, answers))
+        self._record(made, partial(self._reply, rows, answers), partial(prepare, rows, answers))
 
     def _failed(self, row: InFlight, version: Version, failure: Failure) -> None:
         version.note(self.name, failure.detail)
@@ -289,8 +290,10 @@ class Deployment:
 
     # ---- the way out
 
-    def _record(self, predictions: list[Prediction], release: Callable[[str | None], None]) -> None:
-        self._recorder.add(Batch(project=self.name, predictions=predictions), release)
+    def _record(
+        self, predictions: list[Prediction], release: Release, prepare: Callable[[], None] | None = None
+    ) -> None:
+        self._recorder.add(Batch(project=self.name, predictions=predictions), release, prepare)
 
     def _reply(self, rows: Sequence[InFlight], answers: Sequence[Answer | Unavailable], problem: str | None) -> None:
         """Answer callers once the log has their rows, or refuse them when it has not; then start the shadows."""

@@ -29,9 +29,12 @@ class _Work:
         self._over.acquire()
         self._guard = threading.Lock()
         self._is_over = self._is_left = False
+        self._begun = threading.Lock()
+        self._begun.acquire()
 
     def make(self) -> bool:
         """Make the call, in the thread; say whether nobody waits for its end any more."""
+        self._begun.release()
         begun = time.monotonic()
         self.error = _attempt(self.call)
         self.took_s = time.monotonic() - begun
@@ -39,6 +42,10 @@ class _Work:
             self._is_over = True
         self._over.release()
         return self._is_left
+
+    def begins_within(self, seconds: float) -> None:
+        """Wait until the thread has come so far that it goes on without the loop's help."""
+        self._begun.acquire(timeout=seconds)
 
     def is_over_within(self, seconds: float) -> bool:
         """Wait for its end, in the loop; where it does not come the thread tells of it."""
@@ -79,11 +86,14 @@ class Handoff:
         """How long the call under way has taken so far."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def run(self, call: Call, done: Done, *, rare: bool = False, waits: bool = True) -> None:
+    def run(
+        self, call: Call, done: Done, *, rare: bool = False, waits: bool = True, meanwhile: Call | None = None
+    ) -> None:
         """Make a call, then call `done`. None may be under way.
 
         One that is `rare` takes longer than the others: it is no measure of them, and is not waited for. Without
-        `waits` none is: where there is more to do meanwhile, that saves more than the waiting would.
+        `waits` none is: where there is more to do meanwhile, that saves more than the waiting would. Where a thread is
+        waited for, the loop does `meanwhile` first, which must not raise.
         """
         assert self._since is None, "calls must not overlap"
         self._since = time.monotonic()
@@ -97,6 +107,10 @@ class Handoff:
         work = _Work(call, done, counts=not self._is_inline and not rare)
         self._work.put(work)
         is_waited_for = waits and work.counts and self._average_s < self._wait_below_s
+        if is_waited_for and meanwhile is not None:
+            # One that has not begun could not do so while the interpreter is at work here.
+            work.begins_within(_LONGEST_S)
+            meanwhile()
         if work.is_over_within(_LONGEST_S if is_waited_for else 0.0):
             self._told(work)
 

@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tidemill.errors import InvalidRequest
 from tidemill.schema import Parsed, Schema, Text, Value
 from tidemill.serving.infer_body import Output, decode_body
+from tidemill.serving.infer_reply import one_row, one_row_as_bytes
 from tidemill.serving.protocol import MAX_NAME_CHARS, Answer, PredictRequest, Problem, encode
 from tidemill.serving.tensors import FlatWire, InvalidTensor, Slot, Wire, packed, slot
 
@@ -73,7 +74,8 @@ class InferForm:
         self.num_scores = schema.output.num_scores
         self._decision = "FP64" if isinstance(schema.output, Value) else "BYTES"
         self._decode_one = _one_row_decoder(self.slots.values())
-        self.one = _one_row(model, self.num_scores, self._decision)
+        self.one = one_row(model, self.num_scores, self._decision)
+        self._one_as_bytes = one_row_as_bytes(model, self.num_scores, self._decision)
 
     # ---- in
 
@@ -177,7 +179,9 @@ class InferForm:
 
     def write(self, request: InferRequest, answers: Sequence[Answer]) -> tuple[bytes, int | None]:
         """Return the body of a reply, and the length of its JSON where binary tensors follow it."""
-        if len(answers) == 1 and request.outputs is None and not request.binary:
+        if len(answers) == 1 and request.outputs is None:
+            if request.binary:
+                return self._one_as_bytes(answers[0], request.id)
             return self.one(answers[0], request.id), None
         outputs, tail = [], []
         for name, binary in request.outputs or zip(OUTPUTS, repeat(request.binary), strict=False):
@@ -255,31 +259,6 @@ def _listed(element: Any, num: int) -> Any:
     wire: Any = list.__class_getitem__(element)
     wire = Annotated[wire, Meta(min_length=num, max_length=num)]
     return wire
-
-
-def _one_row(model: str, num_scores: int, decision: str) -> Callable[[Answer, str | None], bytes]:
-    """Return what writes the reply of one row with all outputs as JSON: most of it is always the same."""
-    form = (
-        b'{"model_name":%b,"model_version":"%%d",%%b"outputs":['
-        b'{"name":"scores","datatype":"FP32","shape":[1,%d],"data":%%b},'
-        b'{"name":"decision","datatype":"%b","shape":[1],"data":[%%b]},'
-        b'{"name":"abstained","datatype":"BOOL","shape":[1],"data":[%%b]},'
-        b'{"name":"request_id","datatype":"BYTES","shape":[1],"data":["%%b"]},'
-        b'{"name":"version","datatype":"INT64","shape":[1],"data":[%%d]}]}'
-    ) % (encode(model).replace(b"%", b"%%"), num_scores, decision.encode())
-
-    def one(answer: Answer, id_: str | None) -> bytes:
-        return form % (
-            answer.version,
-            b"" if id_ is None else b'"id":%b,' % encode(id_),
-            encode(answer.scores),
-            encode(answer.decision),
-            b"true" if answer.abstained else b"false",
-            answer.request_id.encode(),
-            answer.version,
-        )
-
-    return one
 
 
 def told(request: InferRequest, *, unit: str | None, subject: str | None) -> None:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +24,14 @@ _LATE = "the log was opened after this request came"
 
 Release = Callable[[str | None], None]
 """Called once a batch is written, or with the problem when it could not be."""
+Prepare = Callable[[], None]
+"""Called at most once before that, while a thread writes the batch: makes what is told where all goes well."""
+
+
+class _Entry(NamedTuple):
+    batch: Batch
+    release: Release
+    prepare: Prepare | None
 
 
 class Recorder:
@@ -62,8 +71,8 @@ class Recorder:
         self._buffers: list[bytearray] = []  # of the last write, to be used again: fresh memory costs more than rows
         self._hand = Handoff(wait_below_s=wait_below_s)
         self._writer: SegmentWriter | None = None
-        self._waiting: list[tuple[Batch, Release]] = []
-        self._writing: list[tuple[Batch, Release]] = []
+        self._waiting: list[_Entry] = []
+        self._writing: list[_Entry] = []
         self._seal_at: int | None = None
         self._probed = self._opened = time.monotonic()
         self._since = 0  # rows received before it belong to no segment of ours
@@ -75,7 +84,7 @@ class Recorder:
         """Why rows that are logged do not reach the loop now."""
         self._open()
 
-    def add(self, batch: Batch, release: Release) -> None:
+    def add(self, batch: Batch, release: Release, prepare: Prepare | None = None) -> None:
         """Write a batch in this turn of the event loop, or in the next write, and call `release` after it."""
         problem = self._refusal(batch)
         if problem is not None:
@@ -83,7 +92,7 @@ class Recorder:
             return
         if not self._waiting and not self._hand.is_busy:
             self.turn.soon(self.commit)
-        self._waiting.append((batch, release))
+        self._waiting.append(_Entry(batch, release, prepare))
 
     def commit(self) -> None:
         """Write what waits, unless a write is under way: then it is written after that one."""
@@ -94,15 +103,15 @@ class Recorder:
             self._hand.run(partial(self._seal, self._writer, low_at), self._sealed, rare=True)
         elif self._waiting:
             self._writing, self._waiting = self._waiting, []
-            self._append(self._writer, [batch for batch, _ in self._writing])
+            self._append(self._writer, [entry.batch for entry in self._writing])
 
     def tick(self, low_at: int) -> None:
         """Seal the segment if it is due, and tell readers that nothing received before `low_at` is still to come."""
         self.commit()  # what waits was received before this tick
         if self._hand.busy_s > self._patience_s:
             self._give_up()
-        came = (row.received_at for batch, _ in self._waiting for row in batch.feedback)
-        posted = (one.received_at for batch, _ in self._waiting for one in batch.profiles)
+        came = (row.received_at for entry in self._waiting for row in entry.batch.feedback)
+        posted = (one.received_at for entry in self._waiting for one in entry.batch.profiles)
         self._seal_at = min([low_at, *came, *posted])
         self.commit()
         if self.failure is not None and time.monotonic() - self._probed >= _PROBE_EVERY_S:
@@ -132,7 +141,16 @@ class Recorder:
         except Exception as error:  # a value that no log could hold
             self._appended(error, 0.0)
             return
-        self._hand.run(partial(writer.append, frames), self._appended, waits=not self.turn.goes_on)
+        write = partial(writer.append, frames)
+        self._hand.run(write, self._appended, waits=not self.turn.goes_on, meanwhile=self._prepare)
+
+    def _prepare(self) -> None:
+        for entry in self._writing:
+            if entry.prepare is not None:
+                try:
+                    entry.prepare()
+                except Exception:  # then it is made later, and whoever is told sees what is wrong
+                    _logger.exception("a reply could not be made before it is sent")
 
     def _encoded(self, batches: Sequence[Batch]) -> Sequence[bytearray]:
         """Return the batches in msgpack; what was returned before is overwritten, since no two writes overlap."""
@@ -217,11 +235,11 @@ class Recorder:
             self._append(self._writer, [Batch(project=self._project)])
 
 
-def _tell(batches: Sequence[tuple[Batch, Release]], problem: str | None) -> None:
+def _tell(entries: Sequence[_Entry], problem: str | None) -> None:
     """Release batches: one whose callers cannot be told keeps those of the others waiting no longer."""
-    for _, release in batches:
+    for entry in entries:
         try:
-            release(problem)
+            entry.release(problem)
         except Exception:
             _logger.exception("callers could not be told")
 

@@ -27,6 +27,18 @@ Asked = tuple[PredictRequest, Done]
 AnyStruct = TypeVar("AnyStruct", bound=Struct)
 
 
+class Told(Struct, eq=False):
+    """A `Done` that can make its reply before it may be sent."""
+
+    def prepare(self, answer: Answer) -> None:
+        """Make the reply that this answer comes to."""
+        raise NotImplementedError
+
+    def __call__(self, answer: Answer | InvalidRequest) -> None:
+        """Reply."""
+        raise NotImplementedError
+
+
 class Moment(NamedTuple):
     """When requests came: in microseconds, for the log, and by `time.monotonic`, for durations."""
 
@@ -91,6 +103,13 @@ def shadow_of(row: InFlight, version: Version, now: float, deadline: float) -> I
     shadow.waits_in, shadow.is_running, shadow.chain = version.batcher, False, ()
     shadow.pinned, shadow.reason, shadow.outlier, shadow.key = False, None, None, None
     return shadow
+
+
+def prepare(rows: Sequence[InFlight], answers: Sequence[Answer]) -> None:
+    """Make the replies to rows, where that can be done before they may be sent."""
+    for row, answer in zip(rows, answers, strict=True):
+        if isinstance(row.done, Told):
+            row.done.prepare(answer)
 
 
 def by_table(rows: Sequence[InFlight], scores: Array) -> Iterator[tuple[Table, Sequence[InFlight], Array]]:

@@ -24,9 +24,38 @@ from tidemill.serving.protocol import (
     read_lenient,
     read_predict,
 )
-from tidemill.serving.rows import Asked, Moment
+from tidemill.serving.rows import Asked, Moment, Told
 from tidemill.serving.tokens import Caller
 from tidemill.stores.tokens import Scope
+
+
+class _Single(Told, eq=False):
+    """A call of one row, whose reply is `body` once that is made."""
+
+    call: Call
+    body: bytes = b""
+
+    def __call__(self, answer: Answer | InvalidRequest) -> None:
+        """Reply."""
+        call = self.call
+        if not isinstance(answer, Answer):
+            call.refuse(answer)
+            return
+        if not self.body or not answer.logged:
+            self.prepare(answer)
+        body = self.body
+        call.connection.send(call, JSON_HEAD % len(body), body)
+
+
+class _Plain(_Single, eq=False):
+    def prepare(self, answer: Answer) -> None:
+        self.body = encode_answer(answer)
+
+
+class _Tensors(_Single, eq=False):
+    def prepare(self, answer: Answer) -> None:
+        call = self.call
+        self.body = call.form.one(answer, call.id)
 
 
 class PredictTarget:
@@ -47,7 +76,7 @@ class PredictTarget:
                 if found is None:
                     self._gateway.submit(request, moment, call.told, num_bytes=len(call.body))
                 else:
-                    asked.setdefault(found, []).append((request, partial(_told, call)))
+                    asked.setdefault(found, []).append((request, _Plain(call)))
             except InvalidRequest as error:
                 call.refuse(error)
         for deployment, requests in asked.items():
@@ -69,14 +98,6 @@ class PredictTarget:
     def told(self, call: Call, answer: Answer) -> None:
         """Reply with an answer."""
         call.answer(encode_answer(answer))
-
-
-def _told(call: Call, answer: Answer | InvalidRequest) -> None:
-    if isinstance(answer, Answer):
-        body = encode_answer(answer)
-        call.connection.send(call, JSON_HEAD % len(body), body)
-    else:
-        call.refuse(answer)
 
 
 def careful_request(gateway: Gateway, body: bytes, caller: Caller) -> PredictRequest:
@@ -136,7 +157,7 @@ class InferTarget:
                     continue
                 row, call.id = quick
                 call.form = form
-                asked.append((PredictRequest(row, None, None, model, version), partial(_told_quickly, call)))
+                asked.append((PredictRequest(row, None, None, model, version), _Tensors(call)))
             except InvalidRequest as error:
                 self._gateway.count_refusal(self._model, error)
                 call.refuse(error)
@@ -155,14 +176,6 @@ class InferTarget:
     def told(self, call: Call, answer: Answer) -> None:
         """Reply with the answer to the only row."""
         _reply(call, (answer,))
-
-
-def _told_quickly(call: Call, answer: Answer | InvalidRequest) -> None:
-    if isinstance(answer, Answer):
-        body = call.form.one(answer, call.id)
-        call.connection.send(call, JSON_HEAD % len(body), body)
-    else:
-        call.refuse(answer)
 
 
 def _reply(call: Call, answers: Sequence[Answer]) -> None:

@@ -31,6 +31,7 @@ import msgspec
 from tidemill.errors import Corrupt, NewerStore, ProjectError
 from tidemill.records import DeviceProfile, Feedback, Prediction
 from tidemill.stores.folders import sync_folder
+from tidemill.stores.spare import Spare, reserve
 
 Durability = Literal["process", "power"]
 
@@ -45,6 +46,7 @@ _DSYNC: int = getattr(os, "RWF_DSYNC", 0)  # Linux; elsewhere a write is followe
 _sync_data = getattr(os, "fdatasync", os.fsync)
 _WORTH_PARTS = 1 << 16  # bytes, from which on to put the parts together takes longer than to hand them over singly
 _MAX_PARTS = 256
+_WORTH_SPARE = 1 << 18  # bytes in a segment, from which on the next but one is written with zeros ahead of time
 
 Payload = bytes | bytearray
 
@@ -83,7 +85,8 @@ class SegmentWriter:
     """Appends frames to a gateway's open segment: each `append` is one write(2) and nothing waits in the process.
 
     With durability `process` what was appended survives `kill -9`; with `power` it survives a power cut, because the
-    write into the preallocated file returns only when the bytes are on the disk. Calls must not overlap.
+    write into the preallocated file returns only when the bytes are on the disk. While much is written, a thread makes
+    the file after this one ready (see `Spare`). Calls must not overlap.
 
     Args:
         folder: where segments lie; it must exist.
@@ -108,6 +111,7 @@ class SegmentWriter:
         self._torn = False
         self._low_at = low_at
         self._end = _HEADER.size
+        self._spare: Spare | None = None
         self._fd, self._name = self._create(low_at)
 
     @property
@@ -174,7 +178,9 @@ class SegmentWriter:
             (self._folder / f"{name}.open").unlink()
             raise
         os.close(self._fd)
+        num_bytes = self._end
         self._fd, self._name, self._low_at, self._end = fd, name, low_at, _HEADER.size
+        self._make_spare(num_bytes)
 
     def close(self) -> None:
         """Seal the open segment and stop; an empty one is removed."""
@@ -186,6 +192,8 @@ class SegmentWriter:
             self._seal()
         os.close(self._fd)
         self._fd = -1
+        if self._spare is not None:
+            self._spare.discard()
 
     def _path(self, suffix: str) -> Path:
         return self._folder / (self._name + suffix)
@@ -219,8 +227,7 @@ class SegmentWriter:
         while True:
             # Names are never used twice: a consumed name must not hide a new file.
             name = f"{self._gateway}-{low_at:016d}-{os.urandom(8).hex()}"
-            new = self._folder / f"{name}.new"
-            fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+            fd, new = self._new()
             try:
                 # Locked and headed before it is seen as .open: no compactor can take it for a dead gateway's.
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,10 +244,30 @@ class SegmentWriter:
                 sync_folder(self._folder)
             return fd, name
 
+    def _new(self) -> tuple[int, Path]:
+        """Return an empty file that no reader looks at yet: the spare one, where it is ready."""
+        fd = self._spare.take() if self._spare is not None else None
+        if self._spare is not None and fd is not None:
+            path, self._spare = self._spare.path, None
+            return fd, path
+        path = self._new_path()
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640), path
+
     def _head(self, fd: int, low_at: int) -> None:
         os.pwrite(fd, _HEADER.pack(_MAGIC, _FORMAT, low_at), 0)
         if self._power:
-            _preallocate(fd, self._max_bytes)  # the first write syncs it, and the header that lies in its page
+            reserve(fd, self._max_bytes, least=_HEADER.size)  # the first write syncs it, and the header in its page
+
+    def _make_spare(self, num_bytes: int) -> None:
+        """Have a file made ready for as much as the last segment held, where segments hold much."""
+        if self._spare is not None and self._spare.is_lost:
+            self._spare = None
+        if self._dsync and self._spare is None and num_bytes >= _WORTH_SPARE:
+            num_zeros = min(num_bytes + num_bytes // 4, self._max_bytes)
+            self._spare = Spare(self._new_path(), num_zeros=num_zeros, num_bytes=self._max_bytes)
+
+    def _new_path(self) -> Path:
+        return self._folder / f"{self._gateway}-{os.urandom(8).hex()}.new"
 
 
 class Segments:
@@ -330,18 +357,6 @@ def decode(payload: bytes, *, name: str) -> Batch:
             f"segment {name} holds a frame that is no batch: {error}.",
             "update this program, or move that file out of the folder to go on without its rows",
         ) from error
-
-
-def _preallocate(fd: int, num_bytes: int) -> None:
-    """Reserve the room, so that synced writes need not; a disk with less left, or that cannot, does without."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(fd, 0, num_bytes)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        os.ftruncate(fd, _HEADER.size)
 
 
 def _has_header(data: bytes) -> bool:
