@@ -21,7 +21,7 @@ from tidemill.records import Outcome
 from tidemill.review.build import HeldOut, build_report
 from tidemill.review.report import Report, evidence
 from tidemill.stats.intervals import wilson
-from tidemill.stats.metrics import F1, Accuracy, Judged, LogLoss
+from tidemill.stats.metrics import F1, Accuracy, Judged, LogLoss, MeanAbsoluteError
 from tidemill.strategy.curate import Candidates, CurateContext, Random, Uncertain
 from tidemill.strategy.evidence import Cell
 from tidemill.strategy.gate import needs
@@ -179,6 +179,43 @@ def power(scale: float, seed: int) -> bool:
     return True
 
 
+def errors(rng: np.random.Generator, num: int, ratio: float) -> tuple[Judged, Judged]:
+    """Return what both versions say, whose errors go together, are skewed, and have means of this ratio."""
+    both, mine, theirs = rng.normal(size=(3, num))
+    scale = 500 * rng.lognormal(0, 0.5, num)
+    truth = rng.uniform(0, 1e4, num)
+    said = (truth + ratio * scale * (0.8 * both + 0.6 * mine), truth + scale * (0.8 * both + 0.6 * theirs))
+    return tuple(Judged(decisions=s, labels=truth, scores=s[:, None], targets=truth) for s in said)
+
+
+def of_a_share(scale: float, seed: int) -> bool:
+    kept, runs = True, max(50, round(1000 * scale))
+    member = NoWorse("mean_absolute_error", by="cohort", relative=0.05)
+    print("\nNoWorse('mean_absolute_error', by='cohort', relative=0.05): rejected / passed, mean errors of a ratio")
+    for ratio, cohorts in ((1.0, 0), (1.0, 5), (1.05, 0), (1.05, 5), (1.15, 0), (1.15, 5)):
+        line = f"  x{ratio:.2f}, {cohorts} cohorts:"
+        for num in (200, 1_000, 5_000):
+            said = dict.fromkeys(Outcome, 0)
+            for i in range(runs):
+                rng = np.random.default_rng((seed, 4, num, i))
+                masks = {f"c{k}": np.arange(num) % 5 == k for k in range(cohorts)}
+                built = report(
+                    *errors(rng, num, ratio),
+                    metrics=(MeanAbsoluteError(),),
+                    cohorts=masks,
+                    needs=needs([member]),
+                    rng=rng,
+                )
+                said[member.judge(evidence(built, approval=None, now=NOW)).outcome] += 1
+            failed, passed = wilson(said[Outcome.FAIL], runs), wilson(said[Outcome.PASS], runs)
+            ok = (ratio > 1.0 or failed.low <= 0.05) and (ratio != 1.05 or passed.low <= 0.025)
+            kept &= ok
+            line += f"  n {num}: {failed.estimate:.3f} / {passed.estimate:.3f} [{passed.low:.3f}, {passed.high:.3f}]"
+            line += "" if ok else " BROKEN"
+        print(line)
+    return kept
+
+
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +247,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="how many of the runs")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    kept = [part(options.scale, options.seed) for part in (duration, coverage, false_rejection, power)]
+    kept = [part(options.scale, options.seed) for part in (duration, coverage, false_rejection, power, of_a_share)]
     return 0 if all(kept) else 1
 
 

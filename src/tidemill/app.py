@@ -124,7 +124,7 @@ class App(Controls):
             waiting = self.schemas.within(conn).waiting(self.project.schema)
             if waiting is None or waiting.live != version or not waiting.is_readable:
                 return False
-            self._check_nothing_in_making(version)
+            self._check_nothing_in_making(conn, version)
             self._publish(conn, by)
             said = f"it answers requests with {', '.join(self.project.inputs)}"
             self.note(conn, "promote now", f"version {version}", by=by, reason=reason, result=said)

@@ -232,7 +232,12 @@ class DatasetVersion:
     @property
     def is_gone(self) -> bool:
         """Whether only this record is left, and no row."""
-        return self.erased_at is not None or self.retired_at is not None
+        return self.state != "kept"
+
+    @property
+    def state(self) -> str:
+        """What became of its rows, in a word: kept, erased or retired."""
+        return "erased" if self.erased_at is not None else "retired" if self.retired_at is not None else "kept"
 
 
 @dataclass(frozen=True, kw_only=True)

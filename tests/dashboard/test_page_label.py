@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,19 @@ def test_two_labellers_never_get_the_same_task_unless_two_are_wanted(desk: Desk,
     assert lent(ann) == ["t00", "t01", "t02"]
     assert lent(bob) == ["t03", "t04", "t05"]
     assert lent(ann) == ["t00", "t01", "t02"]
+
+
+def test_tasks_from_before_the_inputs_were_edited_are_shown_as_they_are_declared_now(desk: Desk, serve: Serve) -> None:
+    before = desk(num=2)
+    file = Path(before.world.project_file)
+    retyped = '"photo": tm.Number(), "speed": tm.Text(), "wind": tm.Number(default=-7)'
+    file.write_text(file.read_text().replace('"photo": tm.Image((4, 6, 3)), "speed": tm.Number()', retyped))
+    with closing(App.open(str(file), before.world.home.folder)) as app:
+        served = serve(app)
+        for asked in ("limit=2", "id=t00"):
+            shown = served.client.get(f"/label/-/tasks?{asked}").text
+            assert re.search(r"wind: -7", shown) and "task 0" in shown
+            assert not re.search(r"(photo|speed): [^;\"]", shown), "of another kind: nothing is known"
 
 
 def test_with_two_people_for_each_example_both_get_it(desk: Desk, serve: Serve, token: Any) -> None:

@@ -27,6 +27,13 @@ def test_a_file_is_predicted_and_told_of(digits_home: Path, tmp_path: Path) -> N
     assert "300 rows by version 1" in again.stdout
 
 
+def test_one_row_is_told_of_as_one(digits_home: Path, tmp_path: Path) -> None:
+    rows = pl.read_parquet(digits_home / "few.parquet").head(2)
+    rows.with_columns(app=pl.Series(["web", "x" * 201])).write_parquet(tmp_path / "two.parquet")
+    done = tidemill(digits_home, str(tmp_path / "two.parquet"), str(tmp_path / "out.csv"), "--on-bad-row", "skip")
+    assert "1 row by version 1 in" in done.stdout and "\n1 row refused, with reasons:" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

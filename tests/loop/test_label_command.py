@@ -88,3 +88,20 @@ def test_json_lines_go_out_and_come_back(desk: Desk):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert desk("import", str(file), "--format", "jsonl", "--by", "ann")[0] == "labelled 1\n"
     assert set(labels(desk.harness)) == {rows[0]["id"]}
+
+
+def test_tasks_from_before_the_inputs_were_edited_are_shown_as_they_are_declared_now(desk: Desk):
+    file = desk.harness.folder / "waves_project.py"
+    text = file.read_text()
+    for old, new in (
+        ('"y": tm.Number(), ', '"wind": tm.Number(default=-1), '),
+        ('transforms=[tm.transforms.Standardise("x", "y")]', ""),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
+    for arguments in (("--look", "--limit", "2"), ("--limit", "2", "--by", "ann")):
+        rows = [json.loads(line)["inputs"] for line in desk(*arguments)[0].splitlines()]
+        assert [(set(row), row["wind"]) for row in rows] == [({"x", "wind", "app"}, -1.0)] * 2
+    desk("export", str(file.with_name("tasks.json")), "--limit", "2", "--by", "ann")
+    assert [task["data"]["wind"] for task in json.loads(file.with_name("tasks.json").read_text())] == [-1.0] * 2

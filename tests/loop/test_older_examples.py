@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Harness
-from persons import NOW, WORDS, Persons, opened
+from persons import NOW, WORDS, Persons, holding, opened
 
 from tidemill.loop.looked_for import inputs_looked_for, training_ids
 from tidemill.loop.person import Person
 from tidemill.loop.shown_rows import without_person
+from tidemill.records import Outcome, Verdict
 from tidemill.review.suites import shown
 from tidemill.runtime.artefact import example_rows, read_artefact
 
@@ -27,6 +29,7 @@ WIDER = {
 
 LENGTH = '"length": tm.Number()'
 NGRAMS = 'tm.transforms.HashedNgrams("text", bits=8)'
+WINDY = '"wind": tm.Number(default=-1)'
 WIND = 'tm.transforms.Standardise("wind")'
 
 
@@ -63,14 +66,28 @@ def test_curation_compares_with_examples_from_before(harness: Make) -> None:
 def wider(asked: Path, tmp_path: Path) -> Iterator[Persons]:
     """The home of persons, whose inputs have had one with a default added since, before the first version."""
     folder = shutil.copytree(asked, tmp_path / "now")
-    file = folder / "notes_project.py"
-    text = file.read_text()
-    for old, new in (LENGTH, f'"wind": tm.Number(default=-1), {LENGTH}'), (NGRAMS, f"{NGRAMS}, {WIND}"):
-        assert old in text
-        text = text.replace(old, new)
-    file.write_text(text)
+    replace_in(folder / "notes_project.py", {LENGTH: f"{WINDY}, {LENGTH}", NGRAMS: f"{NGRAMS}, {WIND}"})
     with opened(folder, now=NOW) as persons:
         yield persons
+
+
+@pytest.fixture
+def otherwise(wider: Persons) -> Iterator[Persons]:
+    """The same with a version that was trained by that default, and another default in the file since."""
+    wider.train()
+    replace_in(wider.folder / "notes_project.py", {WINDY: '"wind": tm.Number(default=-2)'})
+    with opened(wider.folder, now=NOW) as persons:
+        yield persons
+
+
+def replace_in(file: Path, changes: Mapping[str, str]) -> None:
+    for old, new in changes.items():
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+
+
+def shown_by(persons: Persons, artefact: str) -> list[dict[str, Any]]:
+    return list(example_rows(read_artefact(persons.world.blobs.folder(artefact))))
 
 
 def test_a_persons_examples_are_quoted_in_both_forms(wider: Persons) -> None:
@@ -86,11 +103,39 @@ def test_what_a_version_shows_of_a_person_is_known_by_the_default_too(wider: Per
     wider.train()
     world = wider.world
     model = world.catalog.model("notes", 1)
-    rows = example_rows(read_artefact(world.blobs.folder(model.artefact)))
+    rows = shown_by(wider, model.artefact)
     assert {row["wind"] for row in rows} == {-1.0}
     name = next(name for name, word in WORDS.items() if any(word in row["text"] for row in rows))
     person = Person(world, name, wider.clock.now())
     new = without_person(person, replace(model, dataset=None), person.find_examples())  # as if its dataset were gone
     assert new is not None
-    left = example_rows(read_artefact(world.blobs.folder(new)))
-    assert left == [row for row in rows if WORDS[name] not in row["text"]]
+    assert shown_by(wider, new) == [row for row in rows if WORDS[name] not in row["text"]]
+
+
+def test_what_a_version_shows_is_known_by_the_default_that_it_was_trained_with(otherwise: Persons) -> None:
+    world = otherwise.world
+    model = world.catalog.model("notes", 1)
+    rows = shown_by(otherwise, model.artefact)
+    assert {row["wind"] for row in rows} == {-1.0}
+    name = next(name for name, word in WORDS.items() if any(word in row["text"] for row in rows))
+    person = Person(world, name, otherwise.clock.now())
+    new = without_person(person, replace(model, dataset=None), person.find_examples())  # as if its dataset were gone
+    assert new is not None
+    assert shown_by(otherwise, new) == [row for row in rows if WORDS[name] not in row["text"]]
+
+
+def test_what_was_quoted_under_an_earlier_default_is_forgotten_too(otherwise: Persons) -> None:
+    world = otherwise.world
+    ids = Person(world, "ann", otherwise.clock.now()).find_examples()
+    row = {"wind": -1.0, **world.reservoir.inputs("notes", ids[:1])[0]}
+    said = shown({name: row[name] for name in world.project.inputs})
+    assert WORDS["ann"] in said and "wind=-1," in said
+    failed = {"id": "line 2", "inputs": said, "wanted": "calm", "candidate": "storm"}
+    verdict = Verdict(outcome=Outcome.FAIL, by="Suites", reason=f"1 of 2 cases failed ({said})")
+    with world.db.begin() as conn:
+        world.catalog.add_report(conn, "notes", 1, {"suites": [{"failed": [failed]}]}, otherwise.clock.now())
+        world.journal.add_verdict(conn, "notes", verdict, cycle=None, step="test", now=otherwise.clock.now())
+    otherwise.forget("ann", datasets=True)
+    assert "(forgotten)" in world.journal.verdicts("notes", limit=1)[0].verdict.reason
+    assert "(forgotten)" in repr(world.catalog.report("notes", 1))
+    assert holding(otherwise.folder / "home", WORDS["ann"]) == []

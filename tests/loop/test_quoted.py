@@ -23,3 +23,20 @@ def test_ids_of_any_kind_and_rows_go_out_of_every_verdict_and_nothing_else(perso
         one = "forgotten" if at % 2 == 0 else f"id-{at}"
         wanted = f"forgotten, 0198-abc; forgotten, (forgotten) xa.b {one} (forgotten) text='calm'"
         assert told == wanted
+
+
+def test_what_a_suite_made_of_a_persons_example_goes_out_of_reports_and_verdicts(persons: Persons) -> None:
+    world, now = persons.world, persons.clock.now()
+    failed = [
+        {"id": "e1", "inputs": "text='anm was here'", "wanted": "'calm', as before", "candidate": "'storm'"},
+        {"id": "e2", "inputs": "text='bbo was here'", "wanted": "'calm', as before", "candidate": "'storm'"},
+    ]
+    reason = "; ".join(f"{one['id']} ({one['inputs']}): {one['candidate']}" for one in failed)
+    verdict = Verdict(outcome=Outcome.FAIL, by="Suites", reason=reason)
+    with world.db.begin() as conn:
+        world.catalog.add_report(conn, "notes", 1, {"suites": [{"name": "typos", "failed": failed}]}, now)
+        world.journal.add_verdict(conn, "notes", verdict, cycle=None, step="test", now=now)
+        assert unquote(conn, "notes", ids=["e1"], shown=(), datasets=()) == 2
+    told = world.journal.verdicts("notes", limit=1)[0].verdict.reason
+    assert told == "forgotten (forgotten): 'storm'; e2 (text='bbo was here'): 'storm'"
+    assert "anm" not in repr(world.catalog.report("notes", 1)) and "bbo" in repr(world.catalog.report("notes", 1))

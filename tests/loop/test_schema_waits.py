@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing
 from datetime import timedelta
+from threading import Event, get_ident
 
 import numpy as np
 import polars as pl
 import pytest
 from harness import START, Harness, edit, running, save, table
+from sqlalchemy import Connection
 
 from tidemill.app import App
 from tidemill.clock import SystemClock
 from tidemill.errors import Conflict, ProjectError
+from tidemill.loop.controls import Controls
 from tidemill.loop.declared import publish
 from tidemill.loop.first import train_next
 from tidemill.loop.world import Turn
 from tidemill.records import Json, Outcome, Route, Verdict
 from tidemill.stores.audit import Audit
+from tidemill.stores.database import Database
 from tidemill.stores.tabular import examples_from
 
 Make = Callable[..., Harness]
+TIMEOUT_S = 60
 INPUTS = '{"x": tm.Number(), "y": tm.Number(), "app": tm.Category(tag=True)}'
 TRANSFORMS = 'transforms=[tm.transforms.Standardise("x", "y")]'
 RENAMED = {
@@ -54,6 +60,20 @@ def reopened() -> Iterator[Callable[[Harness], App]]:
     yield make
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def at_the_door(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Return what is set once another thread has looked at what it needs, and waits for its turn to write."""
+    reached, begin, mine = Event(), Database.begin, get_ident()
+
+    def begun(self: Database) -> AbstractContextManager[Connection]:
+        if get_ident() != mine:
+            reached.set()
+        return begin(self)
+
+    monkeypatch.setattr(Database, "begin", begun)
+    return reached
 
 
 def manifest(h: Harness) -> Json:
@@ -197,7 +217,7 @@ def test_a_loop_puts_back_what_the_live_version_reads_within_a_turn(
 
 
 def test_a_publish_that_waits_for_a_rollback_goes_by_what_that_leaves(
-    harness: Make, reopened: Callable[[Harness], App]
+    harness: Make, reopened: Callable[[Harness], App], at_the_door: Event
 ) -> None:
     h = harness(edit=HELD)
     edit(h, RENAMED)
@@ -209,7 +229,7 @@ def test_a_publish_that_waits_for_a_rollback_goes_by_what_that_leaves(
     assert schema is not None
     with ThreadPoolExecutor(1) as pool, other.db.begin() as conn:
         publishing = pool.submit(one.publish, by="bob")
-        wait([publishing], timeout=0.5)  # it has looked by now, and waits for its turn to write
+        assert at_the_door.wait(TIMEOUT_S)
         back = other.schemas.put(conn, schema, back, now=h.clock.now(), by="ann")
         other.catalog.set_route(conn, h.name, back, now=h.clock.now(), by="ann", reason="it is not")
     publishing.result()
@@ -242,6 +262,53 @@ def test_other_inputs_do_not_come_while_a_cycle_makes_a_version_for_those_in_for
     with pytest.raises(Conflict, match="cycle 1 makes a version for the inputs in force"):
         app.promote_now(1, by="ann", reason="callers send it")
     assert manifest(h) == in_force
+
+
+def test_nor_while_one_begins_at_the_same_moment(
+    harness: Make, reopened: Callable[[Harness], App], at_the_door: Event
+) -> None:
+    h = harness(edit=HELD)
+    edit(h, RENAMED)
+    app, why = reopened(h), Verdict(outcome=Outcome.FIRE, by="test", reason="it is time")
+    version = made(app)
+    at_the_door.clear()
+    with closing(Controls.of_home(h.folder / "home", h.name)) as controls:
+        with ThreadPoolExecutor(1) as pool, app.db.begin() as conn:
+            promoting = pool.submit(controls.promote_now, version, by="ann", reason="it is better")
+            assert at_the_door.wait(TIMEOUT_S)
+            app.journal.open_cycle(conn, h.name, trigger=why, strategy="it", step="train", now=h.clock.now())
+        with pytest.raises(Conflict, match="cycle 1 makes a version for the inputs in force"):
+            promoting.result()
+    assert (h.route.stable, sent(h)) == (1, {"x", "y", "app"})
+
+
+def test_a_release_that_was_asked_for_before_other_inputs_came_is_refused(
+    harness: Make, reopened: Callable[[Harness], App]
+) -> None:
+    h = harness(edit=HELD)
+    edit(h, RENAMED)
+    app = reopened(h)
+    first, version = made(app), made(app)
+    app.promote_now(first, by="ann", reason="it is better")
+    app.ask("promote", by="ann", version=version)
+    app.rollback(by="bob", reason="it is not")
+    assert sent(h) == {"x", "y", "app"}
+    h.engine = app.engine()
+    h.engine.turn()
+    (command,) = app.journal.commands(h.name, 1)
+    assert command.result is not None
+    assert command.result.startswith(f"refused: version {version} reads other inputs than are in force")
+    assert app.journal.cycle(h.name) is None and h.route.stable == 1
+
+
+def test_what_is_hashed_by_now_is_not_compared_with_what_was_not(
+    harness: Make, reopened: Callable[[Harness], App]
+) -> None:
+    h = running(harness(edit=HELD))
+    edit(h, {"tm.Category(tag=True)": "tm.Sensitive(tag=True)"})
+    looked = reopened(h).drift(period=timedelta(hours=1), min_rows=10)
+    assert [column.name for column in looked.columns] and not looked.problem
+    assert {column.name for column in looked.columns} == {"x", "y"}
 
 
 def test_bounds_and_tags_wait_for_nothing(harness: Make) -> None:

@@ -14,6 +14,7 @@ from mail import NOON, mail, row
 import tidemill as tm
 from tidemill.errors import ProjectError
 from tidemill.monitor.drift import check_drift, look
+from tidemill.monitor.shapes import shapes
 from tidemill.monitor.views import view_names, views
 from tidemill.project import Project
 from tidemill.stats.drift_report import DriftReport
@@ -221,3 +222,44 @@ def test_vectors_are_made_of_evenly_spread_rows_and_are_null_elsewhere() -> None
     assert (known[0], known[-1]) == (1, 5_000) and np.diff(known).max() <= 3
     none = pl.DataFrame({"text": [None]}, schema={"text": pl.String})
     assert views(mail(), none, ["text"])["text"].null_count() == 1
+
+
+# --- inputs that were declared otherwise
+
+
+RETYPED = {
+    "inputs": {"text": tm.Text(), "num_links": tm.Number(), "country": tm.Number(default=-1, tag=True)},
+    "projections": {"abroad": lambda r: r["country"] > 0},
+    "cohorts": {},
+}
+
+
+def code(made: Any, rng: Any) -> None:
+    made["tags"]["country"] = float(rng.integers(1, 4))
+
+
+def test_an_input_that_had_another_type_in_training_is_not_compared_nor_what_is_projected_of_it(mill: Mill) -> None:
+    hours(mill, code)
+    found = looked(mill, mail(**RETYPED), trained, past=None)
+    assert not found.problem and "num_links" in {column.name for column in found.columns}
+    assert not {"country", "abroad"} & {column.name for column in found.columns}
+    alone = looked(mill, mail(**RETYPED), trained, past=None, columns=("country", "abroad"))
+    assert alone.problem == "the live version was trained on none of these columns"
+
+
+def test_an_input_that_is_newer_than_the_training_leaves_projections_their_default(mill: Mill) -> None:
+    hours(mill, code)
+    found = looked(mill, mail(**RETYPED), lambda: trained().drop("country"), past=None)
+    columns = {column.name: column for column in found.columns}
+    assert "country" not in columns and columns["abroad"].moved
+
+
+def test_an_input_that_had_another_type_in_earlier_traffic_is_not_compared_with_it(mill: Mill) -> None:
+    hours(mill, code)
+    project = mail(**RETYPED)
+    found = looked(mill, project)
+    assert found.moved == () and {"num_links", "decision"} <= {column.name for column in found.columns}
+    assert not {"country", "abroad"} & {column.name for column in found.columns}
+    assert looked(mill, project, columns=("country",)).problem == "the reference has these columns in another type"
+    drawn = shapes(project, mill.log, trained, needs(), UNTIL)
+    assert "num_links" in drawn and "country" not in drawn

@@ -247,6 +247,21 @@ def test_a_retyped_input_does_not_break_reading(mill: Mill, first: Any, second: 
     assert mill.log.lookup("p", ["request-000003"])["it"].to_list() == [second], "or in other files"
 
 
+def test_an_old_value_that_cannot_be_read_is_missing_and_not_the_default(mill: Mill) -> None:
+    schema = Schema({"text": Text(), "it": Number(default=-1), "at": Number(default=-2, tag=True)}, Classes(["a", "b"]))
+    said = [({"it": "old"}, {"at": "noon"}), ({"it": "5"}, {"at": "6"}), ({}, {})]
+    mill.put(*[prediction(n, mill.at(n), inputs={"text": "x", **i}, tags=t) for n, (i, t) in enumerate(said)])
+    mill.put(prediction(3, mill.at(3), inputs={"text": "x", "it": 7.0}, tags={"at": 8.0}))
+    mill.put(prediction(4, mill.at(4), inputs={"text": "x"}, tags={}))
+    asked: Any = {"after": None, "until": mill.now + DAY, "schema": schema}
+    wanted = [(None, None), (5.0, 6.0), (-1.0, -2.0), (7.0, 8.0), (-1.0, -2.0)]
+    whole = mill.log.predictions("p", **asked)
+    assert whole["it", "at"].rows() == wanted and not [name for name in whole.columns if "?" in name]
+    assert mill.log.predictions("p", columns=["it", "at"], **asked).rows() == wanted
+    assert mill.log.retyped("p", **asked) == ["at", "it"]
+    assert mill.log.retyped("p", **{**asked, "after": mill.now + 3 * SECOND}) == []
+
+
 def test_requests_are_looked_up_by_id_whenever_they_came(mill: Mill) -> None:
     mill.put(*[prediction(i, mill.at(i * 86_400)) for i in range(5)])
     found = mill.log.lookup("p", ["request-000003", "request-000001", "request-999999"], columns=["request_id", "age"])

@@ -81,6 +81,7 @@ MEMBERS: list[Member] = [
     dataset.Window("30d") + dataset.Replay(10),
     offline.NoWorse(),
     offline.NoWorse("accuracy", by="cohort", inconclusive="fail"),
+    offline.NoWorse("accuracy", by="cohort", relative=0.05),
     offline.AtLeast("accuracy", 0.5),
     offline.AtLeast("accuracy", 0.5, cohort="new"),
     offline.BeatsBaseline(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -115,6 +116,75 @@ def test_what_an_inconclusive_cohort_means_is_for_the_strategy_to_say():
         assert verdict.outcome is outcome
         assert verdict.parts[0].outcome is INCONCLUSIVE  # what was found is not lost
         assert "old_app: .90 -> .89" in verdict.reason
+
+
+PRICE = Cell(
+    metric="mean_absolute_error", cohort="all", n=300, live=2000.0, candidate=2040.0, higher_is_better=False,
+    gain=-40.0, low=-90.0, high=10.0, ratio=1.02, ratio_low=0.995, ratio_high=1.045,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cell", "outcome"),
+    [
+        ({}, PASS),  # a ratio beyond 1.05 is excluded
+        ({"ratio_high": 1.051}, INCONCLUSIVE),
+        ({"ratio_high": None}, INCONCLUSIVE),
+        ({"gain": -110.0, "high": -5.0, "ratio_high": 1.09}, FAIL),  # worse, and by more than 100 of 2,000
+        ({"gain": -90.0, "high": -5.0, "ratio_high": 1.09}, INCONCLUSIVE),  # worse, perhaps by less
+        ({"higher_is_better": True, "ratio_low": 0.951}, PASS),
+        ({"higher_is_better": True, "ratio_low": 0.949}, INCONCLUSIVE),
+        ({"low": None, "high": None}, INCONCLUSIVE),  # a single row has no interval
+        ({"live": 0.0, "gain": 0.0, "low": 0.0, "high": 0.0, "ratio": None, "ratio_high": None}, INCONCLUSIVE),
+        ({"live": 0.0, "gain": -0.3, "low": -0.5, "high": -0.1, "ratio": None, "ratio_high": None}, FAIL),
+        ({"live": 0.0, "gain": 0.3, "low": 0.1, "high": 0.5, "ratio": None, "ratio_high": None}, PASS),
+        ({"live": -10.0, "gain": -0.4, "low": -0.6, "high": -0.2, "ratio": None, "ratio_high": None}, INCONCLUSIVE),
+    ],
+)
+def test_a_share_of_the_live_value_is_tolerated_in_the_direction_of_the_metric(cell: dict[str, Any], outcome: Outcome):
+    verdict = NoWorse("mean_absolute_error", relative=0.05).judge(seen(replace(PRICE, **cell)))
+    assert verdict.outcome is outcome
+
+
+def test_a_verdict_on_a_share_says_the_ratio_in_words_and_in_numbers():
+    member = NoWorse("mean_absolute_error", relative=0.05)
+    verdict = member.judge(seen(PRICE))
+    assert verdict.reason == (
+        "no worse by more than 5 % of the live version's value: "
+        "mean_absolute_error on all: 2000.00 -> 2040.00 (×1.020, 0.995 to 1.045, n 300)"
+    )
+    wanted = {"ratio": 1.02, "ratio_low": 0.995, "ratio_high": 1.045, "relative": 0.05}
+    assert verdict.numbers.items() >= wanted.items()
+    zero = replace(PRICE, live=0.0, candidate=0.0, gain=0.0, low=0.0, high=0.0, ratio=None)
+    assert member.judge(seen(zero)).reason == (
+        "these rows do not exclude a loss beyond 5 % of the live version's value: "
+        "mean_absolute_error on all: .00 -> .00 (there is no share of .00: name a margin, n 300)"
+    )
+
+
+def test_by_cohort_a_share_is_of_each_cohort_s_own_value_and_thin_cohorts_are_named():
+    worse = replace(
+        PRICE, cohort="new_app", live=100.0, candidate=120.0, gain=-20.0, low=-30.0, high=-9.0, ratio_high=1.3
+    )
+    thin = replace(worse, cohort="rare", n=7)
+    verdict = NoWorse("mean_absolute_error", by="cohort", relative=0.05).judge(seen(PRICE, worse, thin))
+    assert (verdict.outcome, verdict.back_to, verdict.numbers["cohort"]) == (FAIL, "data", "new_app")
+    assert verdict.reason.startswith("worse by more than 5 % of the live version's value: ")
+    assert verdict.reason.endswith("too few rows to judge rare (n 7)")
+
+
+def test_a_share_changes_no_digest_of_a_strategy_that_says_none():
+    params = {"metric": "accuracy", "by": "cohort", "margin": 0.02, "min_rows": 30, "inconclusive": "pass"}
+    member = NoWorse("accuracy", by="cohort")
+    assert member.to_json()["params"] == params
+    assert member.digest() == NoWorse("accuracy", by="cohort", margin=0.02).digest()
+    shares = NoWorse("accuracy", by="cohort", relative=0.05)
+    assert shares.to_json()["params"] == {**{k: v for k, v in params.items() if k != "margin"}, "relative": 0.05}
+    assert pickle.loads(pickle.dumps(shares)) == replace(shares, min_rows=30) == shares
+    assert (str(member), str(shares)) == (
+        "NoWorse('accuracy', by='cohort')",
+        "NoWorse('accuracy', by='cohort', relative=0.05)",
+    )
 
 
 def test_before_there_is_a_live_version_nothing_can_be_worse():
@@ -294,6 +364,8 @@ def test_needs_are_what_all_members_need():
     assert (wanted.cohorts, wanted.latency) == (True, True)
     assert wanted.baselines == ((Majority(), None),)
     assert wanted.margins == (("accuracy", 0.02), ("f1", 0.02))
+    share = needs([NoWorse("accuracy", relative=0.1)])
+    assert (share.margins, share.relatives) == ((), (("accuracy", 0.1),))
     assert needs([Approval()]) == needs([])
 
 
@@ -302,6 +374,10 @@ def test_needs_are_what_all_members_need():
     [
         (lambda: NoWorse(by="user"), "by is 'user'"),
         (lambda: NoWorse(margin=-0.1), "margin is -0.1"),
+        (lambda: NoWorse(relative=0.0), "relative is 0.0"),
+        (lambda: NoWorse(relative=1.0), "relative is 1.0"),
+        (lambda: NoWorse(relative=float("nan")), "relative is nan"),
+        (lambda: NoWorse(margin=0.02, relative=0.05), "margin is 0.02 and relative is 0.05"),
         (lambda: NoWorse(min_rows=0), "min_rows is 0"),
         (lambda: NoWorse(inconclusive="shrug"), "inconclusive is 'shrug'"),
         (lambda: BeatsBaseline("majority"), "'majority' is no baseline"),  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from tidemill.stores.addresses import read_place
 from tidemill.stores.belonging import open_database
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.home import Home
+from tidemill.strategy.wording import counted
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -81,9 +82,9 @@ def batch(
     if as_json:
         typer.echo(json.dumps(done.to_json(), indent=2))
         return
-    typer.echo(f"{done.num_rows:,} rows by version {done.version} in {done.seconds:.1f} s: {order.to}")
+    typer.echo(f"{counted(done.num_rows, 'row')} by version {done.version} in {done.seconds:.1f} s: {order.to}")
     if done.num_refused:
-        typer.echo(f"{done.num_refused:,} rows refused, with reasons: {order.refused_to}")
+        typer.echo(f"{counted(done.num_refused, 'row')} refused, with reasons: {order.refused_to}")
 
 
 def _name(catalog: Catalog, file: str) -> str:
@@ -114,7 +115,8 @@ def _bar() -> Progress:
 def _show(bar: Progress, task: TaskID, done: Done) -> None:
     rate = (done.num_rows + done.num_refused - done.num_before) / max(done.seconds, 1e-9)
     left = "" if done.left_s is None else f"{_span(done.left_s)} left"
-    bar.update(task, completed=done.fraction, rows=f"{done.num_rows:,} rows, {rate:,.0f}/s", left=left, refresh=True)
+    rows = f"{counted(done.num_rows, 'row')}, {rate:,.0f}/s"
+    bar.update(task, completed=done.fraction, rows=rows, left=left, refresh=True)
 
 
 def _span(seconds: float) -> str:

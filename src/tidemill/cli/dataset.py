@@ -25,6 +25,7 @@ from tidemill.cli.settings import (
 from tidemill.errors import NotFound
 from tidemill.records import DatasetVersion, Json
 from tidemill.stores.export import export as write
+from tidemill.strategy.wording import counted
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -42,15 +43,16 @@ def list_(
 ) -> None:
     """List the dataset versions: when each was formed, by what, from which, and how many rows it has."""
     opened = App.open(project, home, database=database)
-    found = [_described(opened, version) for version in opened.world.datasets.all(opened.name)]
+    versions = opened.world.datasets.all(opened.name)
+    found = [_described(opened, version) for version in versions]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
     table = Table("version", "digest", "tags", "formed", "by", "from", "train", "test", "rows", box=None)
-    for one in found:
+    for version, one in zip(versions, found, strict=True):
         table.add_row(
             str(one["number"]), one["digest"][:12], " ".join(one["tags"]), one["created_at"][:19], one["formed_by"],
-            (one["parent"] or "-")[:12], str(one["num_train"]), str(one["num_test"]), _state(one),
+            (one["parent"] or "-")[:12], str(one["num_train"]), str(one["num_test"]), version.state,
         )  # fmt: skip
     show_table(table)
 
@@ -138,7 +140,8 @@ def export(
 ) -> None:
     """Write a version to a file or folder of another tool."""
     opened = App.open(project, home, database=database)
-    typer.echo(f"wrote {write(opened.world.datasets, opened.name, version, to)} rows to {to}")
+    num = write(opened.world.datasets, opened.name, version, to)
+    typer.echo(f"wrote {counted(num, 'row')} to {to}")
 
 
 def _find(opened: App, ref: str | None) -> DatasetVersion:
@@ -154,11 +157,6 @@ def _described(opened: App, version: DatasetVersion) -> Json:
     tags = [name for name, digest in opened.world.datasets.tags(opened.name).items() if digest == version.digest]
     times = {name: getattr(version, name) for name in ("created_at", "erased_at", "retired_at")}
     return {**asdict(version), **{name: at and at.isoformat() for name, at in times.items()}, "tags": tags}
-
-
-def _state(described: Json) -> str:
-    """Return whether a version's rows are there."""
-    return "erased" if described["erased_at"] else "retired" if described["retired_at"] else "kept"
 
 
 def _plain(value: Json) -> str:

@@ -26,6 +26,7 @@ from tidemill.cli.summary import summary
 from tidemill.cli.template import fast
 from tidemill.loop.first import train_first
 from tidemill.stores.tabular import examples_from
+from tidemill.strategy.wording import counted
 from tidemill.testing.traffic import Users
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -116,8 +117,10 @@ def _say_plainly(console: Console, result: dict[str, Any]) -> None:
         shown = ", ".join(f"{cohort} {'-' if value is None else f'{value:.3f}'}" for cohort, value in values.items())
         console.print(f"  quality {phase:<7} {shown}")
     asked = result["requests"]
-    counted = f"{asked['answered']} requests answered, {asked['logged']} in the log"
-    console.print(f"  {counted}; {result['retrainings']} retrainings")
+    console.print(
+        f"  {counted(asked['answered'], 'request')} answered, {asked['logged']:,} in the log; "
+        f"{counted(result['retrainings'], 'retraining')}"
+    )
     bad = result.get("bad_candidate")
     if bad is not None:
         gate = "stopped by the gate" if bad["stopped_by_gate"] else "NOT stopped by the gate"

@@ -28,6 +28,7 @@ from tidemill.errors import ProjectError
 from tidemill.records import Example, Json
 from tidemill.schema import Output, Schema, Value
 from tidemill.stores.label_studio import from_export, to_config, to_tasks
+from tidemill.strategy.wording import counted
 
 
 class _AnswersByDefault(TyperGroup):
@@ -189,7 +190,7 @@ def labellers(
     show_table(table)
     found = labelling.agreement()
     if found.num_examples:
-        typer.echo(f"agreement on {found.num_examples} examples: Krippendorff's alpha {found.alpha:.2f}")
+        typer.echo(f"agreement on {counted(found.num_examples, 'example')}: Krippendorff's alpha {found.alpha:.2f}")
     for pair, kappa in found.kappas.items():
         typer.echo(f"{pair[0]} and {pair[1]}: Cohen's kappa {kappa:.2f}")
 
@@ -227,7 +228,7 @@ def _show(opened: App, limit: int, *, by: str, look: bool) -> None:
 
 def _examples(ids: Sequence[str]) -> str:
     """Return examples as the audit log names them."""
-    return f"example {ids[0]}" if len(ids) == 1 else f"{len(ids)} examples"
+    return f"example {ids[0]}" if len(ids) == 1 else counted(len(ids), "example")
 
 
 def _split(text: str) -> tuple[str, Json]:

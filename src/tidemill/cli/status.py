@@ -23,7 +23,7 @@ from tidemill.records import Json, Route, Verdict
 from tidemill.stores.alerts import Alerts
 from tidemill.stores.home import Home
 from tidemill.stores.reservoir import Reservoir
-from tidemill.strategy.wording import span
+from tidemill.strategy.wording import counted, span
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _LONG = timedelta(minutes=1)  # a segment is taken into the log within seconds
@@ -103,9 +103,8 @@ def show(console: Console, found: Status, period: str) -> None:
     if not found.problem:
         console.print(quality_table(found.quality, title=f"quality users got, last {period}"))
     if found.num_maturing:
-        told = (
-            f"not in it yet: about {found.num_maturing:,} requests, younger than {span(found.horizon.total_seconds())}"
-        )
+        young = f"{counted(found.num_maturing, 'request')}, younger than {span(found.horizon.total_seconds())}"
+        told = f"not in it yet: about {young}"
         console.print(Text(f"{told}; feedback on a request counts for so long (`horizon`)", "dim"))
     for command in found.commands:
         said = f"{command.by} asked to {command.verb}: {command.result or 'not taken up yet'}"
@@ -153,7 +152,8 @@ def batch_line(name: str, state: Json) -> Text:
         line.append(f" after attempt {state['attempt']}: {state['error']}")
     if state.get("done_at") is not None:
         last = f"{from_micros(state['done_at']):%Y-%m-%d %H:%M:%S}"
-        line.append(f"; last {last}, {state['result']['num_rows']} rows by version {state['result']['version']}")
+        result = state["result"]
+        line.append(f"; last {last}, {counted(result['num_rows'], 'row')} by version {result['version']}")
     return line
 
 

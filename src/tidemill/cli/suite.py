@@ -28,6 +28,7 @@ from tidemill.loop.world import World
 from tidemill.records import Json
 from tidemill.review.suites import shown
 from tidemill.strategy.suite_result import SuiteResult
+from tidemill.strategy.wording import counted
 from tidemill.suites import Suite
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -79,7 +80,7 @@ def show(
     opened = App.open(project, home, database=database)
     suite = find_suite(opened.project.suites, name)
     cases = suite.ask(sources_of(opened.world, _newest_dataset(opened.world)))
-    typer.echo(f"{suite.name}: {type(suite).__name__}, version {suite.version(cases)}, {len(cases)} cases")
+    typer.echo(f"{suite.name}: {type(suite).__name__}, version {suite.version(cases)}, {counted(len(cases), 'case')}")
     for case in cases[:limit]:
         came = f"  from {shown(case.original)}" if case.original is not None else f"  wanted {case.label!r}"
         typer.echo(f"{case.id}: {shown(case.inputs)}{came}{f'  ({case.note})' if case.note else ''}")

@@ -20,6 +20,7 @@ from tidemill.stores.commands import Command
 from tidemill.stores.journal import GivenVerdict
 from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.routes import RouteChange
+from tidemill.strategy.wording import counted
 
 _DAY = timedelta(days=1)
 _STEPS = ("form", "train", "test", "release")
@@ -213,7 +214,8 @@ def _waits(now: Standing) -> Iterator[Wait]:
         made = "/models" if now.waiting.ready is None else f"/models/{now.waiting.ready}"
         yield Wait(text=f"{now.waiting}".replace("`", ""), verb="Models", href=made)
     if now.num_waiting:
-        yield Wait(text=f"{count(now.num_waiting)} examples wait for a label", verb="Label", href="/label")
+        what = f"{counted(now.num_waiting, 'example')} {'waits' if now.num_waiting == 1 else 'wait'}"
+        yield Wait(text=f"{what} for a label", verb="Label", href="/label")
     for alert in now.alerts:
         yield Wait(text=f"Alert: {alert.verdict.reason}", verb="Look", href="/alerts", since=alert.opened_at)
     for alert in now.untold:

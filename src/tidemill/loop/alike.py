@@ -60,7 +60,7 @@ def alike(world: World, inputs: Mapping[str, Any], *, k: int = 8, without: str =
     else:
         pairs = _embedded(world, field, value, k + 1)
     pairs = [(id_, similarity) for id_, similarity in pairs if id_ != without][:k]
-    found = world.reservoir.examples(world.name, [id_ for id_, _ in pairs])
+    found = world.examples([id_ for id_, _ in pairs])
     return [Alike(example, similarity) for example, (_, similarity) in zip(found, pairs, strict=True)]
 
 

@@ -19,6 +19,7 @@ from tidemill.deploy.scheduled import order_of
 from tidemill.loop.world import Turn
 from tidemill.records import Json, Outcome, Scalar, Verdict
 from tidemill.strategy.reference import EVERYONE
+from tidemill.strategy.wording import counted
 from tidemill.training import runner
 
 FIRST_REST, LONGEST_REST = timedelta(seconds=30), timedelta(hours=1)
@@ -95,7 +96,7 @@ class _Scheduled:
         rows, refused = result["num_rows"], result["num_refused"]
         left_out = f", {refused} refused" if refused else ""
         verdict = self._verdict(
-            Outcome.PASS, f"{rows} rows by version {result['version']} to {result['to']}{left_out}",
+            Outcome.PASS, f"{counted(rows, 'row')} by version {result['version']} to {result['to']}{left_out}",
             rows=rows, refused=refused, seconds=result["seconds"], version=result["version"],
         )  # fmt: skip
         self._put(verdict, status="done", done_at=micros(self._turn.now), result=result, stale=False)

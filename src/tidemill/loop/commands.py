@@ -27,6 +27,10 @@ def _promote(turn: Turn, command: Command) -> bool:
     reason = f"{command.by} asked to release version {version}: {command.args.get('reason') or 'no reason given'}"
     verdict = Verdict(outcome=Outcome.FIRE, by="promote", reason=reason)
     with turn.write() as conn:
+        if world.schemas.within(conn).brought_by(version) is not None:  # others came since somebody asked
+            said = f"version {version} reads other inputs than are in force; `promote {version} --now` brings them"
+            world.journal.handle(conn, command.id, f"refused: {said}", turn.now)
+            return True
         number = world.journal.open_cycle(
             conn, turn.name, trigger=verdict, strategy=turn.strategy.digest(), step="release", now=turn.now
         )

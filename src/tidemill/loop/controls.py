@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -95,8 +96,7 @@ class Controls:
 
     def turning(self) -> str | None:
         """Return the process that turns the loop (host/pid), None where none does."""
-        lease = self.journal.lease(f"loop/{self.name}")
-        return lease.holder if lease is not None and lease.expires_at > self.clock.now() else None
+        return self.journal.holder(f"loop/{self.name}", now=self.clock.now())
 
     def candidate_in_making(self) -> int | None:
         """Return the candidate of the open cycle, None while it is still formed or trained.
@@ -203,17 +203,22 @@ class Controls:
         """
         route = self.route()
         self.catalog.artefact(self.name, version)
-        if self.schemas.brought_by(version) is not None:
-            self._check_nothing_in_making(version)
-        return self._set_route(route, promoted(route, version), "promote now", by=by, reason=reason, retired="retired")
+        new = promoted(route, version)
+        return self._set_route(
+            route, new, "promote now", by=by, reason=reason, retired="retired", check=self._check_nothing_in_making
+        )
 
-    def _check_nothing_in_making(self, version: int) -> None:
+    def _check_nothing_in_making(self, conn: Connection, version: int) -> None:
         """Refuse other inputs with a version, while a cycle makes one for those in force.
+
+        Args:
+            conn: a write transaction, in which the project is locked: no cycle begins or goes on before its end.
+            version: which brings the inputs.
 
         Raises:
             Conflict: a cycle does.
         """
-        cycle = self.journal.cycle(self.name)
+        cycle = self.journal.cycle_within(conn, self.name)
         if cycle is not None and cycle.step in ("train", "test"):
             raise Conflict(
                 f"cycle {cycle.number} makes a version for the inputs in force, which version {version} changes.",
@@ -279,10 +284,16 @@ class Controls:
         with self.db.begin() as conn:
             self.note(conn, verb, thing, by=by, reason=reason, result=result)
 
-    def _set_route(self, old: Route, new: Route, verb: str, *, by: str, reason: str, retired: str) -> Route:
+    def _set_route(
+        self, old: Route, new: Route, verb: str, *, by: str, reason: str, retired: str,
+        check: Callable[[Connection, int], None] | None = None,
+    ) -> Route:  # fmt: skip
+        """Move the route; `check` may refuse that other inputs come with it."""
         waiting, now = declared(self.journal, self.name), self.clock.now()
         with self.db.begin() as conn:
             schema = self.schemas.within(conn).brought_by(new.stable, waiting)
+            if check is not None and schema is not None:
+                check(conn, new.stable)
             said = f"version {new.stable} answers"
             said += "" if schema is None else f" requests with {', '.join(schema.inputs)}"
             self.note(conn, verb, f"version {old.stable}", by=by, reason=reason, result=said)

@@ -12,6 +12,7 @@ from tidemill.fingerprint import digest
 from tidemill.loop.world import Turn, World
 from tidemill.monitor.drift import look
 from tidemill.records import Json
+from tidemill.schema import Input, Sensitive
 from tidemill.stats.drift_report import DriftReport
 from tidemill.strategy.drift_needs import DriftNeeds
 from tidemill.strategy.member import plain
@@ -45,4 +46,11 @@ def training_rows(world: World, version: int) -> pl.DataFrame:
     if model.dataset is None or world.datasets.get(world.name, model.dataset).is_gone:
         names = dict.fromkeys(world.project.inputs, pl.Null)
         return pl.DataFrame(schema={"received_at": pl.Int64, "probability": pl.Float64, **names})
-    return world.datasets.train_rows(world.name, model.dataset)
+    rows, then = world.datasets.train_rows(world.name, model.dataset), world.schemas.of(version)
+    kinds = {} if then is None else then.inputs
+    hashed = [n for n, kind in world.project.inputs.items() if n in kinds and _is_hash(kind) != _is_hash(kinds[n])]
+    return rows.with_columns(pl.lit(None).alias(name) for name in hashed)  # of another kind, though both are text
+
+
+def _is_hash(kind: Input) -> bool:
+    return isinstance(kind, Sensitive)

@@ -18,7 +18,7 @@ from tidemill.errors import Conflict, Fenced, ProjectError, TidemillError, told
 from tidemill.loop.ending import close
 from tidemill.loop.erasing import FILES_A_TURN, Work, running
 from tidemill.loop.leavings import clear_leavings
-from tidemill.loop.person import COUNTS
+from tidemill.loop.person import COUNTS, told_count
 from tidemill.loop.quoted import unquote
 from tidemill.loop.shown_rows import without_person
 from tidemill.loop.world import Turn, World
@@ -30,6 +30,7 @@ from tidemill.stores.erasures import Erasure, Erasures
 from tidemill.stores.projects import lock_project
 from tidemill.stores.struck import about
 from tidemill.stores.versions import every
+from tidemill.strategy.wording import counted
 from tidemill.training import runner
 
 _LONGEST_WAIT_S = 60.0  # for those who read or write the database
@@ -302,12 +303,12 @@ def _wipe(work: Work) -> bool:
 
 def _summary(erasure: Erasure) -> str:
     found = erasure.body["counts"]
-    counts = ", ".join(f"{found[name]} {name}" for name in COUNTS if found[name]) or "nothing"
+    counts = ", ".join(told_count(name, found[name]) for name in COUNTS if found[name]) or "nothing"
     num = len(erasure.body["datasets"])
     if not num:
         return f"deleted {counts}"
     what = "erased" if erasure.with_datasets else "kept"
-    return f"deleted {counts}; {num} dataset version{'' if num == 1 else 's'} {what}"
+    return f"deleted {counts}; {counted(num, 'dataset version')} {what}"
 
 
 _STAGES: Mapping[str, Callable[[Work], bool]] = {

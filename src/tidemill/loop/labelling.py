@@ -70,7 +70,7 @@ class Labelling:
 
     def waiting(self, limit: int = 20) -> list[Example]:
         """Return examples that wait for a label, the most urgent first; nobody takes them by looking."""
-        return self.world.reservoir.next_in_queue(self.world.name, limit)
+        return [self.world.of_today(one) for one in self.world.reservoir.next_in_queue(self.world.name, limit)]
 
     def take(self, limit: int = 20, *, by: str) -> list[Example]:
         """Lend tasks to a labeller, and return them with those taken before; nobody else gets them meanwhile.
@@ -84,7 +84,7 @@ class Labelling:
                 conn, name, by, limit, now=self.clock.now(), lease=stage.lease, per_example=stage.per_example,
                 golden_share=stage.golden,
             )  # fmt: skip
-            return self.world.reservoir.examples(name, ids, conn=conn)
+            return self.world.examples(ids, conn=conn)
 
     def answer(self, answers: Sequence[tuple[str, object]], *, by: str, key: str = "") -> bool:
         """Label examples as `(id, label)`; each counts once as many people as the strategy asks have agreed.

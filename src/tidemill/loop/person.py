@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,15 +18,19 @@ from tidemill.loop.suites import suites_folder
 from tidemill.loop.world import World
 from tidemill.records import DatasetVersion, Feedback, Prediction
 from tidemill.review.suites import shown
+from tidemill.schema import Schema
 from tidemill.stores.case_file import cases_from, cases_of, unreadable
 from tidemill.stores.datasets import Split
 from tidemill.stores.erasures import Erasures, mark_of
 from tidemill.stores.rows import parts
 from tidemill.stores.segments import Batch, decode, read_frames
 from tidemill.stores.struck import Looked, Struck, about, of_device, of_person
+from tidemill.strategy.wording import counted
 from tidemill.suites import Cases, canonical
 
 COUNTS = ("predictions", "feedback", "profiles", "examples", "tasks", "labellings", "cases")
+MOST_SCHEMAS = 32
+"""Under how many of a project's schemas, today's and the newest ones, rows are looked for in reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +127,9 @@ class Person:
 
     # --- what they sent
 
-    def inputs(self, examples: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-        """Yield the inputs that are kept of their requests and examples."""
-        names = list(self.world.project.inputs)
-        for table in self.struck.found(self.world.name, "predictions", self.rows, names):
+    def inputs(self, examples: Iterable[str], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """Yield the inputs of these names that are kept of their requests, and all that are of the examples."""
+        for table in self.struck.found(self.world.name, "predictions", self.rows, list(names)):
             yield from table.to_pylist()
         yield from self._of_examples(examples)
 
@@ -147,23 +150,30 @@ class Person:
         return any(one.digest == dataset and not one.is_gone for one in self.world.datasets.all(self.world.name))
 
     def shown(self, examples: Sequence[str], datasets: Iterable[str]) -> set[str]:
-        """Return their examples and cases as reports of suites quote them.
+        """Return their examples and cases as reports of suites quote them, or did under an earlier schema.
 
         Of examples that have left the reservoir, the inputs are taken from these dataset versions.
         """
-        schema, found = self.world.project.schema, set[str]()
+        schemas, found = self._schemas, set[str]()
         left = set(examples) - self.world.reservoir.present(self.world.name, list(examples))
         kept = (row for dataset in datasets for row in self.learnt(dataset, left)) if left else ()
         for row in chain(self._of_examples(examples), kept):
-            for one in (row, schema.filled(row)):  # a report quotes an older row with the defaults of today
-                found |= {shown(one), shown({name: one[name] for name in schema.inputs if name in one})}
+            found |= {form for schema in schemas for form in _forms(row, schema)}
         for path in self._readable:
-            for inputs in cases_from(path, self.requests):
+            for inputs, schema in product(cases_from(path, self.requests), schemas):
                 try:
-                    found.add(shown(canonical(inputs, self.world.project.schema)))
+                    found.add(shown(canonical(inputs, schema)))
                 except InvalidInput:
-                    continue  # of another schema than today's: no suite shows it
+                    continue  # no suite showed it under that one
         return found
+
+    @cached_property
+    def _schemas(self) -> list[Schema]:
+        """The schemas that rows may have been quoted under: today's, and those that versions were trained on."""
+        distinct: dict[str, Schema] = {}
+        for one in (self.world.project.schema, *self.world.schemas.of_versions()):
+            distinct.setdefault(repr(one.to_json()["inputs"]), one)
+        return list(distinct.values())[:MOST_SCHEMAS]
 
     def _of_examples(self, examples: Iterable[str]) -> Iterator[Mapping[str, Any]]:
         """Yield the inputs of those examples that are there still, a part of them in memory at a time."""
@@ -240,6 +250,18 @@ class Person:
                 batch = decode(payload, name=segment.name)
                 if batch.project == self.world.name:
                     yield batch
+
+
+def told_count(name: str, num: int) -> str:
+    """Return how many there are of one of `COUNTS`, in words."""
+    return f"{num:,} {name}" if name == "feedback" else counted(num, name.removesuffix("s"))
+
+
+def _forms(row: Mapping[str, Any], schema: Schema) -> Iterator[str]:
+    """Yield how a row is quoted under a schema: with the defaults of what it lacks, and without."""
+    for one in (row, schema.filled(row)):
+        yield shown(one)
+        yield shown({name: one[name] for name in schema.inputs if name in one})
 
 
 def row_key(row: Mapping[str, Any], names: Iterable[str]) -> bytes:

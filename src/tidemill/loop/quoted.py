@@ -32,7 +32,7 @@ def unquote(
         datasets: those that hold their examples. Of reports about these, all words and values that they quote go, as
             nobody can say any more whose a word was.
     """
-    hide = _hiding(ids, shown)
+    hide = _hiding(ids, {*shown, *_made_of(conn, project, frozenset(ids))})
     changed = change_texts(conn, project, hide) if ids or shown else 0
     changed += change_audit(conn, project, lambda text: hide(_without_cut(text))) if ids or shown else 0
     changed += change_texts_about(conn, project, datasets, _without_values)
@@ -42,6 +42,19 @@ def unquote(
         return _without_words(walk(report, _without_values)) if report.get("dataset") in datasets else report
 
     return changed + change_reports(conn, project, clean)
+
+
+def _made_of(conn: Connection, project: str, ids: Collection[str]) -> set[str]:
+    """Return the rows that suites made of these examples, with a typo say, as reports quote them."""
+    found = set[str]()
+
+    def look(report: Json) -> Json:
+        cases = (case for suite in report.get("suites", ()) for case in suite["failed"])
+        found.update(case["inputs"] for case in cases if case["id"] in ids)
+        return report
+
+    change_reports(conn, project, look)
+    return found
 
 
 def _hiding(ids: Collection[str], shown: Collection[str]) -> Callable[[str], str]:

@@ -140,6 +140,16 @@ class SchemaInForce:
         own = () if artefact is None else artefact.schema["inputs"]
         return tuple(name for name in self.now().inputs if artefact is not None and name not in own)
 
+    def of(self, version: int) -> Schema | None:
+        """Return what a version was trained on, None where its artefact is not there."""
+        artefact = self._artefact(version)
+        return None if artefact is None else Schema.from_json(artefact.schema)
+
+    def of_versions(self) -> list[Schema]:
+        """Return what each version was trained on whose artefact is there, the newest first."""
+        known = (self.of(m.version) for m in reversed(self.catalog.models(self.name)) if m.retired_at is None)
+        return [schema for schema in known if schema is not None]
+
     def put(self, conn: Connection, schema: Schema, route: Route, *, now: datetime, by: str) -> Route:
         """Put a schema in force within a transaction; return the route with a policy that fits its output."""
         manifest = Manifest.from_json(self.within(conn).in_force()[0]).under(schema)

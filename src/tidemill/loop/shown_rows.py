@@ -14,6 +14,7 @@ from tidemill.loop.person import Person, row_key
 from tidemill.records import ModelVersion
 from tidemill.runtime.artefact import encode_row, example_rows, read_artefact, read_example_scores, read_params
 from tidemill.runtime.artefact import write_artefact as write
+from tidemill.schema import Schema
 from tidemill.training.export import canonical
 from tidemill.training.made_up import made_up_data
 
@@ -31,14 +32,14 @@ def without_person(person: Person, model: ModelVersion, examples: Sequence[str])
     known = read_artefact(folder)
     rows = example_rows(known)
     names = tuple(rows[0])
-    schema = world.project.schema
-    theirs = {row_key(schema.filled(row), names) for row in _inputs(person, model.dataset, examples)}
+    schema = Schema.from_json(known.schema)  # not today's: what stood for a missing input when these were shown
+    theirs = {row_key(schema.filled(row), names) for row in _inputs(person, model.dataset, examples, names)}
     kept = [at for at, row in enumerate(rows) if row_key(row, names) not in theirs]
     if len(kept) == len(rows):
         return None
     shown, scores = [known.example[at] for at in kept], read_example_scores(folder)[kept]
     if not shown:
-        columns = made_up_data(world.project.schema, num_rows=1, rng=np.random.default_rng(0)).columns
+        columns = made_up_data(schema, num_rows=1, rng=np.random.default_rng(0)).columns
         with closing(world.load(artefact)) as loaded:
             scores = loaded.predict({name: columns[name] for name in names})
         shown = [encode_row(row) for row in canonical({name: columns[name] for name in names})]
@@ -52,11 +53,13 @@ def without_person(person: Person, model: ModelVersion, examples: Sequence[str])
     return new
 
 
-def _inputs(person: Person, dataset: str | None, examples: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _inputs(
+    person: Person, dataset: str | None, examples: Sequence[str], names: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
     """Yield a person's inputs: those in the dataset that the version learnt from, else all that are kept of theirs.
 
     The dataset tells even when the log and the reservoir do not any more, and is smaller than the log.
     """
     if dataset is not None and person.is_kept(dataset):
         return person.learnt(dataset, examples)
-    return person.inputs(examples)
+    return person.inputs(examples, names)

@@ -21,6 +21,7 @@ from tidemill.schema import Columns, Output
 from tidemill.stores.case_file import add_case, read_cases
 from tidemill.stores.declared import with_defaults
 from tidemill.strategy.suite_result import SuiteResult
+from tidemill.strategy.wording import counted
 from tidemill.suites import Answer, Case, Cases, Sources, Suite
 
 _ONNX_BATCH, _PYTHON_BATCH = 1024, 16
@@ -87,8 +88,7 @@ def add_logged(
 
 def told_of(request_ids: Sequence[str]) -> str:
     """Return what the audit log keeps of `add_logged`: no inputs, as their person may be forgotten."""
-    num = len(request_ids)
-    return f"{num} {'case' if num == 1 else 'cases'}: {', '.join(request_ids)}"
+    return f"{counted(len(request_ids), 'case')}: {', '.join(request_ids)}"
 
 
 def find_suite(suites: Sequence[Suite], name: str) -> Suite:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from tidemill.loop.schema_in_force import SchemaInForce
 from tidemill.monitor.cohorts import cohort_masks
 from tidemill.monitor.outcomes import Window, past_losses
 from tidemill.project import Project
-from tidemill.records import Json, Trust
+from tidemill.records import Example, Json, Trust
 from tidemill.runtime.artefact import read_artefact
 from tidemill.runtime.load import Loaded, load
 from tidemill.schema import Array, Columns
@@ -31,6 +31,7 @@ from tidemill.stores.catalog import Catalog
 from tidemill.stores.compactor import Compactor
 from tidemill.stores.database import Database
 from tidemill.stores.datasets import Datasets
+from tidemill.stores.declared import of_today
 from tidemill.stores.duplicates import Sameness
 from tidemill.stores.home import Home
 from tidemill.stores.journal import Journal, Lease
@@ -145,6 +146,18 @@ class World:
             NotFound: an id is not in the reservoir.
         """
         return [self.project.schema.filled(row) for row in self.reservoir.inputs(self.name, ids)]
+
+    def examples(self, ids: Sequence[str], *, conn: Connection | None = None) -> list[Example]:
+        """Return whole examples for people to see, in the order of `ids`, with their inputs as they are declared now.
+
+        Raises:
+            NotFound: an id is not in the reservoir.
+        """
+        return [self.of_today(example) for example in self.reservoir.examples(self.name, ids, conn=conn)]
+
+    def of_today(self, example: Example) -> Example:
+        """Return an example with its inputs as they are declared now."""
+        return replace(example, inputs=of_today(example.inputs, self.project.schema))
 
     def labelled(self) -> ExampleIndex:
         """Return the labelled examples as the dataset stages see them, oldest request first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import polars as pl
 from tidemill.errors import ProjectError
 from tidemill.monitor.cohorts import cohort_masks, columns_needed
 from tidemill.monitor.profiled import profiled_look
-from tidemill.monitor.trained import as_declared, compared
+from tidemill.monitor.trained import Lacking, as_declared, compared
 from tidemill.monitor.views import check_columns, view_names, views
 from tidemill.project import Project
 from tidemill.schema import Array
@@ -70,9 +70,8 @@ def look(
     if len(now) < needs.min_rows:
         return _too_few(after, until, len(now), 0, f"{len(now):,} of {needs.min_rows:,} rows in the window")
     if needs.past is None:
-        rows, missing = as_declared(project, training())
-        names = needs.columns or view_names(project, traffic=False)
-        needs = replace(needs, columns=compared(project, names, missing))
+        rows, lacking = as_declared(project, training())
+        needs = replace(needs, columns=compared(project, _names(project, needs), lacking))
         if not needs.columns:
             return _too_few(after, until, len(now), 0, "the live version was trained on none of these columns")
         before = _thinned(_of_cohort(project, rows, needs.cohort), "probability", rng)
@@ -81,7 +80,12 @@ def look(
         )
         before = before.sort("received_at")
     else:
-        before = _traffic(project, log, needs, after - needs.past, after, _REFERENCE * MOST_ROWS, rng)
+        first = after - needs.past
+        retyped = log.retyped(project.name, after=first, until=until, schema=project.schema)
+        needs = replace(needs, columns=compared(project, _names(project, needs), Lacking(unknown=retyped)))
+        if not needs.columns:
+            return _too_few(after, until, len(now), 0, "the reference has these columns in another type")
+        before = _traffic(project, log, needs, first, after, _REFERENCE * MOST_ROWS, rng)
     if len(before) < needs.min_rows:
         other = "" if needs.past is not None else "; traffic is one for sure: reference='30d'"
         problem = f"{len(before):,} of {needs.min_rows:,} rows that stand for their traffic in the reference{other}"
@@ -94,7 +98,7 @@ def report(
     rng: np.random.Generator,
 ) -> DriftReport:  # fmt: skip
     """Compare two frames of rows, each in order of time."""
-    names = needs.columns or view_names(project, traffic=needs.past is not None)
+    names = _names(project, needs)
     blocks = _blocks(len(before), len(now))
     sides = [views(project, frame.tail(num), names) for frame, num in ((before, blocks.before), (now, blocks.now))]
     looks = [_compared(name, sides[0][name], sides[1][name], blocks) for name in names]
@@ -111,10 +115,14 @@ def report(
 # --- rows
 
 
+def _names(project: Project, needs: DriftNeeds) -> Sequence[str]:
+    return needs.columns or view_names(project, traffic=needs.past is not None)
+
+
 def _traffic(
     project: Project, log: Log, needs: DriftNeeds, after: datetime, until: datetime, most: int, rng: np.random.Generator
 ) -> pl.DataFrame:
-    names = needs.columns or view_names(project, traffic=needs.past is not None)
+    names = _names(project, needs)
     inputs = _inputs(project, names, needs.cohort)
     columns = list(dict.fromkeys([*_FACTS, *inputs]))
     frame = log.sample(project.name, after=after, until=until, at_most=most, columns=columns, schema=project.schema)
@@ -124,7 +132,7 @@ def _traffic(
     return _of_cohort(project, frame, needs.cohort)
 
 
-def _inputs(project: Project, names: tuple[str, ...] | list[str], cohort: str) -> list[str]:
+def _inputs(project: Project, names: Sequence[str], cohort: str) -> list[str]:
     """Return the inputs that must be read."""
     if set(names) & set(project.projections):
         return list(project.inputs)

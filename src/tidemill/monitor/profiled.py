@@ -12,7 +12,7 @@ import polars as pl
 
 from tidemill.clock import from_micros
 from tidemill.errors import InvalidInput
-from tidemill.monitor.trained import as_declared
+from tidemill.monitor.trained import as_declared, compared
 from tidemill.monitor.views import view_names, views
 from tidemill.project import Project
 from tidemill.records import DeviceProfile
@@ -80,8 +80,9 @@ def merged(posted: Sequence[DeviceProfile]) -> list[Profile]:
 
 def _of_rows(project: Project, rows: pl.DataFrame, rng: np.random.Generator) -> list[Profile]:
     """Return rows as profiles of parts drawn at random."""
-    rows, _ = as_declared(project, rows)
-    names = [n for n in view_names(project, traffic=False) if n in project.projections or _is_plain(project, n)]
+    rows, lacking = as_declared(project, rows)
+    known = compared(project, view_names(project, traffic=False), lacking)
+    names = [name for name in known if name in project.projections or _is_plain(project, name)]
     columns = {name: _array(column) for name, column in views(project, rows, names).items()}
     parts = rng.integers(_TRAINING_BLOCKS, size=len(rows))
     return [Profile().add({name: c[parts == at] for name, c in columns.items()}) for at in range(_TRAINING_BLOCKS)]

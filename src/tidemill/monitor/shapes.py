@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.monitor.drift import Training
-from tidemill.monitor.trained import as_declared, compared
+from tidemill.monitor.trained import Lacking, as_declared, compared
 from tidemill.monitor.views import view_names, views
 from tidemill.project import Project
 from tidemill.schema import Array, Image, Tensor, Text
@@ -47,11 +47,13 @@ def shapes(project: Project, log: Log, training: Training, needs: DriftNeeds, un
     after = until - needs.window
     now = _traffic(project, log, after, until)
     if needs.past is None:
-        before, missing = as_declared(project, training())
-        names = list(compared(project, names, missing))
+        before, lacking = as_declared(project, training())
         before = before.sample(min(len(before), MOST_ROWS), seed=0)
     else:
         before = _traffic(project, log, after - needs.past, after)
+        span = {"after": after - needs.past, "until": until}
+        lacking = Lacking(unknown=log.retyped(project.name, schema=project.schema, **span))
+    names = list(compared(project, names, lacking))
     weights = (
         _weights(before, "probability" if needs.past is None else "keep_probability"),
         _weights(now, "keep_probability"),

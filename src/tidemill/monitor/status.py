@@ -132,7 +132,7 @@ def status_without(
     cycle = journal.cycle(name)
     watching = journal.state(name, "watch") or {}
     rollout = journal.state(name, f"release.{cycle.number}") if cycle is not None else None
-    index, lease = reservoir.index(name), journal.lease(f"loop/{name}")
+    index = reservoir.index(name)
     return Status(
         project=name,
         now=now,
@@ -152,6 +152,6 @@ def status_without(
         alerts=alerts.standing(name),
         untold=alerts.untold(name),
         batches={},
-        loop=lease.holder if lease is not None and lease.expires_at > now else None,
+        loop=journal.holder(f"loop/{name}", now=now),
         problem=problem,
     )

@@ -19,7 +19,7 @@ from tidemill.review.report import Report
 from tidemill.schema import Array, Columns, Schema
 from tidemill.stats.metrics import Judged, Metric, match
 from tidemill.strategy.baseline import Human, Majority
-from tidemill.strategy.evidence import ALL, MARGIN, Cell
+from tidemill.strategy.evidence import ALL, MARGIN, Cell, Tolerated
 from tidemill.strategy.gate import OfflineNeeds
 
 ALPHA = 0.05
@@ -110,6 +110,7 @@ def _cells(
     names = [metric.name for metric in metrics]
     compared, by_cohort = _meant(names, needs.compared), _meant(names, needs.by_cohort)
     margins = {names[match(names, name)]: margin for name, margin in needs.margins}
+    relatives = {names[match(names, name)]: relative for name, relative in needs.relatives}
     cells: list[Cell] = []
     for metric in metrics:
         shown = cohorts if metric is metrics[0] else cohorts[:1]
@@ -118,7 +119,7 @@ def _cells(
             alpha=alpha / len(compared) if metric.name in compared else alpha,
             shared=metric.name in by_cohort,
             periods=[part for rows in shown for part in _in_periods(rows, times)],
-            margin=margins.get(metric.name, MARGIN),
+            tolerated=Tolerated(margins.get(metric.name, MARGIN), relatives.get(metric.name)),
         )  # fmt: skip
     return tuple(_with_people(cell, names, needs) for cell in cells)
 

@@ -35,15 +35,17 @@ from tidemill.stats.intervals import (
     weighted_share,
 )
 from tidemill.stats.metrics import Judged, Metric, weighted_mean
-from tidemill.strategy.evidence import MARGIN, MIN_ROWS, Cell, against_live, number
+from tidemill.stats.quotient import quotient_of_means, quotient_of_ratios, resampled_quotient
+from tidemill.strategy.evidence import MIN_ROWS, Cell, Tolerated, ratio_text
 
 LOW_TAIL = 0.025
 _SHOWS = {
-    Outcome.PASS: "a loss beyond {margin} is excluded",
-    Outcome.FAIL: "worse than the live version, beyond {margin}",
-    Outcome.INCONCLUSIVE: "these rows neither show nor exclude a loss beyond {margin}",
+    Outcome.PASS: "a loss beyond {most} is excluded",
+    Outcome.FAIL: "worse than the live version, beyond {most}",
+    Outcome.INCONCLUSIVE: "these rows neither show nor exclude a loss beyond {most}",
 }
 _MANY = 10_000  # rows, of which fewer resamples do
+_TOLERATED = Tolerated()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +70,17 @@ class _Ratio(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """What a metric says of each set of rows: the candidate's interval, live and baseline values, and the gain's."""
+    """What a metric says of each set of rows: intervals of candidate, gain and ratio, live and baseline values.
+
+    `gain` takes the error probabilities of its lower and upper end, `ratio` those of its own.
+    """
 
     known: Array
     own: Callable[[Rows], Interval]
     live: Callable[[Rows], float] | None
     baselines: Mapping[str, Callable[[Rows], float]]
     gain: Callable[[Rows, tuple[float, float]], Interval] | None
+    ratio: Callable[[Rows, tuple[float, float]], Interval] | None
 
 
 def compare(
@@ -86,22 +92,23 @@ def compare(
     shared: bool,
     rng: np.random.Generator,
     periods: Sequence[Rows] = (),
-    margin: float = MARGIN,
+    tolerated: Tolerated = _TOLERATED,
 ) -> list[Cell]:
     """Return one cell per cohort, of which the first is of all rows, and one per period.
 
     `rng` draws the resamples of a metric that is no mean over rows. `alpha` is for all cohorts together if `shared`,
     else for the first one, and the others are there to be looked at, as the periods always are. A metric that no row
-    has, such as the rate of an event that only an answer can cause, gets its first cell only.
+    has, such as the rate of an event that only an answer can cause, gets its first cell only. `tolerated` is the loss
+    that the cells' outcomes speak of; their ratios are known where it is a share of the live version's value.
     """
     measured, differences = _measured(metric, versions, rng)
     cohorts = [rows.where(measured.known) for rows in cohorts]
     tails = _tails([differences[rows.index] for rows in cohorts] if shared else [], len(cohorts), alpha)
-    cells = [_cell(metric, rows, measured, tail, margin) for rows, tail in zip(cohorts, tails, strict=True)]
+    cells = [_cell(metric, rows, measured, tail, tolerated) for rows, tail in zip(cohorts, tails, strict=True)]
     if not any(cell.n for cell in cells):
         return cells[:1]
     later = [rows.where(measured.known) for rows in periods]
-    return cells + [_cell(metric, rows, measured, LOW_TAIL, margin) for rows in later]
+    return cells + [_cell(metric, rows, measured, LOW_TAIL, tolerated) for rows in later]
 
 
 def _tails(differences: Sequence[Array], num: int, alpha: float) -> list[float]:
@@ -152,6 +159,9 @@ def _by_rows(metric: Metric, versions: Versions) -> tuple[_Measured, Array]:
     def gain(rows: Rows, tails: tuple[float, float]) -> Interval:
         return paired_mean(gains[rows.index], rows.weights, tails=tails)
 
+    def ratio_(rows: Rows, tails: tuple[float, float]) -> Interval:
+        return quotient_of_means(mine[rows.index], theirs[0][rows.index], rows.weights, tails=tails)
+
     def own(rows: Rows) -> Interval:
         return (weighted_share if binary else mean)(mine[rows.index], rows.weights)
 
@@ -161,6 +171,7 @@ def _by_rows(metric: Metric, versions: Versions) -> tuple[_Measured, Array]:
         live=partial(value, theirs[0]) if theirs else None,
         baselines={n: partial(value, of) for n, of in zip(versions.baselines, others[len(theirs) :], strict=True)},
         gain=gain if theirs else None,
+        ratio=ratio_ if theirs else None,
     )
     return measured, gains
 
@@ -183,12 +194,16 @@ def _by_parts(metric: Metric, versions: Versions, known: Array, rng: np.random.G
         )
         return paired_ratio(*pair, rows.weights, rng, tails=tails, span=span)
 
+    def ratio_(rows: Rows, tails: tuple[float, float]) -> Interval:
+        return quotient_of_ratios(at(mine, rows), at(theirs[0], rows), rows.weights, tails=tails, span=span)
+
     return _Measured(
         known=known,
         own=lambda rows: ratio(*at(mine, rows), rows.weights, rng, span=span),
         live=partial(value, theirs[0]) if theirs else None,
         baselines={n: partial(value, of) for n, of in zip(versions.baselines, others[len(theirs) :], strict=True)},
         gain=gain if theirs else None,
+        ratio=ratio_ if theirs else None,
     )
 
 
@@ -198,9 +213,11 @@ def _by_resampling(metric: Metric, versions: Versions, known: Array, rng: np.ran
     def value(of: Judged, rows: Rows) -> float:
         return metric.value(of.take(rows.index), rows.weights)
 
+    def num(rows: Rows) -> int:
+        return 400 if len(rows.index) <= _MANY else 100
+
     def resampled(rows: Rows, measure: Callable[[Array], float], tails: tuple[float, float]) -> Interval:
-        num = 400 if len(rows.index) <= _MANY else 100
-        return paired_bootstrap(measure, rows.weights, rng, tails=tails, span=span, num_resamples=num)
+        return paired_bootstrap(measure, rows.weights, rng, tails=tails, span=span, num_resamples=num(rows))
 
     def own(rows: Rows) -> Interval:
         return resampled(rows, partial(metric.value, versions.candidate.take(rows.index)), (LOW_TAIL, LOW_TAIL))
@@ -212,12 +229,21 @@ def _by_resampling(metric: Metric, versions: Versions, known: Array, rng: np.ran
             rows, lambda weights: sign * (metric.value(mine, weights) - metric.value(theirs, weights)), tails
         )
 
+    def ratio_(rows: Rows, tails: tuple[float, float]) -> Interval:
+        assert live is not None, "a ratio is to the live version"
+        mine, theirs = versions.candidate.take(rows.index), live.take(rows.index)
+        return resampled_quotient(
+            lambda weights: (metric.value(mine, weights), metric.value(theirs, weights)),
+            rows.weights, rng, tails=tails, span=span, num_resamples=num(rows),
+        )  # fmt: skip
+
     return _Measured(
         known=known,
         own=own,
         live=partial(value, live) if live is not None else None,
         baselines={name: partial(value, judged) for name, judged in versions.baselines.items()},
         gain=gain if live is not None else None,
+        ratio=ratio_ if live is not None else None,
     )
 
 
@@ -239,9 +265,11 @@ def _span(metric: Metric) -> float:
 # --- the cell ---------------------------------------------------------------------------------------------------------
 
 
-def _cell(metric: Metric, rows: Rows, measured: _Measured, tail: float, margin: float) -> Cell:
-    own = measured.own(rows)
-    gain = measured.gain(rows, (LOW_TAIL, tail)) if measured.gain else UNKNOWN
+def _cell(metric: Metric, rows: Rows, measured: _Measured, tail: float, tolerated: Tolerated) -> Cell:
+    own, tails = measured.own(rows), (LOW_TAIL, tail)
+    gain = measured.gain(rows, tails) if measured.gain else UNKNOWN
+    asked = measured.ratio if tolerated.relative is not None else None
+    ratio_ = asked(rows, tails if metric.higher_is_better else tails[::-1]) if asked else UNKNOWN
     low, high = metric.bounds
     cell = Cell(
         metric=metric.name,
@@ -256,22 +284,26 @@ def _cell(metric: Metric, rows: Rows, measured: _Measured, tail: float, margin: 
         gain=_finite(gain.estimate),
         low=_finite(gain.low),
         high=_finite(gain.high),
+        ratio=_finite(ratio_.estimate),
+        ratio_low=_finite(ratio_.low),
+        ratio_high=_finite(ratio_.high),
         higher_is_better=metric.higher_is_better,
     )
-    return _judged(cell, margin)
+    return _judged(cell, tolerated)
 
 
-def _judged(cell: Cell, margin: float) -> Cell:
+def _judged(cell: Cell, tolerated: Tolerated) -> Cell:
     """Return the cell with what its gain shows, and why."""
     if cell.live is None or cell.gain is None:
         reason = "there is no live version to compare with" if cell.n else "no row could be judged"
         return replace(cell, outcome=Outcome.UNKNOWN, reason=reason)
     if cell.n < MIN_ROWS:
         return replace(cell, outcome=Outcome.INCONCLUSIVE, reason=f"{cell.n} rows are too few to judge")
-    outcome = against_live(cell, margin)
+    outcome = tolerated.against_live(cell)
     if outcome is Outcome.PASS and cell.low is not None and cell.low > 0:
         return replace(cell, outcome=outcome, reason="better than the live version")
-    return replace(cell, outcome=outcome, reason=_SHOWS[outcome].format(margin=number(margin)))
+    shown = "" if tolerated.relative is None else f" ({ratio_text(cell)})"
+    return replace(cell, outcome=outcome, reason=f"{_SHOWS[outcome].format(most=tolerated)}{shown}")
 
 
 def _finite(value: float | None) -> float | None:

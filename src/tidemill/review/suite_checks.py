@@ -10,6 +10,7 @@ import numpy as np
 from tidemill.errors import ProjectError
 from tidemill.model import TrainingData
 from tidemill.records import Outcome, Verdict
+from tidemill.strategy.wording import counted
 from tidemill.suites import Perturbed, Sources, Suite
 
 
@@ -33,7 +34,7 @@ def _check(suite: Suite, sources: Sources) -> Verdict:
     if not cases:
         why = f"it changes none of {len(sources.ids)} rows" if isinstance(suite, Perturbed) else "it has no cases yet"
         return _verdict(suite, Outcome.INCONCLUSIVE, why)
-    return _verdict(suite, Outcome.PASS, f"{len(cases)} cases, version {suite.version(cases)}")
+    return _verdict(suite, Outcome.PASS, f"{counted(len(cases), 'case')}, version {suite.version(cases)}")
 
 
 def _verdict(suite: Suite, outcome: Outcome, reason: str) -> Verdict:

@@ -61,8 +61,12 @@ class Cycles:
     def cycle(self, project: str) -> Cycle | None:
         """Return the open cycle, None between cycles."""
         with self._db.read() as conn:
-            is_open = (cycles.c.project == project, cycles.c.closed_at.is_(None))
-            row = conn.execute(select(cycles).where(*is_open)).first()
+            return self.cycle_within(conn, project)
+
+    def cycle_within(self, conn: Connection, project: str) -> Cycle | None:
+        """Return the open cycle as a transaction sees it, None between cycles."""
+        is_open = (cycles.c.project == project, cycles.c.closed_at.is_(None))
+        row = conn.execute(select(cycles).where(*is_open)).first()
         return None if row is None else _cycle(row)
 
     def cycles(self, project: str) -> list[Cycle]:

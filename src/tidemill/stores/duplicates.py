@@ -4,7 +4,13 @@ Examples with equal features are one group. So are near-duplicates: a new exampl
 **leader**, the first example of a group, that is alike in all its text, image and tensor features and equal in the
 others (see `tidemill.stats.likeness`). It is compared with leaders only, so that groups do not grow by chains, and a
 group takes near-duplicates up to 20 or 1 % of the project's examples, so that a fixed camera does not make one group of
-everything. What is looked at for an example is bounded: at most 32 leaders for each of its six bands.
+everything. What is looked at for an example is bounded: at most 32 leaders for each of its bands.
+
+An input that is newer than an example is missing there, and what has its default is the same. So an example with
+defaults is looked for in several forms, six bands each: with and without each of up to three defaults (eight forms); of
+more defaults, with all and with none of them (two), so that one which lacks some only is not found. A default is equal
+or it is not: it has no fingerprint. Leaders that were stored before a text input got its default, with just that text,
+have one of it. So they are found by their equals, and not by near-duplicates.
 """
 
 from __future__ import annotations

@@ -83,6 +83,11 @@ class Leases:
             return None
         return Lease(name=name, holder=row.holder, token=row.token, expires_at=from_micros(row.expires_at))
 
+    def holder(self, name: str, *, now: datetime) -> str | None:
+        """Return who holds the lease now, None where nobody does."""
+        lease = self.lease(name)
+        return lease.holder if lease is not None and lease.expires_at > now else None
+
     def token(self, name: str) -> int:
         """Return the newest token of a lease, whoever has or had it; 0 before the first."""
         with self._db.read() as conn:

@@ -9,11 +9,12 @@ kind or shape; else a column that has had several types is numbers where all are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -29,7 +30,7 @@ from tidemill.stores.declared import declared_types, of_declared_size, older_fil
 from tidemill.stores.hindsight import confirmed, value_of, with_outcomes
 from tidemill.stores.logfiles import LogFiles
 from tidemill.stores.newest import KEY, Meets, Newest, Place, newest, parts_back
-from tidemill.stores.scan import scan
+from tidemill.stores.scan import of_other_type, scan
 from tidemill.stores.segments import Segments
 from tidemill.stores.tables import consumed
 
@@ -43,6 +44,7 @@ _MOST_READ = 64 << 20  # bytes of what is held against a condition at once
 _ANY = pl.lit(value=True)
 
 _Span = tuple[int, int]
+_T = TypeVar("_T")
 
 
 class Log:
@@ -126,6 +128,12 @@ class Log:
     def num_predictions(self, project: str, *, after: datetime | None, until: datetime) -> int:
         """Return about how many predictions were received in (after, until], by what the files count."""
         return self._num_rows(project, *_span(after, until))
+
+    def retyped(self, project: str, *, after: datetime | None, until: datetime, schema: Schema) -> list[str]:
+        """Return the inputs of which a file with rows of a span has values of another type than is declared."""
+        asked, span = declared_types(schema), _span(after, until)
+        found = self._of_files(project, "predictions", span, lambda paths: of_other_type(paths, asked))
+        return sorted(found & set(schema.inputs))
 
     def _num_rows(self, project: str, first: int, last: int) -> int:
         """Return about how many predictions were received in a span."""
@@ -311,16 +319,18 @@ class Log:
         self, project: str, kind: str, span: _Span | None, where: pl.Expr, columns: list[str] | None,
         schema: Schema | None = None,
     ) -> pl.DataFrame:  # fmt: skip
-        asked = {} if schema is None else declared_types(schema)
-        first, last = span or (None, None)
+        asked, told = ({}, ()) if schema is None else (declared_types(schema), schema.defaults)
         if span is not None:
-            where = pl.col("received_at").is_between(first, last) & where
-        missing = ""
+            where = pl.col("received_at").is_between(*span) & where
+        how: dict[str, Any] = {"where": where, "columns": columns, "own": own_types(kind), "asked": asked, "told": told}
+        return self._of_files(project, kind, span, lambda paths: scan(paths, **how))
+
+    def _of_files(self, project: str, kind: str, span: _Span | None, read: Callable[[list[Path]], _T]) -> _T:
+        first, last = span or (None, None)
+        missing, folder = "", self._files.folder
         for _ in range(_TRIES):
-            files = self._files.find(project, kind, first=first, last=last)
-            paths = [self._files.folder / file.path for file in files]
             try:
-                return scan(paths, where=where, columns=columns, own=own_types(kind), asked=asked)
+                return read([folder / one.path for one in self._files.find(project, kind, first=first, last=last)])
             except FileNotFoundError as error:  # merged into another file since it was found: look again
                 missing = str(error)
         raise Corrupt(f"the log names a file that is not there: {missing}.", "restore it from a backup")

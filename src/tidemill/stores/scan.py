@@ -20,7 +20,7 @@ _Schema = Mapping[str, pl.DataType]
 
 def scan(
     paths: Sequence[Path], *, where: pl.Expr, columns: Sequence[str] | None, own: Mapping[str, pl.DataType],
-    asked: Mapping[str, pl.DataType] | None = None,
+    asked: Mapping[str, pl.DataType] | None = None, told: Collection[str] = (),
 ) -> pl.DataFrame:  # fmt: skip
     """Return the rows that meet `where`, reading only `columns` (all by default) and what `where` needs.
 
@@ -30,6 +30,8 @@ def scan(
         columns: the columns of the frame, in order; one that no file has is null.
         own: the columns that come first by default, with the types they have without any file.
         asked: the types that columns must have.
+        told: columns of which `lost(name)` says where there was a value that cannot be had so; it is there only where
+            a file has such a column in another type, and null in the rows of the others.
 
     Raises:
         FileNotFoundError: a file is gone.
@@ -42,7 +44,22 @@ def scan(
     names = [*own, *sorted(found - set(own))] if columns is None else columns
     types = {name: _common([frame for frame in frames if name in frame.columns], name, own) for name in names}
     types |= {name: kind for name, kind in (asked or {}).items() if name in types}
-    return pl.concat([pl.DataFrame(schema=types), *(_cast(frame, types) for frame in frames)])
+    parts = [pl.DataFrame(schema=types), *(_cast(frame, types, told) for frame in frames)]
+    return pl.concat(parts, how="vertical" if all(part.width == len(types) for part in parts) else "diagonal")
+
+
+def lost(name: str) -> str:
+    """Return the name of the column that says which values of another could not be had in the type asked for."""
+    return f"{name}?"  # no plain name, as those of inputs are
+
+
+def of_other_type(paths: Sequence[Path], asked: Mapping[str, pl.DataType]) -> set[str]:
+    """Return the columns that one of the files has in another type than is asked for.
+
+    Raises:
+        FileNotFoundError: a file is gone.
+    """
+    return {name for path in paths for name, had in schema_of(path).items() if asked.get(name, had) != had}
 
 
 @lru_cache(maxsize=1 << 14)
@@ -68,8 +85,12 @@ def _common(frames: Sequence[pl.DataFrame], name: str, own: _Schema) -> pl.DataT
     return common_type(types) if types else own.get(name, pl.Null())
 
 
-def _cast(frame: pl.DataFrame, types: _Schema) -> pl.DataFrame:
-    return frame.select(_as(frame.schema.get(name), kind, name) for name, kind in types.items())
+def _cast(frame: pl.DataFrame, types: _Schema, told: Collection[str]) -> pl.DataFrame:
+    had, other = frame.schema, [name for name in told if frame.schema.get(name, types.get(name)) != types.get(name)]
+    return frame.select(
+        *(_as(had.get(name), kind, name) for name, kind in types.items()),
+        *((pl.col(n).is_not_null() & _as(had[n], types[n], n).is_null()).alias(lost(n)) for n in other),
+    )
 
 
 def _as(before: pl.DataType | None, after: pl.DataType, name: str) -> pl.Expr:

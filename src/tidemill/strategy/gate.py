@@ -17,7 +17,8 @@ class OfflineNeeds:
     """What the report must hold.
 
     On the `compared` metrics the candidate must not lose to the live version, on those `by_cohort` in no cohort either;
-    `margins` are the losses tolerated there, by metric. `baselines` stand beside the candidate on their metric.
+    `margins` are the losses tolerated there, by metric, and `relatives` those told as a share of the live version's
+    value, which the report then needs the ratio for. `baselines` stand beside the candidate on their metric.
     `data` are schemas, by digest, that the training rows are held against.
     """
 
@@ -28,6 +29,7 @@ class OfflineNeeds:
     compared: tuple[str, ...] = ()
     by_cohort: tuple[str, ...] = ()
     margins: tuple[tuple[str, float], ...] = ()
+    relatives: tuple[tuple[str, float], ...] = ()
     data: tuple[tuple[str, Any], ...] = ()
 
 
@@ -74,6 +76,7 @@ def needs(members: Iterable[Offline]) -> OfflineNeeds:
         compared=tuple(dict.fromkeys(name for need in all_ for name in need.compared)),
         by_cohort=tuple(dict.fromkeys(name for need in all_ for name in need.by_cohort)),
         margins=tuple(dict.fromkeys(margin for need in all_ for margin in need.margins)),
+        relatives=tuple(dict.fromkeys(relative for need in all_ for relative in need.relatives)),
         data=tuple({digest: schema for need in all_ for digest, schema in need.data}.items()),
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tidemill.records import Outcome, Scalar, Verdict
 from tidemill.strategy.approval import Approval
 from tidemill.strategy.baseline import Baseline, Human, Linear, Majority, Previous, Rule
 from tidemill.strategy.data_checks import DataChecks
-from tidemill.strategy.evidence import ALL, MARGIN, MIN_ROWS, Cell, Evidence, Forgotten, against_live, number
+from tidemill.strategy.evidence import ALL, MARGIN, MIN_ROWS, Cell, Evidence, Forgotten, Tolerated, number
 from tidemill.strategy.gate import Offline, OfflineNeeds
 from tidemill.strategy.suites import Suites
 
@@ -19,6 +20,13 @@ __all__ = [
 ]  # fmt: skip
 
 _MAJORITY = Majority()
+
+
+class _Unsaid(float):
+    """A number that nobody has given: what is given beside it need not agree with it."""
+
+
+_UNSAID = _Unsaid(MARGIN)
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,12 @@ class NoWorse(Offline):
     | fail | high < 0 and gain < -margin | it is worse, and by more than is tolerated |
     | inconclusive | otherwise | these rows cannot tell |
 
+    `margin` is in the metric's own units, 0.02 unless said. Where their scale is not known beforehand say `relative` in
+    its place, a share of the live version's value: with 0.05 the candidate passes where a ratio of the two beyond 1.05
+    is excluded, below 0.95 where higher is better (`stats.quotient`: Fieller, J. Roy. Statist. Soc. B 16, 1954), and
+    fails where it is worse, by more than that. Of a live value of 0 there is no share: there a candidate that is shown
+    to be better passes, one shown to be worse fails, and another is inconclusive.
+
     The worst cell decides. A candidate as good as the live version fails with probability <= 5 % over all cohorts
     together, so small cohorts show only large losses: one of 15 points on 100 rows is found nearly always, one of 10
     points three times in four, when the versions differ on a few rows in a hundred besides. `inconclusive` says what a
@@ -42,14 +56,20 @@ class NoWorse(Offline):
 
     metric: str | None = None
     by: str | None = None
-    margin: float = MARGIN
+    margin: float = _UNSAID
     min_rows: int = MIN_ROWS
     inconclusive: str = "pass"
+    relative: float | None = None
 
     def check(self) -> None:
-        """Refuse an unknown `by` or `inconclusive`, and a negative margin."""
+        """Refuse an unknown `by` or `inconclusive`, a negative margin, no share, and a margin and a share at once."""
         self.require(self.by in (None, "cohort"), f"by is {self.by!r}", "give None or 'cohort'")
         self.require(self.margin >= 0, f"margin is {self.margin!r}", "give a loss that you tolerate, 0 or more")
+        if self.relative is not None:
+            both = f"margin is {float(self.margin)!r} and relative is {self.relative!r}"
+            self.require(isinstance(self.margin, _Unsaid), both, "give one of them: they are two ways to say one thing")
+            hint = "give a share of the live version's value, such as 0.05"
+            self.require(0 < self.relative < 1, f"relative is {self.relative!r}", hint)
         self.require(self.min_rows >= 1, f"min_rows is {self.min_rows!r}", "give 1 or more")
         self.check_inconclusive()
 
@@ -57,10 +77,18 @@ class NoWorse(Offline):
         """Ask for the metric, compared with the live version."""
         names = (self.metric,) if self.metric else ()
         by_cohort = names if self.by == "cohort" else ()
+        margins = () if self.relative is not None else tuple((name, self.margin) for name in names)
+        relatives = () if self.relative is None else tuple((name, self.relative) for name in names)
         return OfflineNeeds(
             metrics=names, cohorts=self.by == "cohort", compared=names, by_cohort=by_cohort,
-            margins=tuple((name, self.margin) for name in names),
+            margins=margins, relatives=relatives,
         )  # fmt: skip
+
+    def params(self) -> dict[str, Any]:
+        """Return the parameters by name: of `margin` and `relative` the one that counts."""
+        unused = "relative" if self.relative is None else "margin"
+        given = {name: value for name, value in super().params().items() if name != unused}
+        return given | {"margin": float(self.margin)} if "margin" in given else given
 
     def judge(self, evidence: Evidence) -> Verdict:
         """Judge each cell; the worst decides."""
@@ -68,7 +96,8 @@ class NoWorse(Offline):
             return self.verdict(Outcome.PASS, "there is no live version to be worse than")
         cells = [c for c in evidence.of(self.metric) if self.by == "cohort" or c.cohort == ALL]
         thin = [c for c in cells if c.n < self.min_rows or c.gain is None]
-        judged = [(c, against_live(c, self.margin)) for c in cells if c not in thin]
+        tolerated = Tolerated(self.margin, self.relative)
+        judged = [(c, tolerated.against_live(c)) for c in cells if c not in thin]
         if not judged:
             return self.verdict(
                 Outcome.INCONCLUSIVE, f"no labelled rows to compare on{_too_few(thin)}", back_to="labels"
@@ -76,8 +105,15 @@ class NoWorse(Offline):
         worst = next(o for o in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if o in {o for _, o in judged})
         named = [c for c, outcome in judged if outcome is worst]
         back_to = "training" if any(c.cohort == ALL for c in named) else "data"
-        reason = f"{_SAYS[worst]}: {'; '.join(str(c) for c in _overall_first(named))}{_too_few(thin)}"
-        return self.verdict(worst, reason, back_to=back_to, **_numbers(named[0]))
+        says = (_SAYS if self.relative is None else _SAYS_OF_A_SHARE)[worst].format(tolerated)
+        reason = f"{says}: {'; '.join(tolerated.told(c) for c in _overall_first(named))}{_too_few(thin)}"
+        return self.verdict(worst, reason, back_to=back_to, **_numbers(named[0]), **self._share_of(named[0]))
+
+    def _share_of(self, cell: Cell) -> dict[str, Scalar]:
+        if self.relative is None:
+            return {}
+        found = {"ratio": cell.ratio, "ratio_low": cell.ratio_low, "ratio_high": cell.ratio_high}
+        return {**found, "relative": self.relative}
 
 
 @dataclass(frozen=True)
@@ -268,6 +304,11 @@ _SAYS = {
     Outcome.PASS: "no worse",
     Outcome.FAIL: "worse",
     Outcome.INCONCLUSIVE: "too few rows to exclude a loss beyond the margin",
+}
+_SAYS_OF_A_SHARE = {
+    Outcome.PASS: "no worse by more than {}",
+    Outcome.FAIL: "worse by more than {}",
+    Outcome.INCONCLUSIVE: "these rows do not exclude a loss beyond {}",
 }
 
 

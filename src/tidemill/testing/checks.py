@@ -84,7 +84,9 @@ def check_json(member: Member) -> None:
     """Its JSON is plain, complete, and makes an equal member where no member or function is a parameter."""
     data = member.to_json()
     _require(_plain(data) == data, member, "has JSON that is plain")
-    _require(set(data["params"]) == {s.name for s in fields(member)}, member, "has all parameters in its JSON")  # type: ignore[arg-type]
+    said = {s.name for s in fields(member) if getattr(member, s.name) != s.default}  # type: ignore[arg-type]
+    _require(said <= set(data["params"]), member, "has all parameters in its JSON that are not at their default")
+    _require(set(data["params"]) <= {s.name for s in fields(member)}, member, "has nothing else in its JSON")  # type: ignore[arg-type]
     if not _has_dict(data["params"]):
         made = type(member).from_params(_plain(data)["params"])
         _require(made == member and made.digest() == member.digest(), member, "is made again from its JSON")

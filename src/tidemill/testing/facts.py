@@ -267,7 +267,9 @@ def _suite_results(rng: np.random.Generator) -> tuple[SuiteResult, ...]:
 
 def _cell(rng: np.random.Generator, metric: str, cohort: str) -> Cell:
     live, gain, half = rng.uniform(0.3, 0.7), rng.normal(0, 0.1), rng.uniform(0.01, 0.1)
+    ratio = 1 + gain / live
     return Cell(
         metric=metric, cohort=cohort, n=int(rng.integers(0, 300)), live=live, candidate=live + gain,
         baselines={"Majority()": 0.4}, gain=gain, low=gain - half, high=gain + half,
+        ratio=ratio, ratio_low=ratio - half / live, ratio_high=ratio + half / live,
     )  # fmt: skip

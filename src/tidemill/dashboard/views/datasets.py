@@ -81,18 +81,13 @@ def _row(one: DatasetVersion, numbers: Mapping[str, int], tags: list[str], model
     cells: dict[str, Cell] = {
         "number": Link(f"dataset {one.number}", f"/datasets/{one.number}"), "tags": ", ".join(tags) or None,
         "at": one.created_at, "by": one.formed_by, "digest": one.digest[:12],
-        "state": state(one), "gone_at": one.erased_at or one.retired_at,
+        "state": one.state, "gone_at": one.erased_at or one.retired_at,
         "parent": None if parent is None else Link(f"dataset {parent}", f"/datasets/{parent}"),
         "train": one.num_train, "test": one.num_test,
         "size": _bar({"train": one.num_train, "test": one.num_test}, most, f"Rows of dataset {one.number}"),
         "models": None if not models else Link(", ".join(f"version {v}" for v in models), f"/models/{models[-1]}"),
     }  # fmt: skip
     return Row(key=str(one.number), cells=cells)
-
-
-def state(one: DatasetVersion) -> str:
-    """Return whether a version's rows are there, as `tidemill dataset list` says it."""
-    return "erased" if one.erased_at is not None else "retired" if one.retired_at is not None else "kept"
 
 
 def _bar(counts: Mapping[str, int], most: int, title: str) -> Markup:
@@ -133,7 +128,7 @@ def one(asked: Asked) -> Page:
     version = app.world.datasets.resolve(app.name, int(asked.place["number"]))
     other = _other(asked, version, found)
     data = {
-        "dataset": version, "state": state(version), "gone": gone(app.name, version).message if version.is_gone else "",
+        "dataset": version, "state": version.state, "gone": gone(app.name, version).message if version.is_gone else "",
         "others": [d.number for d in reversed(found) if d.number != version.number and not d.is_gone][:200],
         "parent": next((d for d in found if d.digest == version.parent), None),
         "children": [d.number for d in found if d.parent == version.digest],

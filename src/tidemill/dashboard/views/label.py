@@ -67,7 +67,7 @@ def tasks(asked: Asked) -> Page:
     """
     app, labelling = asked.app, asked.app.labelling
     if asked.word("id"):
-        found = app.world.reservoir.examples(app.name, [asked.word("id")])
+        found = app.world.examples([asked.word("id")])
     else:
         found = labelling.take(asked.number("limit", AHEAD, least=1, most=_MOST_AT_ONCE), by=asked.who.name)
     said = {one.example: str(one.label) for one in labelling.recent(_MOST_AT_ONCE, by=asked.who.name)}

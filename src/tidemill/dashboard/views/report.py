@@ -91,7 +91,7 @@ def _failed(app: App, group: FailureGroup, room: Room) -> list[Failed]:
 
 def _found(app: App, id_: str) -> list[Example]:
     try:
-        return app.world.reservoir.examples(app.name, [id_])
+        return app.world.examples([id_])
     except NotFound:  # dropped since
         return []
 

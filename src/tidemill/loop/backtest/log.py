@@ -85,6 +85,10 @@ class MemoryLog(Log):
         lasts = [part.last for part in self._parts["predictions"]]
         return from_micros(max(lasts)) if lasts else None
 
+    def retyped(self, project: str, *, after: datetime | None, until: datetime, schema: Schema) -> list[str]:
+        """Return nothing: a stream has the types that are declared."""
+        return []
+
     def _cover(self, project: str, first: int, last: int, kind: str = "predictions") -> list[tuple[int, _Span]]:
         """Return how many rows of a kind there are in which spans."""
         return [(len(part.frame), (part.first, part.last)) for part in self._parts[kind] if part.meets(first, last)]
