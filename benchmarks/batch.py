@@ -49,6 +49,7 @@ from tidemill.stores.home import Home
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 SIZE = 64 * 64 * 3
+SIZES = (8, 32, 128)  # of batches
 
 BY_HAND = """
 import sys
@@ -179,7 +180,7 @@ def heavy(folder: Path, rows: int, rounds: int) -> None:
             pixels = pa.py_buffer(rng.integers(0, 256, num * SIZE, dtype=np.uint8))
             image = pa.Array.from_buffers(pa.binary(SIZE), num, [None, pixels])
             writer.write_table(pa.table({"id": np.arange(first, first + num), "x": image}))
-    size = min((8, 32, 128), key=lambda size: seconds(raw, size))
+    size = min(SIZES, key=lambda size: seconds(raw, size))
     print(
         f"2. {rows:,} rows, {row_s * 1e3:.2f} ms each on one thread, {rounds} pairs, {CORES} cores; batches of {size}"
     )
@@ -235,8 +236,8 @@ def seconds(raw: bytes, size: int) -> float:
 
 
 def sized() -> tuple[int, float]:
-    """Return how many channels take about 1 ms a row, and what they take."""
-    found = {channels: seconds(graph(channels), 32) for channels in (16, 24, 32, 48, 64, 96)}
+    """Return how many channels take about 1 ms a row in batches of the best size, and what they take."""
+    found = {channels: min(seconds(graph(channels), size) for size in SIZES) for channels in (16, 24, 32, 48, 64, 96)}
     channels = min(found, key=lambda channels: abs(found[channels] - 1e-3))
     return channels, found[channels]
 

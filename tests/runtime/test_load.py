@@ -30,6 +30,38 @@ def test_a_loaded_version_gives_the_scores_of_onnx_runtime_itself(tmp_path):
     assert (loaded.is_python, loaded.inputs) == (False, ("x",))
 
 
+def counting() -> bytes:
+    """Give each row the number of rows that the model saw together as its first score."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["num"], start=0, end=1),
+        helper.make_node("Cast", ["num"], ["seen"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "w"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "seen"], ["scores"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4])]
+    outputs = [helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["N", 3])]
+    constants = [numpy_helper.from_array(np.zeros((4, 3), np.float32), "w")]
+    made = helper.make_graph(nodes, "counting", inputs, outputs, constants)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+
+
+def test_the_model_sees_as_many_rows_at_a_time_as_are_asked_for(tmp_path):
+    loaded, rows = load(onnx_artefact(tmp_path / "a", counting())), columns(np.zeros((10, 4)))
+    for size, seen in ((4, [4] * 8 + [2] * 2), (10, [10] * 10), (99, [10] * 10), (None, [10] * 10)):
+        assert loaded.predict(rows, batch_rows=size)[:, 0].tolist() == seen
+
+
+def test_scores_do_not_depend_on_how_many_rows_the_model_sees_at_a_time(tmp_path, python_models):
+    rows = columns(np.random.default_rng(0).normal(size=(50, 4)))
+    native = load(onnx_artefact(tmp_path / "a", graph(1)))
+    beside = load(python_artefact(tmp_path / "b", "Fickle"), project_file=python_models)
+    try:
+        for loaded in (native, beside):
+            np.testing.assert_allclose(loaded.predict(rows, batch_rows=7), loaded.predict(rows), rtol=1e-6)
+    finally:
+        beside.close()
+
+
 def test_warming_runs_a_batch_of_the_size_asked_and_says_how_long_it_takes(tmp_path):
     loaded = load(onnx_artefact(tmp_path / "a", graph(1)))
     assert 0 < loaded.warm(64) < 5

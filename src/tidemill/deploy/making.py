@@ -19,6 +19,7 @@ from tidemill.stores.outputs import Layout, PartFiles, Predicted
 from tidemill.stores.parts import Part
 
 _TIMEOUT_S = 600.0  # of a Python model's batch: nobody waits for an answer
+_CACHED_BYTES = 1 << 21
 
 
 class Maker:
@@ -90,19 +91,30 @@ class Maker:
             raise InvalidInput(f"row {row}: {reason.rstrip('.')}.", hint, field)
 
     def _scores(self, columns: dict[str, Array], num: int, part: Part) -> tuple[Array, Array]:
-        """Predict in batches; return the scores (N, K), and when in microseconds (N,): each batch has its own time."""
+        """Predict in batches; return the scores (N, K), and when in microseconds (N,).
+
+        Small batches are transformed together, which takes less time than one by one, and have one time.
+        """
         scores = np.empty((num, self._schema.output.num_scores), dtype=np.float32)
         at = np.empty(num, dtype=np.int64)
-        size = self._task.batch_rows
+        size = self._together(columns)
         for begin in range(0, num, size):
             batch = {name: column[begin : begin + size] for name, column in columns.items()}
             try:
-                scores[begin : begin + size] = self._loaded.predict(batch, finite=False)
+                scores[begin : begin + size] = self._loaded.predict(
+                    batch, finite=False, batch_rows=self._task.batch_rows
+                )
             except ModelError as error:
                 rows = f"among rows {part.rows[0]} to {part.rows[-1]}: "
                 raise type(error)(rows + error.message, error.hint) from error
             at[begin : begin + size] = micros(self._clock.now())
         return scores, at
+
+    def _together(self, columns: dict[str, Array]) -> int:
+        """Return how many rows are transformed at once: whole batches, as many as a processor's cache holds."""
+        row_bytes = sum(column[:1].nbytes for column in columns.values()) * 4  # as float32, of pictures
+        size = self._task.batch_rows
+        return size * max(1, _CACHED_BYTES // max(1, size * row_bytes))
 
 
 def load_for(task: Task) -> Loaded:

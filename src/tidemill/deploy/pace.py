@@ -17,7 +17,8 @@ from tidemill.stores.checked import check_table
 from tidemill.stores.parts import Table
 from tidemill.stores.sources import Source
 
-PART_S = 0.5  # of work: short enough for hands to end together, long enough not to wait for the disk
+PART_S, MOST_PART_S = 0.5, 4.0  # of work: short enough not to be missed after a kill, long enough for what each costs
+PARTS_PER_HAND = 64  # where that makes them longer: hands then end together, give or take a hundredth
 WORTH_S = 1.0  # of work: what another process must save to be worth its start
 MAX_PART_ROWS, MAX_PART_BYTES = 65_536, 32 << 20
 MAX_BATCH_ROWS, MAX_BATCH_BYTES = 8_192, 64 << 20
@@ -36,8 +37,11 @@ class Pace:
     row_bytes: float
 
 
-def find_pace(loaded: Loaded, schema: Schema, head: Table, task: Task) -> Pace:
-    """Try growing batches of the first rows until they bring nothing more, for a fraction of a second."""
+def find_pace(loaded: Loaded, schema: Schema, head: Table, task: Task, *, num_rows: int | None) -> Pace:
+    """Try growing batches of the first rows until they bring nothing more, for a fraction of a second.
+
+    `num_rows` is how many the whole table has, None where nobody knows.
+    """
     checked = check_table(schema, head, wanted=loaded.inputs, key=task.key, typed=task.typed)
     num = int(checked.good.sum())
     row_bytes = head.nbytes / max(len(head), 1)
@@ -45,7 +49,8 @@ def find_pace(loaded: Loaded, schema: Schema, head: Table, task: Task) -> Pace:
     if num:
         batch_rows, row_s = _tried(loaded, checked.columns, num, task.batch_rows, task.threads)
     most = max(1, min(MAX_PART_ROWS, int(MAX_PART_BYTES / max(row_bytes, 1.0))))
-    part_rows = min(most, max(batch_rows, math.ceil(PART_S / max(row_s, 1e-9) / batch_rows) * batch_rows))
+    part_s = _part_s(num_rows, row_s, task.threads)
+    part_rows = min(most, max(batch_rows, math.ceil(part_s / max(row_s, 1e-9) / batch_rows) * batch_rows))
     return Pace(batch_rows=batch_rows, part_rows=part_rows, row_s=row_s, row_bytes=row_bytes)
 
 
@@ -63,6 +68,14 @@ def num_jobs(source: Source, pace: Pace, *, done: int, threads: int) -> int:
     if source.num_rows is None:
         return most
     return max(1, min(most, int((source.num_rows - done) * pace.row_s / WORTH_S)))
+
+
+def _part_s(num_rows: int | None, row_s: float, threads: int) -> float:
+    """Return how long a part should take: the longer the whole job, the longer, within bounds."""
+    if num_rows is None:
+        return PART_S
+    num_hands = share(num_cores(), workers=1, copies=threads)
+    return min(max(PART_S, num_rows * row_s / num_hands / PARTS_PER_HAND), MOST_PART_S)
 
 
 def _tried(loaded: Loaded, columns: Columns, num: int, wanted: int, threads: int) -> tuple[int, float]:

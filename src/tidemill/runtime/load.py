@@ -36,8 +36,8 @@ class Scorer(Protocol):
         """What it is computed on, as far as it is known."""
         ...
 
-    def scores(self, columns: Columns) -> Any:
-        """Return scores (N, K) for a batch of inputs."""
+    def scores(self, columns: Columns, *, batch_rows: int | None = None) -> Any:
+        """Return scores (N, K) for inputs, which the model sees `batch_rows` at a time, or all at once."""
         ...
 
     def close(self) -> None:
@@ -74,10 +74,11 @@ class Loaded:
         """What it is computed on: `cpu`, `cuda`, or `process` where its worker processes decide."""
         return self._scorer.device
 
-    def predict(self, columns: Columns, *, finite: bool = True) -> Array:
+    def predict(self, columns: Columns, *, finite: bool = True, batch_rows: int | None = None) -> Array:
         """Return scores float32 (N, K) for a batch of N rows.
 
-        With `finite=False` a row may hold NaN or infinity, for callers that treat each row by itself.
+        With `finite=False` a row may hold NaN or infinity, for callers that treat each row by itself. The model sees
+        `batch_rows` at a time, all at once by default; what comes before it is done for all at once.
 
         Raises:
             ModelHung: a Python model did not answer in time.
@@ -85,7 +86,7 @@ class Loaded:
         """
         num_rows = len(next(iter(columns.values())))
         try:
-            scores = np.asarray(self._scorer.scores(columns), dtype=np.float32)
+            scores = np.asarray(self._scorer.scores(columns, batch_rows=batch_rows), dtype=np.float32)
             if finite or scores.shape != (num_rows, self._num_scores):
                 return check_scores(scores, num_rows=num_rows, num_scores=self._num_scores)
         except ModelError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import onnxruntime
 
 from tidemill.errors import ModelError
 from tidemill.runtime.artefact import MODEL_ONNX, read_params
-from tidemill.schema import Columns
+from tidemill.runtime.batches import in_batches
+from tidemill.schema import Array, Columns
 from tidemill.transforms import Pipeline
 
 Providers = Callable[[], Sequence[str]]
@@ -47,10 +48,13 @@ class OnnxModel:
         """What it is computed on: `cuda` or `cpu`."""
         return "cuda" if self._session.get_providers()[0] == _CUDA else "cpu"
 
-    def scores(self, columns: Columns) -> Any:
-        """Transform and predict."""
+    def scores(self, columns: Columns, *, batch_rows: int | None = None) -> Any:
+        """Transform all rows and predict them, `batch_rows` at a time."""
         features = self._pipeline.apply(columns, self._params)
-        return self._session.run(["scores"], {name: features[name] for name in self._names})[0]
+        return in_batches(self._run, {name: features[name] for name in self._names}, batch_rows)
+
+    def _run(self, given: Mapping[str, Array]) -> Any:
+        return self._session.run(["scores"], given)[0]
 
     def close(self) -> None:
         """Nothing to end; the session goes with the object."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from tidemill.clock import rest_s
 from tidemill.errors import ModelError, ModelHung
+from tidemill.runtime.batches import in_batches
 from tidemill.runtime.threads import variables
 from tidemill.runtime.wire import pack_array, receive, send, unpack_array
 from tidemill.schema import Array, Columns
@@ -77,13 +78,17 @@ class WorkerProcess:
         """The worker's process id."""
         return self._process.pid
 
-    def scores(self, columns: Columns) -> Array:
-        """Return what the model makes of a batch.
+    def scores(self, columns: Columns, *, batch_rows: int | None = None) -> Array:
+        """Return what the model makes of rows, `batch_rows` at a time.
 
         Raises:
             ModelHung: it did not answer in time.
             ModelError: it raised, its process died, or a new one does not start.
         """
+        scores: Array = in_batches(self._scores, columns, batch_rows)
+        return scores
+
+    def _scores(self, columns: Columns) -> Array:
         message = {"columns": {name: pack_array(column) for name, column in columns.items()}}
         with self._lock:
             if self._ready and self._process.poll() is not None:
@@ -221,11 +226,11 @@ class WorkerPool:
         """The workers' process ids."""
         return [worker.pid for worker in self._workers]
 
-    def scores(self, columns: Columns) -> Array:
-        """Return what the model makes of a batch; raises what a `WorkerProcess` does."""
+    def scores(self, columns: Columns, *, batch_rows: int | None = None) -> Array:
+        """Return what the model makes of rows; raises what a `WorkerProcess` does."""
         worker = self._free.get()
         try:
-            return worker.scores(columns)
+            return worker.scores(columns, batch_rows=batch_rows)
         finally:
             self._free.put(worker)
 

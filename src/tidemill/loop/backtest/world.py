@@ -112,8 +112,8 @@ class _Native:
     def __init__(self, memo: Memo, artefact: str) -> None:
         self._memo, self._artefact = memo, artefact
 
-    def scores(self, columns: Columns) -> Any:
-        """Predict, or remember it."""
+    def scores(self, columns: Columns, *, batch_rows: int | None = None) -> Any:
+        """Predict, or remember it; `batch_rows` is the memo's own."""
         if isinstance(columns, KnownRows):
             return self._memo.scores(self._artefact, columns.rows)
         return self._memo.predict(self._memo.model(self._artefact), columns, len(next(iter(columns.values()))))
