@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from harness import Harness
+from harness import Harness, edit
 
 from tidemill.clock import micros
 from tidemill.records import Outcome
@@ -98,6 +98,22 @@ def test_a_person_who_is_waited_for_is_reminded_once_each_time(harness: Make) ->
     h.turn()
     assert "longer than 1h" in h.verdicts("test")[-1].reason
     assert h.outcomes() == [None]
+
+
+def test_a_test_that_is_declared_while_a_person_is_waited_for_has_what_it_reads(harness: Make) -> None:
+    h = waiting(harness, "")
+    assert report(h).cells[0].ratio is None
+    before = h.app.world.catalog.report(h.name, 2)
+    h.turn()
+    assert h.app.world.catalog.report(h.name, 2) == before, "it is measured once"
+    edit(h, {"tm.offline.Approval()": "tm.offline.NoWorse('accuracy', relative=0.05), tm.offline.Approval()"})
+    h.seconds(5)
+    whole = report(h).cells[0]
+    assert whole.ratio is not None
+    h.app.ask("approve", by="ann", version=2, reason="looked at the report")
+    h.second()
+    said = next(part for part in h.verdicts("test")[-1].parts if part.by.startswith("NoWorse"))
+    assert (said.numbers["relative"], said.numbers["ratio"]) == (0.05, whole.ratio)
 
 
 def test_who_approved_and_when_is_kept(harness: Make) -> None:

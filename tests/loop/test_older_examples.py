@@ -139,3 +139,15 @@ def test_what_was_quoted_under_an_earlier_default_is_forgotten_too(otherwise: Pe
     assert "(forgotten)" in world.journal.verdicts("notes", limit=1)[0].verdict.reason
     assert "(forgotten)" in repr(world.catalog.report("notes", 1))
     assert holding(otherwise.folder / "home", WORDS["ann"]) == []
+
+
+def test_what_has_no_input_of_a_schema_is_not_quoted_under_it_as_nothing(asked: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(asked, tmp_path / "renamed")
+    changes = {'"text": tm.Text()': '"body": tm.Text(default="-")', LENGTH: '"size": tm.Number(default=0)'}
+    replace_in(folder / "notes_project.py", {**changes, NGRAMS: NGRAMS.replace("text", "body")})
+    with opened(folder, now=NOW) as persons:
+        ann = Person(persons.world, "ann", persons.clock.now())
+        ids = ann.find_examples()
+        (row,) = persons.world.reservoir.inputs("notes", ids[:1])
+        found = ann.shown(ids, ())
+        assert shown(row) in found and all(WORDS["ann"] in text for text in found)

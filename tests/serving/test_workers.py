@@ -8,20 +8,17 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 from artefacts import graph, inputs, python_artefact
-from served import Place, predict, until
+from crews import Crew, crew, runs, total, workers_told
+from served import Place, until
 
 from tidemill.clock import SystemClock
 from tidemill.errors import TidemillError
@@ -39,49 +36,6 @@ def pets(place: Place) -> Place:
     place.publish()
     place.route(stable=place.add(graph(1)))
     return place
-
-
-class Crew:
-    """A supervisor in a process of its own."""
-
-    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
-        self.process, self.address = process, address
-        self.host, port = address.removeprefix("http://").split(":")
-        self.port = int(port)
-
-    @property
-    def workers(self) -> list[int]:
-        return [child.pid for child in psutil.Process(self.process.pid).children()]
-
-    def ask(self) -> httpx.Response:
-        """Ask on a connection of its own, so any worker may answer."""
-        with httpx.Client(base_url=self.address, timeout=30) as client:
-            return predict(client)
-
-    def page(self) -> str:
-        return httpx.get(f"{self.address}/metrics", timeout=30).text
-
-
-@contextlib.contextmanager
-def crew(place: Place, num: int = 2, **settings: Any) -> Iterator[Crew]:
-    code = (
-        "import sys; from tidemill.serving.supervisor import Supervisor; from tidemill.stores.home import Home;"
-        "settings = {'host': '127.0.0.1', 'port': 0};"
-        f"Supervisor(Home(sys.argv[1]), settings, {num}, ready=lambda a: print(a, flush=True), **{settings!r}).run()"
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", code, str(place.home.folder)]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
-    assert started.stdout is not None
-    try:
-        address = started.stdout.readline().strip()
-        assert address, "the workers do not start"
-        yield Crew(started, address)
-    finally:
-        if started.poll() is None:
-            started.terminate()
-        started.wait(30)
-        started.stdout.close()
 
 
 class Load:
@@ -138,11 +92,6 @@ def _end(reply: bytes) -> int:
     return reply.index(b"\r\n\r\n") + 4 + int(found[1])
 
 
-def total(page: str, name: str) -> float:
-    """Return the sum of a metric's samples."""
-    return sum(map(float, re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", page, re.MULTILINE)))
-
-
 # --- death
 
 
@@ -187,23 +136,11 @@ def test_when_the_supervisor_is_killed_its_workers_end_and_leave_the_port(pets: 
         until(lambda: load.has_more(0))
         workers = at.workers
         at.process.kill()
-        until(lambda: not any(map(_runs, workers)))
+        until(lambda: not any(map(runs, workers)))
     with contextlib.closing(socket.socket()) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((at.host, at.port))
     assert set(load.acknowledged) <= {row.request_id for row in pets.rows()[0]}
-
-
-def workers_told(at: Crew) -> float:
-    """Return how many workers the page tells of; 0 while none listens, as where both were killed within a moment."""
-    try:
-        return total(at.page(), "tidemill_workers")
-    except httpx.ConnectError:
-        return 0.0
-
-
-def _runs(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 # --- the end

@@ -146,3 +146,17 @@ def test_a_file_is_taken_once_and_not_removed_then(tmp_path: Path) -> None:
     assert os.fstat(fd).st_size == 1 << 20
     assert (tmp_path / "a.new").exists()
     os.close(fd)
+
+
+def test_a_machine_that_has_no_thread_for_it_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    w = writer(tmp_path)
+    for number in range(3):
+        w.append(MUCH)
+        w.rotate(number)
+    w.append(b"last")
+    w.close()
+    assert suffixes(tmp_path) == [".seg"] * 4

@@ -77,6 +77,7 @@ def evaluate(world: World, *, candidate: int, live: int | None, dataset: str | N
         data=checked_data(training, needs.data),
         suites=run_suites(world, world.project.suites, candidate=candidate, live=live, dataset=dataset),
         notes=(*report.notes, *notes, *_notes(world, candidate)),
+        asked=gate.asked(world.project.strategy.offline),
     )
 
 

@@ -259,9 +259,11 @@ def told_count(name: str, num: int) -> str:
 
 def _forms(row: Mapping[str, Any], schema: Schema) -> Iterator[str]:
     """Yield how a row is quoted under a schema: with the defaults of what it lacks, and without."""
+    is_of = not row.keys().isdisjoint(schema.inputs)  # else what it says under it is nothing, or the same of everybody
     for one in (row, schema.filled(row)):
         yield shown(one)
-        yield shown({name: one[name] for name in schema.inputs if name in one})
+        if is_of:
+            yield shown({name: one[name] for name in schema.inputs if name in one})
 
 
 def row_key(row: Mapping[str, Any], names: Iterable[str]) -> bytes:

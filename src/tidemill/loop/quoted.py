@@ -16,6 +16,8 @@ _QUOTES = re.compile(r"\w+ (has|is) ['\"]")  # a phrase about a word or a value:
 _SUCH_AS = re.compile(r"(\d rows?), such as [^;]*")  # what a check of the data refused: values, and an example's id
 _WORD = re.compile(r"[\w-]+")  # as ids are, but for what somebody imported
 _CUT = re.compile(r"(, line \d+: )(?:(?!, wanted ).)*\Z", re.DOTALL)  # a row that the audit log kept the beginning of
+_BEHIND_ROW = {"(": ")", ": ": ", wanted "}  # in a sentence a row stands in brackets, or it was a case for a suite
+_BEFORE_ROW = re.compile("|".join(map(re.escape, _BEHIND_ROW)))
 _WORDY = ("words", "values", "hashed values")
 
 
@@ -32,7 +34,7 @@ def unquote(
         datasets: those that hold their examples. Of reports about these, all words and values that they quote go, as
             nobody can say any more whose a word was.
     """
-    hide = _hiding(ids, {*shown, *_made_of(conn, project, frozenset(ids))})
+    hide = _hiding(ids, {*shown, *(_made_of(conn, project, frozenset(ids)) if ids else ())})
     changed = change_texts(conn, project, hide) if ids or shown else 0
     changed += change_audit(conn, project, lambda text: hide(_without_cut(text))) if ids or shown else 0
     changed += change_texts_about(conn, project, datasets, _without_values)
@@ -58,27 +60,34 @@ def _made_of(conn: Connection, project: str, ids: Collection[str]) -> set[str]:
 
 
 def _hiding(ids: Collection[str], shown: Collection[str]) -> Callable[[str], str]:
-    """Return what takes ids and rows out of a text; what it costs does not grow with how many ids there are."""
+    """Return what takes ids and rows out of a text; what it costs does not grow with how many there are."""
     rows, words = frozenset(shown), frozenset(id_ for id_ in ids if _WORD.fullmatch(id_))
-    instead = INSTEAD.strip("()")
-    odd = [
-        rf"{before}(?:{'|'.join(map(re.escape, some))}){behind}"
-        for before, some, behind in (
-            (r"(?<![\w-])", sorted(set(ids) - words), r"(?![\w-])"),
-            (r"(?<=\()", sorted(rows), r"(?=\))"),  # in a sentence a row stands in brackets
-            (r"(?<=: )", sorted(rows), r"(?=, wanted )"),  # or it was a case for a suite
-        )
-        if some
-    ]
-    found = re.compile("|".join(odd)) if odd else None
+    longest, instead = max(map(len, rows), default=0), INSTEAD.strip("()")
+    odd = sorted(set(ids) - words)
+    found = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, odd))})(?![\w-])") if odd else None
 
     def hide(text: str) -> str:
         if text in rows:
             return INSTEAD
+        text = _without_rows(text, rows, longest, instead) if rows else text
         text = text if found is None else found.sub(instead, text)
         return _WORD.sub(lambda word: instead if word[0] in words else word[0], text) if words else text
 
     return hide
+
+
+def _without_rows(text: str, rows: Collection[str], longest: int, instead: str) -> str:
+    """Return a sentence without the rows that it quotes, none of which is longer than so many characters."""
+    out, done = [], 0
+    for before in _BEFORE_ROW.finditer(text):
+        at, behind = before.end(), _BEHIND_ROW[before[0]]
+        end = text.find(behind, at, at + longest + len(behind)) if at >= done else -1
+        while end >= 0 and text[at:end] not in rows:
+            end = text.find(behind, end + 1, at + longest + len(behind))
+        if end >= 0:
+            out += [text[done:at], instead]
+            done = end
+    return "".join([*out, text[done:]])
 
 
 def _without_cut(text: str) -> str:

@@ -42,7 +42,8 @@ class Report:
     """What is known of a candidate before it meets traffic; `notes` say what one must know to trust the numbers.
 
     `cells` are metrics by cohort of all time and, with `period` set, by stretch of time. `changes` say how the examples
-    that are new since the live version's training set differ from it, `failures` where the candidate errs.
+    that are new since the live version's training set differ from it, `failures` where the candidate errs. `asked`
+    stands for the tests that it was measured for (`strategy.gate.asked`), "" where nobody knows.
     """
 
     candidate: int
@@ -63,6 +64,7 @@ class Report:
     trust: str = "people"
     notes: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    asked: str = ""
 
     def to_json(self) -> Json:
         """Return the report as plain JSON."""

@@ -43,9 +43,11 @@ class _Work:
         self._over.release()
         return self._is_left
 
-    def begins_within(self, seconds: float) -> None:
-        """Wait until the thread has come so far that it goes on without the loop's help."""
+    def begins_within(self, seconds: float) -> float:
+        """Wait until the thread has come so far that it goes on without the loop's help; return what is left."""
+        asked = time.monotonic()
         self._begun.acquire(timeout=seconds)
+        return max(0.0, seconds - (time.monotonic() - asked))
 
     def is_over_within(self, seconds: float) -> bool:
         """Wait for its end, in the loop; where it does not come the thread tells of it."""
@@ -106,12 +108,12 @@ class Handoff:
             threading.Thread(target=_run, args=(self._work, self._told), name="log-writer", daemon=True).start()
         work = _Work(call, done, counts=not self._is_inline and not rare)
         self._work.put(work)
-        is_waited_for = waits and work.counts and self._average_s < self._wait_below_s
-        if is_waited_for and meanwhile is not None:
+        left_s = _LONGEST_S if waits and work.counts and self._average_s < self._wait_below_s else 0.0
+        if left_s and meanwhile is not None:
             # One that has not begun could not do so while the interpreter is at work here.
-            work.begins_within(_LONGEST_S)
+            left_s = work.begins_within(left_s)
             meanwhile()
-        if work.is_over_within(_LONGEST_S if is_waited_for else 0.0):
+        if work.is_over_within(left_s):
             self._told(work)
 
     def close(self) -> None:

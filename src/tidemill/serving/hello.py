@@ -12,13 +12,16 @@ class Hello(msgspec.Struct, kw_only=True):
     """What the supervisor sends: `settings` of `serve.run`, and the descriptors that the worker has inherited.
 
     `listener` is the socket that all workers take connections from, None where each binds the port for itself. `counts`
-    are the files of `Totals`, of which `number` is this worker's.
+    are the files of `Totals`, and `hearts` is the memory of `Heart`, of which `number` is this worker's. It may take
+    `end_s` to end when it is told to.
     """
 
     home: str
     settings: dict[str, Any]
     number: int
     counts: list[int]
+    hearts: int
+    end_s: float
     listener: int | None
 
 

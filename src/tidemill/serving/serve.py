@@ -25,6 +25,7 @@ from tidemill.clock import Clock, SystemClock, micros
 from tidemill.errors import MissingExtra, TidemillError
 from tidemill.serving.door import Door
 from tidemill.serving.gateway import Gateway
+from tidemill.serving.heart import BEAT_EVERY_S, Heart
 from tidemill.serving.hot import HotProtocol
 from tidemill.serving.http import Http
 from tidemill.serving.listening import bound, is_loopback
@@ -72,6 +73,7 @@ class Service:
         startup_s: float = 60.0,
         beyond_loopback: bool = False,
         counts: tuple[Sequence[int], int] | None = None,
+        heart: Heart | None = None,
         grpc_at: tuple[str, int] | None = None,
         grace_s: float = 15.0,
         patience: Patience = _PATIENCE,
@@ -79,7 +81,7 @@ class Service:
     ) -> None:
         if on_log_failure not in ("refuse", "answer"):
             raise TidemillError(f"on_log_failure is {on_log_failure!r}.", "use 'refuse' or 'answer'")
-        self._startup_s, self.patience = startup_s, patience
+        self._startup_s, self.patience, self._heart = startup_s, patience, heart
         clock, self.metrics = clock or SystemClock(), Metrics()
         self._totals = None if counts is None else self.metrics.share(*counts)
         self._database = open_database(home, database, migrate=False)
@@ -114,6 +116,8 @@ class Service:
         self._time = asyncio.create_task(self.gateway.keep_time())
         if self._totals is not None:
             self._told = asyncio.create_task(self._totals.keep())
+        if self._heart is not None:
+            self._beating = asyncio.create_task(_keep_beating(self._heart))  # until the loop ends
         self._watch = VersionWatch(
             self._catalog,
             self._blobs,
@@ -157,6 +161,12 @@ class Service:
         self._database.close()
 
 
+async def _keep_beating(heart: Heart) -> None:
+    while True:
+        heart.beat()
+        await asyncio.sleep(BEAT_EVERY_S)
+
+
 def token_table(database: Database, clock: Clock, *, beyond_loopback: bool) -> TokenTable:
     """Return who may ask.
 
@@ -196,6 +206,7 @@ def run(
     reuse_port: bool = False,
     listener: socket.socket | None = None,
     counts: tuple[Sequence[int], int] | None = None,
+    heart: Heart | None = None,
     grpc_port: int | None = None,
     max_connections: int = _PATIENCE.max_connections,
 ) -> None:
@@ -207,8 +218,8 @@ def run(
     beyond `max_connections` each is told 503.
 
     One of several workers shares the port (`reuse_port`) or takes connections from a `listener` that all have, and adds
-    up what they counted: `counts` are the files of `Totals` and its own number. With a `grpc_port` the Open Inference
-    Protocol is served over gRPC too.
+    up what they counted: `counts` are the files of `Totals` and its own number. Its `heart` shows the supervisor that
+    the event loop goes on. With a `grpc_port` the Open Inference Protocol is served over gRPC too.
 
     Raises:
         TidemillError: `host` is not a loopback address and there is no valid token, or a port is taken.
@@ -227,6 +238,7 @@ def run(
             segment_age_s=segment_age_s,
             beyond_loopback=not is_loopback(host),
             counts=counts,
+            heart=heart,
             grpc_at=None if grpc_port is None else (host, grpc_port),
             grace_s=grace_s,
             patience=replace(_PATIENCE, max_connections=_files_for(max_connections)),
@@ -240,9 +252,22 @@ def run(
                 ready(address)
 
         service.on_start = started
-        server = uvicorn.Server(config(service, grace_s=grace_s))
+        server = _Server(config(service, grace_s=grace_s), leave=_nothing if heart is None else heart.leave)
         with _signals(server):
             server.run(sockets=[sock])
+
+
+class _Server(uvicorn.Server):
+    """Calls `leave` as soon as it is told to end, whatever the event loop is at."""
+
+    def __init__(self, settings: uvicorn.Config, leave: Callable[[], None]) -> None:
+        super().__init__(settings)
+        self._leave = leave
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Do what a signal asks for."""
+        self._leave()
+        super().handle_exit(sig, frame)
 
 
 def _files_for(num_connections: int) -> int:

@@ -32,7 +32,10 @@ class Spare:
         self._is_unwanted = False
         self.is_lost = False
         """Whether it could not be made."""
-        threading.Thread(target=self._make, name="log-spare", daemon=True).start()
+        try:
+            threading.Thread(target=self._make, name="log-spare", daemon=True).start()
+        except RuntimeError:  # there may be no more threads: a segment does without
+            self.is_lost = True
 
     def take(self) -> int | None:
         """Return the file, which is the caller's from now on; None where it is not ready or could not be made."""
@@ -64,15 +67,15 @@ class Spare:
 
     def _fill(self, fd: int) -> bool:
         """Lock and fill the file; say whether that was done and is still wanted."""
-        zeros = bytes(_CHUNK)
         try:
+            zeros = bytes(_CHUNK)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not reserve(fd, self._num_bytes, least=0):
                 return False  # the last room on a disk is not for zeros
             for at in range(0, self._num_zeros, _CHUNK):
                 if self._is_unwanted or os.pwritev(fd, [zeros[: self._num_zeros - at]], at, _DSYNC) < 1:
                     return False  # in pieces: the log is written between them
-        except OSError:
+        except (OSError, MemoryError):
             return False  # the disk is full, or fails: a segment does without
         return True
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from tidemill.fingerprint import digest
 from tidemill.records import Outcome, Scalar, Verdict
 from tidemill.strategy.baseline import Baseline
 from tidemill.strategy.evidence import Evidence
@@ -79,6 +80,11 @@ def needs(members: Iterable[Offline]) -> OfflineNeeds:
         relatives=tuple(dict.fromkeys(relative for need in all_ for relative in need.relatives)),
         data=tuple({digest: schema for need in all_ for digest, schema in need.data}.items()),
     )
+
+
+def asked(members: Iterable[Offline]) -> str:
+    """Return a digest of the members that a report is measured for; one that only waits for a person is none."""
+    return digest([member.to_json() for member in members if member.needs() != OfflineNeeds()])
 
 
 def gate(members: Sequence[Offline], evidence: Evidence) -> Verdict:
