@@ -48,7 +48,7 @@ from tidemill.serving import deployment, recorder
 from tidemill.serving.serve import run
 from tidemill.stores.home import Home
 if sys.argv[4] == "nothing":
-    recorder.Recorder.add = lambda self, batch, release: release(None)
+    recorder.Recorder.add = lambda self, batch, release, prepare=None: release(None)
     whole = deployment.predictions
     def thin(rows, answered, latency_ms=None, scores=(None,), decided=None):
         if decided is None:
