@@ -18,11 +18,11 @@ from tidemill.stores.parts import Table
 from tidemill.stores.sources import Source
 
 PART_S, MOST_PART_S = 0.5, 4.0  # of work: short enough not to be missed after a kill, long enough for what each costs
-PARTS_PER_HAND = 64  # where that makes them longer: hands then end together, give or take a hundredth
+PARTS_PER_HAND = 32  # where that makes them longer: hands then end together, give or take a fiftieth
 WORTH_S = 1.0  # of work: what another process must save to be worth its start
 MAX_PART_ROWS, MAX_PART_BYTES = 65_536, 32 << 20
 MAX_BATCH_ROWS, MAX_BATCH_BYTES = 8_192, 64 << 20
-_LONGEST_TRY_S, _BETTER = 0.1, 0.95
+_LONGEST_TRY_S, _BETTER = 0.1, 0.98
 _FIRST_ROWS, _STEP = 8, 4
 _UNKNOWN_ROW_S = 1e-6
 
@@ -99,7 +99,7 @@ def _seconds(loaded: Loaded, columns: Columns, num: int, size: int, threads: int
     # A model on one thread of this process works in this one: what else the machine does need not count.
     clock = time.perf_counter if loaded.is_python or threads > 1 else time.thread_time
     taken = []
-    for _ in range(4 if size <= _FIRST_ROWS else 2):  # the first of all is cold
+    for _ in range(6 if size <= _FIRST_ROWS else 4):  # the first is cold, and others may be disturbed
         begun = clock()
         loaded.predict(batch, finite=False)
         taken.append(clock() - begun)
