@@ -101,27 +101,24 @@ def test_a_persons_examples_are_quoted_in_both_forms(wider: Persons) -> None:
 
 def test_what_a_version_shows_of_a_person_is_known_by_the_default_too(wider: Persons) -> None:
     wider.train()
-    world = wider.world
-    model = world.catalog.model("notes", 1)
-    rows = shown_by(wider, model.artefact)
-    assert {row["wind"] for row in rows} == {-1.0}
-    name = next(name for name, word in WORDS.items() if any(word in row["text"] for row in rows))
-    person = Person(world, name, wider.clock.now())
-    new = without_person(person, replace(model, dataset=None), person.find_examples())  # as if its dataset were gone
-    assert new is not None
-    assert shown_by(wider, new) == [row for row in rows if WORDS[name] not in row["text"]]
+    check_shown_rows_are_forgotten(wider)
 
 
 def test_what_a_version_shows_is_known_by_the_default_that_it_was_trained_with(otherwise: Persons) -> None:
-    world = otherwise.world
+    check_shown_rows_are_forgotten(otherwise)
+
+
+def check_shown_rows_are_forgotten(persons: Persons) -> None:
+    """Version 1 was trained with a default of -1: the rows it shows of a person are left out of it, and no others."""
+    world = persons.world
     model = world.catalog.model("notes", 1)
-    rows = shown_by(otherwise, model.artefact)
+    rows = shown_by(persons, model.artefact)
     assert {row["wind"] for row in rows} == {-1.0}
     name = next(name for name, word in WORDS.items() if any(word in row["text"] for row in rows))
-    person = Person(world, name, otherwise.clock.now())
+    person = Person(world, name, persons.clock.now())
     new = without_person(person, replace(model, dataset=None), person.find_examples())  # as if its dataset were gone
     assert new is not None
-    assert shown_by(otherwise, new) == [row for row in rows if WORDS[name] not in row["text"]]
+    assert shown_by(persons, new) == [row for row in rows if WORDS[name] not in row["text"]]
 
 
 def test_what_was_quoted_under_an_earlier_default_is_forgotten_too(otherwise: Persons) -> None:

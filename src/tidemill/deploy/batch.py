@@ -163,7 +163,7 @@ class _Job:
         try:
             check_fits(loaded.schema, loaded.inputs, self._schema)
             head = source.head(self._columns(source))
-            pace = find_pace(loaded, self._schema, head, self._task, num_rows=source.num_rows)
+            pace = find_pace(loaded, self._schema, head, self._task, num_rows=source.num_rows, jobs=order.jobs)
             if progress is None:
                 progress = Progress(
                     about=about, part_rows=order.part_rows or pace.part_rows, batch_rows=pace.batch_rows

@@ -37,10 +37,12 @@ class Pace:
     row_bytes: float
 
 
-def find_pace(loaded: Loaded, schema: Schema, head: Table, task: Task, *, num_rows: int | None) -> Pace:
+def find_pace(
+    loaded: Loaded, schema: Schema, head: Table, task: Task, *, num_rows: int | None, jobs: int | None
+) -> Pace:
     """Try growing batches of the first rows until they bring nothing more, for a fraction of a second.
 
-    `num_rows` is how many the whole table has, None where nobody knows.
+    `num_rows` is how many the whole table has, None where nobody knows; `jobs` how many hands were asked for.
     """
     checked = check_table(schema, head, wanted=loaded.inputs, key=task.key, typed=task.typed)
     num = int(checked.good.sum())
@@ -49,7 +51,7 @@ def find_pace(loaded: Loaded, schema: Schema, head: Table, task: Task, *, num_ro
     if num:
         batch_rows, row_s = _tried(loaded, checked.columns, num, task.batch_rows, task.threads)
     most = max(1, min(MAX_PART_ROWS, int(MAX_PART_BYTES / max(row_bytes, 1.0))))
-    part_s = _part_s(num_rows, row_s, task.threads)
+    part_s = _part_s(num_rows, row_s, num_hands=jobs or _most_hands(task.threads))
     part_rows = min(most, max(batch_rows, math.ceil(part_s / max(row_s, 1e-9) / batch_rows) * batch_rows))
     return Pace(batch_rows=batch_rows, part_rows=part_rows, row_s=row_s, row_bytes=row_bytes)
 
@@ -62,19 +64,23 @@ def num_threads(wanted: int | None, jobs: int | None) -> int:
     return wanted or (1 if jobs is None else share(num_cores(), workers=jobs, copies=1))
 
 
+def _most_hands(threads: int) -> int:
+    """Return how many hands of `threads` threads there are cores for."""
+    return share(num_cores(), workers=1, copies=threads)
+
+
 def num_jobs(source: Source, pace: Pace, *, done: int, threads: int) -> int:
     """Return how many hands of `threads` threads there are cores and work for."""
-    most = share(num_cores(), workers=1, copies=threads)
+    most = _most_hands(threads)
     if source.num_rows is None:
         return most
     return max(1, min(most, int((source.num_rows - done) * pace.row_s / WORTH_S)))
 
 
-def _part_s(num_rows: int | None, row_s: float, threads: int) -> float:
+def _part_s(num_rows: int | None, row_s: float, *, num_hands: int) -> float:
     """Return how long a part should take: the longer the whole job, the longer, within bounds."""
     if num_rows is None:
         return PART_S
-    num_hands = share(num_cores(), workers=1, copies=threads)
     return min(max(PART_S, num_rows * row_s / num_hands / PARTS_PER_HAND), MOST_PART_S)
 
 

@@ -299,11 +299,8 @@ class Log:
         self, project: str, span: _Span | None, where: pl.Expr, columns: Sequence[str] | None, schema: Schema | None
     ) -> pl.DataFrame:
         newer = [] if schema is None else [n for n in schema.defaults if columns is None or n in columns]
-        read = (
-            None
-            if columns is None
-            else list(dict.fromkeys([*columns, *_KEY, *(told_by(schema) if schema and newer else ())]))
-        )
+        beside = told_by(schema) if schema and newer else ()
+        read = None if columns is None else list(dict.fromkeys([*columns, *_KEY, *beside]))
         rows = self._read(project, "predictions", span, where, read, schema)
         rows = of_declared_size(rows, schema) if schema else rows
         rows = older_filled(rows, schema, newer) if schema and newer else rows
