@@ -175,7 +175,7 @@ def test_where_the_file_system_has_no_synced_write_a_sync_follows(tmp_path: Path
     w = writer(tmp_path, durability="power")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "pwritev", refused)
-        patch.setattr("tidemill.stores.segments._sync_data", synced.append)
+        patch.setattr("tidemill.stores.blocks._sync_data", synced.append)
         w.append(b"x")
         w.append(b"y")
     assert len(synced) == 2

@@ -21,6 +21,7 @@ from tidemill.serving.metrics import Metrics
 from tidemill.serving.protocol import Answer, Unanswered
 from tidemill.serving.recorder import Recorder, Release
 from tidemill.serving.rows import (
+    Answers,
     Asked,
     Done,
     InFlight,
@@ -29,13 +30,13 @@ from tidemill.serving.rows import (
     copies,
     first_of_arm,
     predictions,
-    prepare,
     shadow_of,
 )
 from tidemill.serving.table import Plan, Table, Version, Warm
 from tidemill.stores.segments import Batch
 
 _begun = attrgetter("begun")
+_Answers = Callable[[], Sequence[Answer | Unavailable]]
 
 
 class Deployment:
@@ -240,23 +241,8 @@ class Deployment:
         if cached:
             for row in made:
                 row.cached = True
-        model, number, named = self.name, version.number, table.named
-        answers = [
-            Answer(
-                row.request_id,
-                model,
-                number,
-                row.decision,
-                row.scores,  # type: ignore[arg-type]  # it has some
-                row.abstained,
-                row.fallback_reason,
-                row.policy_version,
-                row.top_k,
-                named,
-            )
-            for row in made
-        ]
-        self._record(made, partial(self._reply, rows, answers), partial(prepare, rows, answers))
+        answers = Answers(rows, made, self.name)
+        self._record(made, partial(self._reply, rows, answers), answers.prepare)
 
     def _failed(self, row: InFlight, version: Version, failure: Failure) -> None:
         version.note(self.name, failure.detail)
@@ -273,10 +259,10 @@ class Deployment:
         if default is None:
             hint = "see why at /v1/models"
             refusal = Unanswered(f"no version of {self.name!r} can answer: {row.reason}.", hint, row.request_id)
-            self._record(made, partial(self._reply, [row], [refusal]))
+            self._record(made, partial(self._reply, [row], lambda: [refusal]))
             return
         made[0].decision = default.decision
-        self._record(made, partial(self._reply, [row], [default]))
+        self._record(made, partial(self._reply, [row], lambda: [default]))
 
     def _default(self, row: InFlight) -> Answer | None:
         """Return the declared default as an answer, of version 0 with scores of 0; None where there is none."""
@@ -295,29 +281,29 @@ class Deployment:
     ) -> None:
         self._recorder.add(Batch(project=self.name, predictions=predictions), release, prepare)
 
-    def _reply(self, rows: Sequence[InFlight], answers: Sequence[Answer | Unavailable], problem: str | None) -> None:
+    def _reply(self, rows: Sequence[InFlight], answers: _Answers, problem: str | None) -> None:
         """Answer callers once the log has their rows, or refuse them when it has not; then start the shadows."""
-        if problem is not None:
-            answers = self._not_logged(answers, problem)
-        for row, answer in zip(rows, answers, strict=True):
+        told = answers() if problem is None else self._not_logged(answers, len(rows), problem)
+        for row, answer in zip(rows, told, strict=True):
             assert row.done is not None
             row.done(answer)
             if row.reason is not None:
                 self._metrics.fallbacks[self.name, str(row.assigned), row.reason] += 1
-        self._count_replies(rows, answers)
-        if problem is None and rows[0].table.route.shadows and isinstance(answers[0], Answer):
-            self._shadow(rows, answers[0].version)
+        self._count_replies(rows, told)
+        if problem is None and rows[0].table.route.shadows and isinstance(told[0], Answer):
+            self._shadow(rows, told[0].version)
         self._leave(rows)
 
-    def _not_logged(self, answers: Sequence[Answer | Unavailable], problem: str) -> Sequence[Answer | Unavailable]:
+    def _not_logged(self, answers: _Answers, num: int, problem: str) -> Sequence[Answer | Unavailable]:
         """Refuse what is not in the log, or, where that was asked for, answer it and say so."""
         if self._refuse:
-            return [Unavailable(f"{problem}.", "free disk space, then try again")] * len(answers)
-        self._metrics.unlogged[self.name,] += len(answers)
-        for answer in answers:
+            return [Unavailable(f"{problem}.", "free disk space, then try again")] * num
+        self._metrics.unlogged[self.name,] += num
+        told = answers()
+        for answer in told:
             if isinstance(answer, Answer):
                 answer.logged = False
-        return answers
+        return told
 
     def _count_replies(self, rows: Sequence[InFlight], answers: Sequence[Answer | Unavailable]) -> None:
         """Count what all rows of a batch were told: the answers of one version, or a refusal."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import queue
+import errno
+import os
+import select
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 _SLOW_S = 0.02  # the loop may stand still this long
-_LONGEST_S = 0.002  # and this long for a thread, whatever becomes of the call
+_LONGEST_MS = 2  # and this long for a thread, whatever becomes of the call
 _WEIGHT = 0.2  # of the last call in the average
 
 Call = Callable[[], None]
@@ -17,45 +20,74 @@ Done = Callable[[Exception | None, float], None]
 """Called in the event loop with what the call raised and the seconds it took."""
 
 
-class _Work:
-    """A call that a thread makes, and who tells of its end: the loop while it waits for it, else the thread."""
+class _Made(NamedTuple):
+    """What became of a call."""
 
-    def __init__(self, call: Call, done: Done, *, counts: bool) -> None:
-        self.call, self.done, self.counts = call, done, counts
-        self.loop = asyncio.get_running_loop()
-        self.error: Exception | None = None
-        self.took_s = 0.0
-        self._over = threading.Lock()
-        self._over.acquire()
-        self._guard = threading.Lock()
-        self._is_over = self._is_left = False
-        self._begun = threading.Lock()
-        self._begun.acquire()
+    error: Exception | None
+    took_s: float
 
-    def make(self) -> bool:
-        """Make the call, in the thread; say whether nobody waits for its end any more."""
-        self._begun.release()
-        begun = time.monotonic()
-        self.error = _attempt(self.call)
-        self.took_s = time.monotonic() - begun
-        with self._guard:
-            self._is_over = True
-        self._over.release()
-        return self._is_left
 
-    def begins_within(self, seconds: float) -> float:
-        """Wait until the thread has come so far that it goes on without the loop's help; return what is left."""
-        asked = time.monotonic()
-        self._begun.acquire(timeout=seconds)
-        return max(0.0, seconds - (time.monotonic() - asked))
+class _Thread:
+    """A thread that makes one call at a time, asked and answering by pipes.
 
-    def is_over_within(self, seconds: float) -> bool:
-        """Wait for its end, in the loop; where it does not come the thread tells of it."""
-        if seconds > 0.0 and self._over.acquire(timeout=seconds):
-            return True
-        with self._guard:
-            self._is_left = not self._is_over
-        return self._is_over
+    A pipe wakes who waits at its other end once, and can be waited for together with all else that the event loop waits
+    for. A lock would do neither: who is woken by one must then wait for the interpreter's, too, which costs a processor
+    twice the turns.
+
+    Raises:
+        OSError: there may be no more threads, or files.
+    """
+
+    def __init__(self, over: Call) -> None:
+        self._call: Call | None = None
+        self._made = _Made(None, 0.0)
+        ends = [*os.pipe()]
+        try:
+            ends += os.pipe()
+            self._asked, self._ask, self._answered, self._answer = ends
+            threading.Thread(target=self._run, name="log-writer", daemon=True).start()
+        except (OSError, RuntimeError) as error:
+            for end in ends:
+                os.close(end)
+            raise OSError(errno.EAGAIN, f"there is nobody to write: {error}") from error
+        self._poll = select.poll()
+        self._poll.register(self._answered, select.POLLIN)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._answered, over)
+
+    def make(self, call: Call) -> None:
+        """Begin a call; the event loop calls `over` when it is made, unless `is_over` saw that before."""
+        self._call = call
+        os.write(self._ask, b".")
+
+    def is_over(self, within_ms: int) -> bool:
+        """Wait for the end of the call, in the event loop."""
+        return bool(self._poll.poll(within_ms))
+
+    def take(self) -> _Made:
+        """Return what became of the call that is over."""
+        os.read(self._answered, 1)
+        return self._made
+
+    def close(self) -> None:
+        """Let the thread go once it is idle; nobody is told of a call under way any more."""
+        self._loop.remove_reader(self._answered)
+        os.close(self._answered)
+        os.close(self._ask)
+
+    def _run(self) -> None:
+        while os.read(self._asked, 1) and (call := self._call) is not None:
+            self._call = None
+            begun = time.monotonic()
+            error = _attempt(call)
+            self._made = _Made(error, time.monotonic() - begun)
+            del call, error
+            try:
+                os.write(self._answer, b".")
+            except BrokenPipeError:
+                break  # a call that hung until now has nobody to tell
+        os.close(self._asked)
+        os.close(self._answer)
 
 
 class Handoff:
@@ -76,7 +108,9 @@ class Handoff:
         self._average_s = wait_below_s
         self._was_slow = False
         self._since: float | None = None
-        self._work: queue.SimpleQueue[_Work | None] | None = None
+        self._thread: _Thread | None = None
+        self._done: Done = _nobody
+        self._counts = False
 
     @property
     def is_busy(self) -> bool:
@@ -103,41 +137,39 @@ class Handoff:
             error = _attempt(call)
             self._end(error, time.monotonic() - self._since, done)
             return
-        if self._work is None:
-            self._work = queue.SimpleQueue()
-            threading.Thread(target=_run, args=(self._work, self._told), name="log-writer", daemon=True).start()
-        work = _Work(call, done, counts=not self._is_inline and not rare)
-        self._work.put(work)
-        left_s = _LONGEST_S if waits and work.counts and self._average_s < self._wait_below_s else 0.0
-        if left_s and meanwhile is not None:
-            # One that has not begun could not do so while the interpreter is at work here.
-            left_s = work.begins_within(left_s)
-            meanwhile()
-        if work.is_over_within(left_s):
-            self._told(work)
+        try:
+            thread = self._thread = self._thread or _Thread(self._told)
+        except OSError as error:
+            self._end(error, 0.0, done)
+            return
+        self._done, self._counts = done, not self._is_inline and not rare
+        thread.make(call)
+        if waits and self._counts and self._average_s < self._wait_below_s:
+            if meanwhile is not None:
+                meanwhile()
+            if thread.is_over(_LONGEST_MS):
+                self._told()
 
     def close(self) -> None:
-        """Let the thread go once it is idle."""
-        if self._work is not None:
-            self._work.put(None)
+        """Let the thread go once it is idle; who waits for a call under way is not told any more."""
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
 
-    def _told(self, work: _Work) -> None:
-        if work.counts:
-            self._average_s += _WEIGHT * (work.took_s - self._average_s)
-        self._end(work.error, work.took_s, work.done)
+    def _told(self) -> None:
+        assert self._thread is not None
+        made, done, self._done = self._thread.take(), self._done, _nobody
+        if self._counts:
+            self._average_s += _WEIGHT * (made.took_s - self._average_s)
+        self._end(made.error, made.took_s, done)
 
     def _end(self, error: Exception | None, took_s: float, done: Done) -> None:
         self._since, self._was_slow = None, took_s > _SLOW_S
         done(error, took_s)
 
 
-def _run(queued: queue.SimpleQueue[_Work | None], told: Callable[[_Work], None]) -> None:
-    while (work := queued.get()) is not None:
-        if work.make():
-            try:
-                work.loop.call_soon_threadsafe(told, work)
-            except RuntimeError:
-                return  # the loop has ended: a call that hung until then has nobody to tell
+def _nobody(error: Exception | None, took_s: float) -> None:
+    """Tell nobody."""
 
 
 def _attempt(call: Call) -> Exception | None:

@@ -105,11 +105,42 @@ def shadow_of(row: InFlight, version: Version, now: float, deadline: float) -> I
     return shadow
 
 
-def prepare(rows: Sequence[InFlight], answers: Sequence[Answer]) -> None:
-    """Make the replies to rows, where that can be done before they may be sent."""
-    for row, answer in zip(rows, answers, strict=True):
-        if isinstance(row.done, Told):
-            row.done.prepare(answer)
+class Answers:
+    """What the rows of a batch are told, made when it is first asked for: while the log is written, if that takes time.
+
+    `made` are their rows in the log, of one version that answered them.
+    """
+
+    def __init__(self, rows: Sequence[InFlight], made: Sequence[Prediction], model: str) -> None:
+        self._rows, self._log_rows, self._model = rows, made, model
+        self._answers: list[Answer] = []
+
+    def __call__(self) -> Sequence[Answer]:
+        """Return them, one for each row."""
+        if not self._answers:
+            model, named = self._model, self._rows[0].table.named
+            self._answers = [
+                Answer(
+                    row.request_id,
+                    model,
+                    row.answered_version,
+                    row.decision,
+                    row.scores,  # type: ignore[arg-type]  # it has some
+                    row.abstained,
+                    row.fallback_reason,
+                    row.policy_version,
+                    row.top_k,
+                    named,
+                )
+                for row in self._log_rows
+            ]
+        return self._answers
+
+    def prepare(self) -> None:
+        """Make the replies, where that can be done before they may be sent."""
+        for row, answer in zip(self._rows, self(), strict=True):
+            if isinstance(row.done, Told):
+                row.done.prepare(answer)
 
 
 def by_table(rows: Sequence[InFlight], scores: Array) -> Iterator[tuple[Table, Sequence[InFlight], Array]]:

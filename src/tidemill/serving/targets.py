@@ -30,9 +30,10 @@ from tidemill.stores.tokens import Scope
 
 
 class _Single(Told, eq=False):
-    """A call of one row, whose reply is `body` once that is made."""
+    """A call of one row, whose reply is `head` and `body` once they are made."""
 
     call: Call
+    head: bytes = b""
     body: bytes = b""
 
     def __call__(self, answer: Answer | InvalidRequest) -> None:
@@ -43,19 +44,20 @@ class _Single(Told, eq=False):
             return
         if not self.body or not answer.logged:
             self.prepare(answer)
-        body = self.body
-        call.connection.send(call, JSON_HEAD % len(body), body)
+        call.connection.send(call, self.head, self.body)
 
 
 class _Plain(_Single, eq=False):
     def prepare(self, answer: Answer) -> None:
-        self.body = encode_answer(answer)
+        body = self.body = encode_answer(answer)
+        self.head = JSON_HEAD % len(body)
 
 
 class _Tensors(_Single, eq=False):
     def prepare(self, answer: Answer) -> None:
         call = self.call
-        self.body = call.form.one(answer, call.id)
+        body = self.body = call.form.one(answer, call.id)
+        self.head = JSON_HEAD % len(body)
 
 
 class PredictTarget:

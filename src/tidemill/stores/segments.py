@@ -30,6 +30,7 @@ import msgspec
 
 from tidemill.errors import Corrupt, NewerStore, ProjectError
 from tidemill.records import DeviceProfile, Feedback, Prediction
+from tidemill.stores.blocks import BLOCK, DSYNC, Blocks, go_direct, whole
 from tidemill.stores.folders import sync_folder
 from tidemill.stores.spare import Spare, reserve
 
@@ -42,8 +43,6 @@ _LOW_AT = struct.Struct("<q")
 _LOW_AT_OFFSET = 8
 _FRAME = struct.Struct("<II")
 _GATEWAY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-_DSYNC: int = getattr(os, "RWF_DSYNC", 0)  # Linux; elsewhere a write is followed by a sync
-_sync_data = getattr(os, "fdatasync", os.fsync)
 _WORTH_PARTS = 1 << 16  # bytes, from which on to put the parts together takes longer than to hand them over singly
 _MAX_PARTS = 256
 _WORTH_SPARE = 1 << 18  # bytes in a segment, from which on the next but one is written with zeros ahead of time
@@ -85,8 +84,8 @@ class SegmentWriter:
     """Appends frames to a gateway's open segment: each `append` is one write(2) and nothing waits in the process.
 
     With durability `process` what was appended survives `kill -9`; with `power` it survives a power cut, because the
-    write into the preallocated file returns only when the bytes are on the disk. While much is written, a thread makes
-    the file after this one ready (see `Spare`). Calls must not overlap.
+    write into the preallocated file returns only when the bytes are on the disk (see `Blocks`). While much is written,
+    a thread makes the file after this one ready (see `Spare`). Calls must not overlap.
 
     Args:
         folder: where segments lie; it must exist.
@@ -105,9 +104,8 @@ class SegmentWriter:
             raise ProjectError(f"durability is {durability!r}.", "use 'process' or 'power'")
         self._folder = folder
         self._gateway = gateway
-        self._power = durability == "power"
+        self._blocks = Blocks() if durability == "power" else None
         self._max_bytes = max_bytes
-        self._dsync = _DSYNC if self._power else 0
         self._torn = False
         self._low_at = low_at
         self._end = _HEADER.size
@@ -141,7 +139,7 @@ class SegmentWriter:
         for payload in payloads:
             parts += (_FRAME.pack(len(payload), zlib.crc32(payload)), payload)
         num_bytes = sum(map(len, parts))
-        if num_bytes < _WORTH_PARTS or len(parts) > _MAX_PARTS:
+        if self._blocks is None and (num_bytes < _WORTH_PARTS or len(parts) > _MAX_PARTS):
             parts = [b"".join(parts)]
         if self._torn:
             self._cut()
@@ -159,6 +157,8 @@ class SegmentWriter:
     def idle(self, low_at: int) -> None:
         """Say that no row received before `low_at` will come; it shows while the segment is empty."""
         if self.is_empty and low_at > self._low_at:
+            if self._blocks is not None:
+                go_direct(self._fd, on=False)  # an append may have begun and failed
             os.pwrite(self._fd, _LOW_AT.pack(low_at), _LOW_AT_OFFSET)
             self._low_at = low_at
 
@@ -199,20 +199,13 @@ class SegmentWriter:
         return self._folder / (self._name + suffix)
 
     def _write(self, parts: Sequence[Payload]) -> int:
-        if self._dsync:
-            try:
-                return os.pwritev(self._fd, parts, self._end, self._dsync)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    raise
-                self._dsync = 0  # this file system cannot: sync after the write instead
+        if self._blocks is not None:
+            if self.is_empty:
+                self._blocks.begin(self._fd, _HEADER.pack(_MAGIC, _FORMAT, self._low_at))
+            return self._blocks.append(parts)
         if len(parts) == 1:
-            written = os.pwrite(self._fd, parts[0], self._end)
-        else:
-            written = os.pwritev(self._fd, parts, self._end)
-        if self._power:
-            _sync_data(self._fd)
-        return written
+            return os.pwrite(self._fd, parts[0], self._end)
+        return os.pwritev(self._fd, parts, self._end)
 
     def _cut(self) -> None:
         os.ftruncate(self._fd, self._end)
@@ -240,7 +233,7 @@ class SegmentWriter:
                 os.close(fd)
                 new.unlink(missing_ok=True)
                 raise
-            if self._power:
+            if self._blocks is not None:
                 sync_folder(self._folder)
             return fd, name
 
@@ -254,17 +247,23 @@ class SegmentWriter:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640), path
 
     def _head(self, fd: int, low_at: int) -> None:
-        os.pwrite(fd, _HEADER.pack(_MAGIC, _FORMAT, low_at), 0)
-        if self._power:
-            reserve(fd, self._max_bytes, least=_HEADER.size)  # the first write syncs it, and the header in its page
+        head = _HEADER.pack(_MAGIC, _FORMAT, low_at)
+        if self._blocks is None:
+            os.pwrite(fd, head, 0)
+            return
+        os.pwrite(
+            fd, head.ljust(BLOCK, b"\0"), 0
+        )  # of a whole block nothing must be read before; the first append syncs it
+        reserve(fd, whole(self._max_bytes), least=_HEADER.size)
 
     def _make_spare(self, num_bytes: int) -> None:
         """Have a file made ready for as much as the last segment held, where segments hold much."""
         if self._spare is not None and self._spare.is_lost:
             self._spare = None
-        if self._dsync and self._spare is None and num_bytes >= _WORTH_SPARE:
-            num_zeros = min(num_bytes + num_bytes // 4, self._max_bytes)
-            self._spare = Spare(self._new_path(), num_zeros=num_zeros, num_bytes=self._max_bytes)
+        if self._blocks is not None and DSYNC and self._spare is None and num_bytes >= _WORTH_SPARE:
+            most = whole(self._max_bytes)
+            num_zeros = min(whole(num_bytes + num_bytes // 4), most)
+            self._spare = Spare(self._new_path(), num_zeros=num_zeros, num_bytes=most)
 
     def _new_path(self) -> Path:
         return self._folder / f"{self._gateway}-{os.urandom(8).hex()}.new"

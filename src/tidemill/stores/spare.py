@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import threading
 from pathlib import Path
 
+from tidemill.stores.blocks import DSYNC, go_direct
+
 _CHUNK = 1 << 18
-_DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 
 
 class Spare:
@@ -20,7 +22,7 @@ class Spare:
 
     Args:
         path: where it lies until it is taken; no such file may exist.
-        num_zeros: how many bytes of it are written.
+        num_zeros: how many bytes of it are written, whole blocks of them.
         num_bytes: how many it has in the end; those beyond the zeros are reserved.
     """
 
@@ -68,16 +70,27 @@ class Spare:
     def _fill(self, fd: int) -> bool:
         """Lock and fill the file; say whether that was done and is still wanted."""
         try:
-            zeros = bytes(_CHUNK)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not reserve(fd, self._num_bytes, least=0):
                 return False  # the last room on a disk is not for zeros
-            for at in range(0, self._num_zeros, _CHUNK):
-                if self._is_unwanted or os.pwritev(fd, [zeros[: self._num_zeros - at]], at, _DSYNC) < 1:
-                    return False  # in pieces: the log is written between them
+            self._zero(fd)
         except (OSError, MemoryError):
             return False  # the disk is full, or fails: a segment does without
-        return True
+        return not self._is_unwanted
+
+    def _zero(self, fd: int) -> None:
+        """Write the zeros, in pieces: the log is written between them."""
+        go_direct(fd)
+        at = 0
+        with mmap.mmap(-1, _CHUNK) as page, memoryview(page) as zeros:
+            while at < self._num_zeros and not self._is_unwanted:
+                with zeros[: self._num_zeros - at] as piece:
+                    try:
+                        at += os.pwritev(fd, [piece], at, DSYNC)
+                    except OSError as error:
+                        if error.errno != errno.EINVAL or not go_direct(fd, on=False):
+                            raise
+        go_direct(fd, on=False)
 
     def _remove(self, fd: int) -> None:
         self.path.unlink(missing_ok=True)
