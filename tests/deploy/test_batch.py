@@ -37,8 +37,8 @@ def parquet(folder: Path, table: pa.Table, **options: Any) -> Path:
     return folder / "in.parquet"
 
 
-@pytest.mark.parametrize(("jobs", "num_rows"), [(1, 1000), (3, 1000), (1, 1), (1, 0), (2, 64)])
-def test_parquet(home: Home, tmp_path: Path, jobs: int, num_rows: int) -> None:
+@pytest.mark.parametrize(("jobs", "num_rows"), [(None, 1000), (1, 1000), (3, 1000), (1, 1), (1, 0), (2, 64)])
+def test_parquet(home: Home, tmp_path: Path, jobs: int | None, num_rows: int) -> None:
     table = waves(num_rows)
     source = parquet(tmp_path, table, row_group_size=77)
     done = run(home, source, tmp_path / "out.parquet", jobs=jobs, part_rows=64, batch_rows=50)
@@ -93,8 +93,8 @@ def test_csv_in_and_out(home: Home, tmp_path: Path) -> None:
     assert set(made["note"]) == {'a "b",\nc'}
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_bad_rows_stop_the_job_or_are_left_out_with_reasons(home: Home, tmp_path: Path, jobs: int) -> None:
+@pytest.mark.parametrize("jobs", [None, 1, 2])
+def test_bad_rows_stop_the_job_or_are_left_out_with_reasons(home: Home, tmp_path: Path, jobs: int | None) -> None:
     table = waves(300)
     heights = [None if i == 3 else 101.0 if i == 150 else h for i, h in enumerate(table["height"].to_pylist())]
     source = parquet(tmp_path, table.set_column(1, "height", pa.array(heights)))

@@ -20,7 +20,7 @@ from tidemill.deploy.crew import Crew
 from tidemill.deploy.hands import Beside, Hand, Here
 from tidemill.deploy.making import load_for
 from tidemill.deploy.order import PROGRESS, Order, Progress, check_unchanged, kept, read_progress
-from tidemill.deploy.pace import Pace, find_pace, num_jobs, num_threads
+from tidemill.deploy.pace import Pace, find_pace, most_hands, num_jobs, num_threads
 from tidemill.deploy.task import Task
 from tidemill.errors import Conflict, NotFound
 from tidemill.manifest import Manifest
@@ -280,13 +280,17 @@ class _Job:
         return self._done
 
     def _hands(self, jobs: int, loaded: Loaded) -> list[Callable[[], Hand]]:
-        """Return who works: a Python model has a process of its own already, and what is alone needs none."""
+        """Return who works: a Python model has a process of its own already, and what is alone needs none.
+
+        What is not worth another process is shared by threads of this one, unless it was asked for so: they start at
+        once, and most of the work leaves the interpreter to others.
+        """
         first: Callable[[], Hand] = partial(Here, self._task, self._clock, loaded)
-        if jobs == 1:
-            return [first]
         if loaded.is_python:
             return [first, *[partial(Here, self._task, self._clock) for _ in range(jobs - 1)]]
-        return [partial(Beside, self._task) for _ in range(jobs)]
+        if jobs > 1:
+            return [partial(Beside, self._task) for _ in range(jobs)]
+        return [first] * (1 if self._order.jobs else most_hands(self._task.threads))
 
     def _count_before(self) -> None:
         num_rows, num_refused = self._files.counts()

@@ -19,7 +19,7 @@ from tidemill.stores.outputs import Layout, PartFiles, Predicted
 from tidemill.stores.parts import Part
 
 _TIMEOUT_S = 600.0  # of a Python model's batch: nobody waits for an answer
-_CACHED_BYTES, _MOST_TOGETHER = 1 << 21, 64
+_CACHED_BYTES, _MOST_TEXTS = 1 << 21, 64
 
 
 class Maker:
@@ -113,10 +113,12 @@ class Maker:
     def _together(self, columns: dict[str, Array]) -> int:
         """Return how many rows are transformed at once: whole batches, as many as a processor's cache holds.
 
-        Few in any case: what a text becomes may be a thousand times its size.
+        Few of what is no number: what a text becomes may be a thousand times its size.
         """
         row_bytes = sum(column[:1].nbytes for column in columns.values()) * 4  # as float32, of pictures
-        most = min(_MOST_TOGETHER, _CACHED_BYTES // max(1, row_bytes))
+        most = _CACHED_BYTES // max(1, row_bytes)
+        if any(column.dtype == object for column in columns.values()):
+            most = min(most, _MOST_TEXTS)
         size = self._task.batch_rows
         return size * max(1, most // size)
 

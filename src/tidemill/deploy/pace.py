@@ -51,7 +51,7 @@ def find_pace(
     if num:
         batch_rows, row_s = _tried(loaded, checked.columns, num, task.batch_rows, task.threads)
     most = max(1, min(MAX_PART_ROWS, int(MAX_PART_BYTES / max(row_bytes, 1.0))))
-    part_s = _part_s(num_rows, row_s, num_hands=jobs or _most_hands(task.threads))
+    part_s = _part_s(num_rows, row_s, num_hands=jobs or most_hands(task.threads))
     part_rows = min(most, max(batch_rows, math.ceil(part_s / max(row_s, 1e-9) / batch_rows) * batch_rows))
     return Pace(batch_rows=batch_rows, part_rows=part_rows, row_s=row_s, row_bytes=row_bytes)
 
@@ -64,14 +64,14 @@ def num_threads(wanted: int | None, jobs: int | None) -> int:
     return wanted or (1 if jobs is None else share(num_cores(), workers=jobs, copies=1))
 
 
-def _most_hands(threads: int) -> int:
+def most_hands(threads: int) -> int:
     """Return how many hands of `threads` threads there are cores for."""
     return share(num_cores(), workers=1, copies=threads)
 
 
 def num_jobs(source: Source, pace: Pace, *, done: int, threads: int) -> int:
     """Return how many hands of `threads` threads there are cores and work for."""
-    most = _most_hands(threads)
+    most = most_hands(threads)
     if source.num_rows is None:
         return most
     return max(1, min(most, int((source.num_rows - done) * pace.row_s / WORTH_S)))
