@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,11 @@ def num_open() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def nothing_left(files: int) -> None:
+    """Wait until no more files are open than there were: threads close theirs."""
+    waiting.until(lambda: num_open() <= files, 20)
+
+
 async def over(told: Told, num: int) -> None:
     while len(told) < num:
         await asyncio.sleep(0.001)
@@ -78,11 +84,29 @@ def test_where_no_thread_can_be_had_the_call_fails_and_the_next_one_tries_again(
             hand.run(fails, lambda error, _: told.append(error))
         assert isinstance(told[0], OSError) and "Too many open files" in str(told[0])
         assert not hand.is_busy
-        assert num_open() == files
+        assert num_open() <= files
         hand.run(fails, lambda error, _: told.append(error))
         await over(told, 2)
         assert str(told[1]) == "the disk is broken"
         hand.close()
+
+    asyncio.run(act())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_call_that_ends_its_thread_fails_and_the_next_one_gets_another() -> None:
+    async def act() -> None:
+        told, files = Told(), num_open()
+        for wait_below_s in (0.0, 10.0):
+            hand = Handoff(wait_below_s=wait_below_s)
+            for number, call in enumerate((works, sys.exit, works, works, sys.exit, fails)):
+                hand.run(call, lambda error, _: told.append(error))
+                await over(told, number + 1)
+            gone = "[Errno 5] the thread that writes has ended"
+            assert [str(error) for error in told] == ["None", gone, "None", "None", gone, "the disk is broken"]
+            told.clear()
+            hand.close()
+        nothing_left(files)
 
     asyncio.run(act())
 
@@ -97,7 +121,7 @@ def test_a_call_that_hangs_when_all_ends_is_told_to_nobody_and_leaves_nothing() 
         assert hand.is_busy
         gate.set()
         waiting.until(lambda: set(threading.enumerate()) == before, 20)
-        assert num_open() == files
+        nothing_left(files)
         await asyncio.sleep(0)
         assert told == []
 

@@ -31,7 +31,7 @@ from tidemill.serving.metrics import Metrics
 from tidemill.serving.recorder import Recorder
 from tidemill.stores import compactor as compaction
 from tidemill.stores import segments
-from tidemill.stores.blocks import go_direct
+from tidemill.stores.blocks import go_through_cache
 from tidemill.stores.compactor import Compactor
 from tidemill.stores.database import Database
 from tidemill.stores.journal import Journal, Lease
@@ -77,7 +77,7 @@ class Fate:
             if not self.comes():
                 return write(fd, data, at, *flags)
             whole = data if isinstance(data, bytes | memoryview) else b"".join(data)
-            go_direct(fd, on=False)  # past the page cache whole blocks are written
+            go_through_cache(fd)  # past the page cache whole blocks are written
             os.pwrite(fd, whole[: random.randint(0, len(whole))], at)
             os._exit(_KILLED)
 

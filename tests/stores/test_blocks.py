@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.stores.blocks import BLOCK, Blocks, go_direct
+from tidemill.stores import blocks as module
+from tidemill.stores.blocks import BLOCK, Blocks
 
 HEAD = b"the head of it"
+DIRECT: int = getattr(os, "O_DIRECT", 0)
+LARGE = 5 << 20  # beyond what is kept of memory in between
 SIZES = st.sampled_from([1, 17, BLOCK - len(HEAD), BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 300_000])
 APPENDS = st.lists(st.lists(SIZES | st.integers(1, 2 * BLOCK), min_size=1, max_size=4), max_size=8)
 
@@ -39,7 +44,7 @@ class File:
 
     @property
     def is_direct(self) -> bool:
-        return bool(fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_DIRECT)
+        return bool(fcntl.fcntl(self.fd, fcntl.F_GETFL) & DIRECT)
 
 
 @settings(max_examples=40, deadline=None)
@@ -59,9 +64,9 @@ def test_parts_of_any_size_follow_one_another_in_one_file_after_another(
 
 def test_they_go_past_the_page_cache(tmp_path: Path) -> None:
     file, blocks = File(tmp_path / "a"), Blocks()
-    if not go_direct(file.fd):
-        pytest.skip("this file system has nothing but its cache")
     blocks.begin(file.fd, HEAD)
+    if not (DIRECT and blocks._synced._is_direct):
+        pytest.skip("this file system has nothing but its cache")
     file.append(blocks, [100])
     assert file.is_direct
     os.close(file.fd)
@@ -85,7 +90,7 @@ def test_where_the_file_system_cannot_do_that_the_cache_is_used_and_nothing_is_l
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_dsync: bool
 ) -> None:
     if not has_dsync:
-        monkeypatch.setattr("tidemill.stores.blocks.DSYNC", 0)
+        monkeypatch.setattr("tidemill.stores.blocks._DSYNC", 0)
     file, blocks = File(tmp_path / "a"), Blocks()
     blocks.begin(file.fd, HEAD)
     refuses_direct(file, monkeypatch, errno.EINVAL)
@@ -120,13 +125,63 @@ def test_what_a_short_write_left_is_written_over(tmp_path: Path, monkeypatch: py
     file, blocks = File(tmp_path / "a"), Blocks()
     blocks.begin(file.fd, HEAD)
     file.append(blocks, [100])
-    real = os.pwritev
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwritev", lambda fd, views, at, flags: real(fd, [views[0][:BLOCK]], at, flags))
+        for call in ("pwrite", "pwritev"):
+            real = getattr(os, call)
+
+            def short(fd: int, data: Any, *given: int, real: Any = real) -> int:
+                """Write one block."""
+                return int(real(fd, [data[0][:BLOCK]] if isinstance(data, list) else data[:BLOCK], *given))
+
+            patch.setattr(os, call, short)
         assert blocks.append([b"y" * 9000]) == BLOCK - len(HEAD) - 100
         assert blocks.append([b"z" * 50]) == 50, "it fits into what was written of the blocks"
     file.written += b"z" * 50
     os.ftruncate(file.fd, len(file.written))  # as whoever is refused does
     file.append(blocks, [6000])
+    file.check()
+    os.close(file.fd)
+
+
+def test_large_parts_leave_no_memory_behind_and_come_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_ROOM", 1 << 20)
+    file, blocks = File(tmp_path / "a"), Blocks()
+    blocks.begin(file.fd, HEAD)
+    for size in (100, LARGE, 10, 2 * LARGE, 3 * BLOCK, LARGE):
+        file.append(blocks, [size, 7])
+        file.check()
+    assert len(blocks._buffer) >= LARGE
+    file.append(blocks, [1])
+    assert len(blocks._buffer) < 1 << 20
+    file.check()
+    os.close(file.fd)
+
+
+def test_what_there_is_no_memory_for_is_refused_and_what_comes_after_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_ROOM", 1 << 20)
+    file, blocks = File(tmp_path / "a"), Blocks()
+    blocks.begin(file.fd, HEAD)
+    file.append(blocks, [100])
+
+    def none_left() -> None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (used, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    large, little = [b"l" * LARGE], [b"s" * 300]
+    try:
+        none_left()
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            blocks.append(large)
+        assert blocks.append(little) == 300
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        assert blocks.append(large) == LARGE
+        none_left()
+        assert blocks.append(little) == 300, "not even for a smaller buffer"
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    file.written += little[0] + large[0] + little[0]
     file.check()
     os.close(file.fd)

@@ -52,7 +52,7 @@ def test_what_was_written_into_a_file_made_ready_survives_a_power_cut(
 def test_where_writes_cannot_be_synced_the_sync_after_each_does_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidemill.stores.blocks.DSYNC", 0)
+    monkeypatch.setattr("tidemill.stores.blocks._DSYNC", 0)
     assert after_power_cut(tmp_path, "power") == FRAMES
 
 

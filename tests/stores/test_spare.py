@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -107,6 +108,38 @@ def test_a_writer_that_is_closed_while_a_file_is_made_ready_leaves_none(
     goes_on.set()
     through()
     assert suffixes(tmp_path) == [".seg", ".seg"]
+
+
+@pytest.mark.parametrize("why", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_where_no_write_is_synced_in_itself_a_file_is_made_ready_by_syncs_and_no_other_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: int
+) -> None:
+    def refused(*_: object) -> int:
+        raise OSError(why, "not here")
+
+    monkeypatch.setattr(os, "pwritev", refused)
+    spare = Spare(tmp_path / "a.new", num_zeros=600_000, num_bytes=1 << 20)
+    through()
+    fd = spare.take()
+    assert fd is not None
+    os.close(fd)
+    (tmp_path / "a.new").unlink()
+    w = writer(tmp_path)
+    for number in range(3):
+        w.append(MUCH)
+        w.rotate(number)
+        through()
+    assert suffixes(tmp_path) == [".open", ".seg", ".seg", ".seg"], "there it would save less"
+    w.close()
+
+
+def test_a_disk_that_writes_nothing_and_says_nothing_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwritev", lambda *_: 0)
+    spare = Spare(tmp_path / "a.new", num_zeros=600_000, num_bytes=1 << 20)
+    through()
+    assert (spare.is_lost, spare.take(), suffixes(tmp_path)) == (True, None, [])
 
 
 @pytest.mark.parametrize("call", ["open", "posix_fallocate", "pwritev"])

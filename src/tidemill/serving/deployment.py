@@ -36,7 +36,7 @@ from tidemill.serving.table import Plan, Table, Version, Warm
 from tidemill.stores.segments import Batch
 
 _begun = attrgetter("begun")
-_Answers = Callable[[], Sequence[Answer | Unavailable]]
+_Replies = Callable[[], Sequence[Answer | Unavailable]]
 
 
 class Deployment:
@@ -281,7 +281,7 @@ class Deployment:
     ) -> None:
         self._recorder.add(Batch(project=self.name, predictions=predictions), release, prepare)
 
-    def _reply(self, rows: Sequence[InFlight], answers: _Answers, problem: str | None) -> None:
+    def _reply(self, rows: Sequence[InFlight], answers: _Replies, problem: str | None) -> None:
         """Answer callers once the log has their rows, or refuse them when it has not; then start the shadows."""
         told = answers() if problem is None else self._not_logged(answers, len(rows), problem)
         for row, answer in zip(rows, told, strict=True):
@@ -294,7 +294,7 @@ class Deployment:
             self._shadow(rows, told[0].version)
         self._leave(rows)
 
-    def _not_logged(self, answers: _Answers, num: int, problem: str) -> Sequence[Answer | Unavailable]:
+    def _not_logged(self, answers: _Replies, num: int, problem: str) -> Sequence[Answer | Unavailable]:
         """Refuse what is not in the log, or, where that was asked for, answer it and say so."""
         if self._refuse:
             return [Unavailable(f"{problem}.", "free disk space, then try again")] * num

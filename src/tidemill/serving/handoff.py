@@ -41,6 +41,7 @@ class _Thread:
     def __init__(self, over: Call) -> None:
         self._call: Call | None = None
         self._made = _Made(None, 0.0)
+        self._loop = asyncio.get_running_loop()
         ends = [*os.pipe()]
         try:
             ends += os.pipe()
@@ -52,7 +53,6 @@ class _Thread:
             raise OSError(errno.EAGAIN, f"there is nobody to write: {error}") from error
         self._poll = select.poll()
         self._poll.register(self._answered, select.POLLIN)
-        self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._answered, over)
 
     def make(self, call: Call) -> None:
@@ -64,10 +64,9 @@ class _Thread:
         """Wait for the end of the call, in the event loop."""
         return bool(self._poll.poll(within_ms))
 
-    def take(self) -> _Made:
-        """Return what became of the call that is over."""
-        os.read(self._answered, 1)
-        return self._made
+    def take(self) -> _Made | None:
+        """Return what became of the call that is over; None where the thread has ended with it."""
+        return self._made if os.read(self._answered, 1) else None
 
     def close(self) -> None:
         """Let the thread go once it is idle; nobody is told of a call under way any more."""
@@ -76,18 +75,23 @@ class _Thread:
         os.close(self._ask)
 
     def _run(self) -> None:
-        while os.read(self._asked, 1) and (call := self._call) is not None:
-            self._call = None
-            begun = time.monotonic()
-            error = _attempt(call)
-            self._made = _Made(error, time.monotonic() - begun)
-            del call, error
-            try:
+        try:
+            while os.read(self._asked, 1):
+                self._made = _made(self._call)
+                self._call = None
                 os.write(self._answer, b".")
-            except BrokenPipeError:
-                break  # a call that hung until now has nobody to tell
-        os.close(self._asked)
-        os.close(self._answer)
+        except BrokenPipeError:
+            pass  # a call that hung until now has nobody to tell
+        finally:
+            os.close(self._asked)
+            os.close(self._answer)
+
+
+def _made(call: Call | None) -> _Made:
+    assert call is not None
+    begun = time.monotonic()
+    error = _attempt(call)
+    return _Made(error, time.monotonic() - begun)
 
 
 class Handoff:
@@ -159,6 +163,9 @@ class Handoff:
     def _told(self) -> None:
         assert self._thread is not None
         made, done, self._done = self._thread.take(), self._done, _nobody
+        if made is None:
+            self.close()
+            made = _Made(OSError(errno.EIO, "the thread that writes has ended"), 0.0)
         if self._counts:
             self._average_s += _WEIGHT * (made.took_s - self._average_s)
         self._end(made.error, made.took_s, done)

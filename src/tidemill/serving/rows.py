@@ -1,4 +1,4 @@
-"""Requests in flight, and the rows of the log that a gateway writes of them."""
+"""Requests in flight, the rows of the log that a gateway writes of them, and what their callers are told."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ import msgspec
 
 from tidemill.errors import Corrupt, NewerStore, ProjectError
 from tidemill.records import DeviceProfile, Feedback, Prediction
-from tidemill.stores.blocks import BLOCK, DSYNC, Blocks, go_direct, whole
+from tidemill.stores.blocks import BLOCK, Blocks, go_through_cache, whole
 from tidemill.stores.folders import sync_folder
 from tidemill.stores.spare import Spare, reserve
 
@@ -158,7 +158,7 @@ class SegmentWriter:
         """Say that no row received before `low_at` will come; it shows while the segment is empty."""
         if self.is_empty and low_at > self._low_at:
             if self._blocks is not None:
-                go_direct(self._fd, on=False)  # an append may have begun and failed
+                go_through_cache(self._fd)  # an append may have begun and failed
             os.pwrite(self._fd, _LOW_AT.pack(low_at), _LOW_AT_OFFSET)
             self._low_at = low_at
 
@@ -251,16 +251,16 @@ class SegmentWriter:
         if self._blocks is None:
             os.pwrite(fd, head, 0)
             return
-        os.pwrite(
-            fd, head.ljust(BLOCK, b"\0"), 0
-        )  # of a whole block nothing must be read before; the first append syncs it
+        # For a whole block nothing has to be read before. The first append syncs it.
+        os.pwrite(fd, head.ljust(BLOCK, b"\0"), 0)
         reserve(fd, whole(self._max_bytes), least=_HEADER.size)
 
     def _make_spare(self, num_bytes: int) -> None:
         """Have a file made ready for as much as the last segment held, where segments hold much."""
         if self._spare is not None and self._spare.is_lost:
             self._spare = None
-        if self._blocks is not None and DSYNC and self._spare is None and num_bytes >= _WORTH_SPARE:
+        is_worth_it = num_bytes >= _WORTH_SPARE and self._blocks is not None and self._blocks.by_write
+        if is_worth_it and self._spare is None:
             most = whole(self._max_bytes)
             num_zeros = min(whole(num_bytes + num_bytes // 4), most)
             self._spare = Spare(self._new_path(), num_zeros=num_zeros, num_bytes=most)

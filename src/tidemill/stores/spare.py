@@ -9,7 +9,7 @@ import os
 import threading
 from pathlib import Path
 
-from tidemill.stores.blocks import DSYNC, go_direct
+from tidemill.stores.blocks import Synced, go_through_cache
 
 _CHUNK = 1 << 18
 
@@ -73,24 +73,22 @@ class Spare:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not reserve(fd, self._num_bytes, least=0):
                 return False  # the last room on a disk is not for zeros
-            self._zero(fd)
+            return self._zero(fd)
         except (OSError, MemoryError):
             return False  # the disk is full, or fails: a segment does without
-        return not self._is_unwanted
 
-    def _zero(self, fd: int) -> None:
-        """Write the zeros, in pieces: the log is written between them."""
-        go_direct(fd)
-        at = 0
+    def _zero(self, fd: int) -> bool:
+        """Write the zeros, in pieces: the log is written between them. Say whether all are there."""
+        synced, at = Synced(), 0
+        synced.begin(fd)
         with mmap.mmap(-1, _CHUNK) as page, memoryview(page) as zeros:
             while at < self._num_zeros and not self._is_unwanted:
                 with zeros[: self._num_zeros - at] as piece:
-                    try:
-                        at += os.pwritev(fd, [piece], at, DSYNC)
-                    except OSError as error:
-                        if error.errno != errno.EINVAL or not go_direct(fd, on=False):
-                            raise
-        go_direct(fd, on=False)
+                    if synced.write(piece, at) != len(piece):
+                        return False
+                    at += len(piece)
+        go_through_cache(fd)
+        return at >= self._num_zeros
 
     def _remove(self, fd: int) -> None:
         self.path.unlink(missing_ok=True)
