@@ -39,16 +39,20 @@ class Synced:
         self._fd = fd
         self._is_direct = self._is_direct and _go_direct(fd)
 
-    def write(self, blocks: memoryview, at: int) -> int:
+    def write(self, blocks: memoryview, at: int, *, flush: bool = True) -> int:
         """Write whole blocks, which begin at a page, to where a block begins; return how many bytes are on the disk.
+
+        Without `flush` it may keep them in a cache of its own until `sync`. What goes through the page cache is synced
+        all the same: there it would gather, and keep other writes waiting later.
 
         Raises:
             OSError: the disk is full or broken.
         """
         while True:
+            waits = flush or not self._is_direct
             try:
                 if self.by_write:
-                    return os.pwritev(self._fd, [blocks], at, _DSYNC)
+                    return os.pwritev(self._fd, [blocks], at, _DSYNC if waits else 0)
                 num = os.pwrite(self._fd, blocks, at)
                 break
             except OSError as error:
@@ -59,8 +63,13 @@ class Synced:
                     go_through_cache(self._fd)
                 else:
                     self.by_write = False
-        _sync_data(self._fd)
+        if waits:
+            self.sync()
         return num
+
+    def sync(self) -> None:
+        """Wait until the disk has everything."""
+        _sync_data(self._fd)
 
 
 def go_through_cache(fd: int) -> None:

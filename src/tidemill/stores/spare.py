@@ -84,9 +84,10 @@ class Spare:
         with mmap.mmap(-1, _CHUNK) as page, memoryview(page) as zeros:
             while at < self._num_zeros and not self._is_unwanted:
                 with zeros[: self._num_zeros - at] as piece:
-                    if synced.write(piece, at) != len(piece):
+                    if synced.write(piece, at, flush=False) != len(piece):
                         return False
                     at += len(piece)
+        synced.sync()
         go_through_cache(fd)
         return at >= self._num_zeros
 
