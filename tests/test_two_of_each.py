@@ -168,8 +168,12 @@ class Deployed:
         lease = self.lease()
         return None if lease is None else pid_of(lease)
 
-    def taken_over_from(self, pid: int) -> None:
-        """Wait until another loop holds the lease, which it got when it first asked after its end."""
+    def taken_over_from(self, pid: int) -> float:
+        """Wait until another loop holds the lease, which it got when it first asked after its end.
+
+        Return how many seconds that took.
+        """
+        began = time.monotonic()
         seen: list[Lease] = []  # it may have been renewed at the last moment
 
         def is_taken() -> bool:
@@ -178,6 +182,7 @@ class Deployed:
             return lease is not None and pid_of(lease) != pid
 
         until(is_taken)
+        took_s = time.monotonic() - began
         ended, holder = seen[-1], self.holder()
         assert holder is not None
         # It says so only after it has it.
@@ -186,6 +191,7 @@ class Deployed:
         assert next(got for at, got in tries if at >= ended.expires_at)
         in_vain = [at for at, _ in tries if ended.expires_at - timedelta(seconds=TTL_S) < at < ended.expires_at]
         assert len(in_vain) > 1, "it asks again and again while another holds the lease"
+        return took_s
 
     def tries(self, pid: int) -> list[tuple[datetime, bool]]:
         """Return when a loop asked for the lease, and whether it got it."""
@@ -298,7 +304,7 @@ def kill_the_holder(deployed: Deployed) -> None:
     holder = deployed.holder()
     assert holder is not None
     os.kill(holder, signal.SIGKILL)
-    deployed.taken_over_from(holder)
+    assert deployed.taken_over_from(holder) < TTL_S + 3
     until(lambda: deployed.outcomes() == ["promoted"])
 
 
@@ -314,7 +320,7 @@ def stop_the_holder_and_let_it_go_on(deployed: Deployed) -> int:
     deployed.mark.touch()
     holder = until(lambda: next((p.pid for p in deployed.processes if is_stopped(p.pid)), None))
     assert deployed.holder() == holder
-    deployed.taken_over_from(holder)
+    assert deployed.taken_over_from(holder) < TTL_S + 3
     until(lambda: deployed.outcomes() == ["promoted", "promoted"])
     before = written(deployed)
     os.kill(holder, signal.SIGCONT)

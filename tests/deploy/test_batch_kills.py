@@ -71,10 +71,11 @@ def test_killed_again_and_again_in_the_same_job(home: Home, tmp_path: Path) -> N
     check_output(pq.read_table(tmp_path / "out.parquet"), table)
 
 
-def test_killed_from_outside_with_several_processes(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [2, None], ids=["processes", "threads"])
+def test_killed_from_outside_with_several_hands(home: Home, tmp_path: Path, jobs: int | None) -> None:
     table = waves(3_000)
     pq.write_table(table, tmp_path / "in.parquet")
-    options = {"jobs": 2, "part_rows": 100, "batch_rows": 1}
+    options = {"jobs": jobs, "part_rows": 100, "batch_rows": 1}
     for num_parts in (1, 5):
         process = start(home, tmp_path / "in.parquet", tmp_path / "out.parquet", **options)
         while len(list(home.runs.rglob("part-*.arrow"))) < num_parts and process.is_alive():

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from tidemill.stores.catalog import Catalog
 from tidemill.stores.database import Database
+from tidemill.stores.journal import Journal
 
 SOURCE = Path(__file__).parents[2] / "src"
 
 
 # What runs on PostgreSQL too: of the modules that are about its tables every test, of those that stand on them the
 # ones that neither try many examples nor kill processes; the rest would only say the same again, in another minute.
-WHOLE = {"test_belonging", "test_catalog", "test_database", "test_journal", "test_rows", "test_upgrade"}
-IN_PART = {"test_datasets", "test_labellings", "test_log", "test_reservoir", "test_struck"}
+WHOLE = {"test_belonging", "test_catalog", "test_database", "test_journal", "test_leases", "test_rows", "test_upgrade"}
+IN_PART = {"test_datasets", "test_labellings", "test_log", "test_outcomes", "test_reservoir", "test_struck"}
 DEAR = {"start_child", "monkeypatch"}
 
 
@@ -48,6 +50,14 @@ def database(database_url: str) -> Iterator[Database]:
     """An open database with this program's tables."""
     with Database.open(database_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def journal(database: Database, noon: datetime) -> Journal:
+    """A journal with the project `shop` published."""
+    with database.begin() as conn:
+        Catalog(database).publish(conn, {"project": "shop"}, {}, file="/p.py", now=noon)
+    return Journal(database)
 
 
 @pytest.fixture

@@ -82,14 +82,14 @@ class Spare:
         synced, at = Synced(), 0
         synced.begin(fd)
         with mmap.mmap(-1, _CHUNK) as page, memoryview(page) as zeros:
-            while at < self._num_zeros and not self._is_unwanted:
+            while at < self._num_zeros:
                 with zeros[: self._num_zeros - at] as piece:
-                    if synced.write(piece, at, flush=False) != len(piece):
+                    if self._is_unwanted or synced.write(piece, at, flush=False) != len(piece):
                         return False
                     at += len(piece)
         synced.sync()
         go_through_cache(fd)
-        return at >= self._num_zeros
+        return True
 
     def _remove(self, fd: int) -> None:
         self.path.unlink(missing_ok=True)
