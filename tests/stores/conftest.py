@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 # What runs on PostgreSQL too: of the modules that are about its tables every test, of those that stand on them the
 # ones that neither try many examples nor kill processes; the rest would only say the same again, in another minute.
 WHOLE = {"test_belonging", "test_catalog", "test_database", "test_journal", "test_leases", "test_rows", "test_upgrade"}
-IN_PART = {"test_datasets", "test_labellings", "test_log", "test_outcomes", "test_reservoir", "test_struck"}
+IN_PART = {"test_datasets", "test_labellings", "test_log", "test_log_outcomes", "test_reservoir", "test_struck"}
 DEAR = {"start_child", "monkeypatch"}
 
 
