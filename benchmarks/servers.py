@@ -36,6 +36,7 @@ from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
 from tidemill.stores.database import Database
 from tidemill.stores.home import Home
+from tidemill.stores.segments import Segments
 from tidemill.stores.tokens import Scope, Tokens
 
 CONNECTIONS = 64
@@ -195,8 +196,8 @@ class Bench:
     def _take_segments(self, over: threading.Event) -> None:
         """Delete what is sealed, as the loop does that runs beside every gateway once it has taken the rows."""
         while not over.wait(0.1):
-            for sealed in self.folder.glob("home-*/segments/*.seg"):
-                sealed.unlink()
+            for folder in self.folder.glob("home-*/segments"):
+                Segments(folder).remove([sealed.stem for sealed in folder.glob("*.seg")])
 
     def ours(
         self,

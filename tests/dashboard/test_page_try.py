@@ -25,8 +25,9 @@ from tidemill.dashboard.trial import bars, fields, said, wire
 from tidemill.errors import InvalidInput
 from tidemill.records import Feedback
 from tidemill.schema import Category, Classes, Image, Number, Schema, Sensitive, Tensor, Text, Value
+from tidemill.stores.frames import read_frames
 from tidemill.stores.png import png
-from tidemill.stores.segments import Segments, decode, read_frames
+from tidemill.stores.segments import Segments, decode
 
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 GOOD = {

@@ -288,10 +288,11 @@ def forget_and_die(folder: Path, fate: int) -> None:
             left[0] -= 1
             if left[0] == 0 and fate % 2:
                 os._exit(KILLED)
-            done = act(*given, **named)
-            if left[0] == 0:
-                os._exit(KILLED)
-            return done
+            try:
+                return act(*given, **named)
+            finally:
+                if left[0] == 0:
+                    os._exit(KILLED)
 
         return doing
 

@@ -27,8 +27,9 @@ from tidemill.serving.serve import Service, config
 from tidemill.stores.belonging import open_database
 from tidemill.stores.blobs import Blobs
 from tidemill.stores.catalog import Catalog
+from tidemill.stores.frames import read_frames
 from tidemill.stores.home import Home
-from tidemill.stores.segments import Segments, decode, read_frames
+from tidemill.stores.segments import Segments, decode
 
 
 class Place:

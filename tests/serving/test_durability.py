@@ -20,8 +20,9 @@ from served import predict, process, running, until
 from tidemill.clock import SystemClock, micros
 from tidemill.errors import StoreError, TidemillError
 from tidemill.serving.serve import run
+from tidemill.stores.frames import read_frames
 from tidemill.stores.home import Home
-from tidemill.stores.segments import Segments, decode, read_frames
+from tidemill.stores.segments import Segments, decode
 
 
 class Callers:

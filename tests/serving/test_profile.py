@@ -12,7 +12,8 @@ from served import predict, running
 
 from tidemill.clock import micros
 from tidemill.stats.profile import Profile
-from tidemill.stores.segments import Segments, decode, read_frames
+from tidemill.stores.frames import read_frames
+from tidemill.stores.segments import Segments, decode
 from tidemill.strategy import log
 
 SEEN = Profile().add({"age": np.arange(30.0)}).to_bytes()

@@ -15,7 +15,8 @@ from tidemill.records import Feedback
 from tidemill.serving.gateway import Gateway
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.recorder import Recorder
-from tidemill.stores.segments import Batch, Segments, SegmentWriter, decode, read_frames
+from tidemill.stores.frames import read_frames
+from tidemill.stores.segments import Batch, Segments, SegmentWriter, decode
 
 
 class Gate:

@@ -30,7 +30,7 @@ from tidemill.errors import Fenced
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.recorder import Recorder
 from tidemill.stores import compactor as compaction
-from tidemill.stores import segments
+from tidemill.stores import recycled, segments
 from tidemill.stores.blocks import go_through_cache
 from tidemill.stores.compactor import Compactor
 from tidemill.stores.database import Database
@@ -63,10 +63,11 @@ class Fate:
             ends = self.comes()
             if ends and random.random() < 0.5:
                 os._exit(_KILLED)
-            done = act(*given, **named)
-            if ends:
-                os._exit(_KILLED)
-            return done
+            try:
+                return act(*given, **named)
+            finally:
+                if ends:
+                    os._exit(_KILLED)
 
         return doing
 
@@ -88,9 +89,9 @@ def run_gateway(folder: str, acknowledged: str, rate: int, durability: str, fate
     """Log predictions at a rate until killed, noting the ids that were acknowledged."""
     end, real = Fate(fate), os.pwrite
     Path.rename, os.ftruncate = end.around(Path.rename), end.around(os.ftruncate)  # type: ignore[method-assign]
-    os.posix_fallocate = end.around(os.posix_fallocate)
+    os.posix_fallocate, os.link = end.around(os.posix_fallocate), end.around(os.link)
     os.pwrite, os.pwritev = end.around_write(real), end.around_write(os.pwritev)
-    segments._WORTH_SPARE = 1 << 12  # so that these, too, are killed
+    segments._MUCH, recycled.is_on_disk = 1 << 12, lambda _: True  # so that these, too, are killed
     asyncio.run(_log(Path(folder), acknowledged, rate, durability))
 
 
@@ -131,7 +132,7 @@ def run_compactor(home: str, fate: int) -> None:
             event.listen(db._writer, name, end.around(lambda *_: None))
         for name in ("replace", "unlink", "open"):
             setattr(Path, name, end.around(getattr(Path, name)))
-        os.fsync = end.around(os.fsync)
+        os.fsync, os.pwrite = end.around(os.fsync), end.around_write(os.pwrite)  # the latter wipes
         compaction._FAN_IN = 4  # so that merges, too, are killed
         journal = Journal(db)
         made = Compactor(db, journal, Segments(Path(home) / "segments"), Path(home) / "log")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from log_rows import feedback, payload, prediction
 
 from tidemill.errors import Corrupt, NewerStore, ProjectError
-from tidemill.stores.segments import Frames, Segments, SegmentWriter, decode, read_frames
+from tidemill.stores.frames import Frames, read_frames
+from tidemill.stores.segments import Segments, SegmentWriter, decode
 
 HEADER, FRAME = 16, 8
 MODES = ("process", "power")
@@ -38,7 +39,8 @@ def python(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     start = f"""
 import os, resource, signal, sys
 from pathlib import Path
-from tidemill.stores.segments import Segments, SegmentWriter, read_frames
+from tidemill.stores.frames import read_frames
+from tidemill.stores.segments import Segments, SegmentWriter
 folder = Path({str(folder)!r})
 """
     command = [sys.executable, "-c", start + script]

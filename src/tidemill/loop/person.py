@@ -22,8 +22,9 @@ from tidemill.schema import Schema
 from tidemill.stores.case_file import cases_from, cases_of, unreadable
 from tidemill.stores.datasets import Split
 from tidemill.stores.erasures import Erasures, mark_of
+from tidemill.stores.frames import read_frames
 from tidemill.stores.rows import parts
-from tidemill.stores.segments import Batch, decode, read_frames
+from tidemill.stores.segments import Batch, decode
 from tidemill.stores.struck import Looked, Struck, about, of_device, of_person
 from tidemill.strategy.wording import counted
 from tidemill.suites import Cases, canonical

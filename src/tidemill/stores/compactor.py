@@ -23,9 +23,10 @@ from tidemill.errors import Conflict, Fenced
 from tidemill.records import DeviceProfile, Feedback, Prediction
 from tidemill.stores.columns import feedback_table, prediction_tables, profile_table
 from tidemill.stores.database import Database
+from tidemill.stores.frames import read_frames
 from tidemill.stores.journal import Journal, Lease
 from tidemill.stores.logfiles import LogFile, LogFiles, add_files, drop_files
-from tidemill.stores.segments import Segment, Segments, decode, read_frames
+from tidemill.stores.segments import Segment, Segments, decode
 from tidemill.stores.tables import consumed
 
 _GROUP_BYTES = 64 << 20  # of the segments that are read and committed together

@@ -1,15 +1,8 @@
 """Ingest: append-only files of checksummed records, written by gateways and sealed by a rename.
 
-A segment is `NAME.open` while its gateway writes it and `NAME.seg` once it is sealed. Bytes, little-endian:
-
-| offset | bytes | what |
-|---|---|---|
-| 0 | 8 | `TIDESEG` and the format's number, 1 |
-| 8 | 8 | `low_at`: no row in this segment, or in a later one of its gateway, was received earlier (microseconds) |
-| 16 | | frames: length (4), CRC-32 of the payload (4), payload |
-
-A payload is a `Batch` in msgpack. A writer holds a lock (`flock`) on its file, so an `.open` file whose lock is free
-belongs to a gateway that died. What follows the last good frame is a torn write and was never acknowledged.
+A segment is `NAME.open` while its gateway writes it and `NAME.seg` once it is sealed; `frames` tells its bytes. A
+payload is a `Batch` in msgpack. A writer holds a lock (`flock`) on its file, so an `.open` file whose lock is free
+belongs to a gateway that died. A `.new` file is none yet, or was one: its name belongs to its writer alone.
 """
 
 from __future__ import annotations
@@ -18,36 +11,28 @@ import errno
 import fcntl
 import os
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
-from tidemill.errors import Corrupt, NewerStore, ProjectError
+from tidemill.errors import Corrupt, ProjectError
 from tidemill.records import DeviceProfile, Feedback, Prediction
 from tidemill.stores.blocks import BLOCK, Blocks, go_through_cache, whole
 from tidemill.stores.folders import sync_folder
+from tidemill.stores.frames import FRAMES_AT, LOW_AT_AT, Payload, framed, header, packed_low_at, read_low_at, salt
+from tidemill.stores.recycled import Recycled, delete
 from tidemill.stores.spare import Spare, reserve
 
 Durability = Literal["process", "power"]
 
-_MAGIC = b"TIDESEG"
-_FORMAT = 1
-_HEADER = struct.Struct("<7sBq")
-_LOW_AT = struct.Struct("<q")
-_LOW_AT_OFFSET = 8
-_FRAME = struct.Struct("<II")
 _GATEWAY = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _WORTH_PARTS = 1 << 16  # bytes, from which on to put the parts together takes longer than to hand them over singly
 _MAX_PARTS = 256
-_WORTH_SPARE = 1 << 18  # bytes in a segment, from which on the next but one is written with zeros ahead of time
-
-Payload = bytes | bytearray
+_MUCH = 1 << 18  # bytes in a segment, from which on its file is kept, or the next but one made ready ahead of time
 
 
 class Batch(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
@@ -60,13 +45,6 @@ class Batch(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
 
 
 _decoder = msgspec.msgpack.Decoder(Batch)
-
-
-class Frames(NamedTuple):
-    """What a segment holds: its good payloads in order, and the length of the torn write after them."""
-
-    payloads: list[bytes]
-    num_torn: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +63,8 @@ class SegmentWriter:
 
     With durability `process` what was appended survives `kill -9`; with `power` it survives a power cut, because the
     write into the preallocated file returns only when the bytes are on the disk (see `Blocks`). While much is written,
-    a thread makes the file after this one ready (see `Spare`). Calls must not overlap.
+    files are used again (see `Recycled`), with `power` one is made ready by a thread (see `Spare`). Calls must not
+    overlap.
 
     Args:
         folder: where segments lie; it must exist.
@@ -108,14 +87,16 @@ class SegmentWriter:
         self._max_bytes = max_bytes
         self._torn = False
         self._low_at = low_at
-        self._end = _HEADER.size
+        self._end = FRAMES_AT
         self._spare: Spare | None = None
+        self._recycled = Recycled(folder)
         self._fd, self._name = self._create(low_at)
+        self._salt = salt(self._name)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was appended since the last rotation."""
-        return self._end == _HEADER.size
+        return self._end == FRAMES_AT
 
     @property
     def is_full(self) -> bool:
@@ -135,9 +116,7 @@ class SegmentWriter:
                 later frames.
         """
         payloads = (frames,) if isinstance(frames, bytes) else frames
-        parts: list[Payload] = []
-        for payload in payloads:
-            parts += (_FRAME.pack(len(payload), zlib.crc32(payload)), payload)
+        parts = framed(payloads, self._salt)
         num_bytes = sum(map(len, parts))
         if self._blocks is None and (num_bytes < _WORTH_PARTS or len(parts) > _MAX_PARTS):
             parts = [b"".join(parts)]
@@ -150,6 +129,7 @@ class SegmentWriter:
                 raise OSError(errno.ENOSPC, full, str(self._path(".open")))
         except OSError:
             self._torn = True
+            self._recycled.discard()  # the disk may need the room
             self._cut()
             raise
         self._end += written
@@ -159,7 +139,7 @@ class SegmentWriter:
         if self.is_empty and low_at > self._low_at:
             if self._blocks is not None:
                 go_through_cache(self._fd)  # an append may have begun and failed
-            os.pwrite(self._fd, _LOW_AT.pack(low_at), _LOW_AT_OFFSET)
+            os.pwrite(self._fd, packed_low_at(low_at), LOW_AT_AT)
             self._low_at = low_at
 
     def rotate(self, low_at: int) -> None:
@@ -168,6 +148,7 @@ class SegmentWriter:
         The next file exists before the old one is renamed, so the gateway is never without a visible segment.
         """
         if self.is_empty:
+            self._recycled.discard()
             self.idle(low_at)
             return
         fd, name = self._create(low_at)
@@ -177,9 +158,10 @@ class SegmentWriter:
             os.close(fd)
             (self._folder / f"{name}.open").unlink()
             raise
-        os.close(self._fd)
+        self._leave(self._end >= _MUCH)
         num_bytes = self._end
-        self._fd, self._name, self._low_at, self._end = fd, name, low_at, _HEADER.size
+        self._fd, self._low_at, self._end = fd, low_at, FRAMES_AT
+        self._name, self._salt = name, salt(name)
         self._make_spare(num_bytes)
 
     def close(self) -> None:
@@ -192,6 +174,7 @@ class SegmentWriter:
             self._seal()
         os.close(self._fd)
         self._fd = -1
+        self._recycled.discard()
         if self._spare is not None:
             self._spare.discard()
 
@@ -201,11 +184,18 @@ class SegmentWriter:
     def _write(self, parts: Sequence[Payload]) -> int:
         if self._blocks is not None:
             if self.is_empty:
-                self._blocks.begin(self._fd, _HEADER.pack(_MAGIC, _FORMAT, self._low_at))
+                self._blocks.begin(self._fd, header(self._low_at))
             return self._blocks.append(parts)
         if len(parts) == 1:
             return os.pwrite(self._fd, parts[0], self._end)
         return os.pwritev(self._fd, parts, self._end)
+
+    def _leave(self, is_much: bool) -> None:
+        """Have done with the sealed file, or keep it for a later segment."""
+        if not is_much:
+            self._recycled.discard()
+        if not (is_much and self._blocks is None and self._recycled.keep(self._fd, self._path(".seg"))):
+            os.close(self._fd)
 
     def _cut(self) -> None:
         os.ftruncate(self._fd, self._end)
@@ -238,7 +228,9 @@ class SegmentWriter:
             return fd, name
 
     def _new(self) -> tuple[int, Path]:
-        """Return an empty file that no reader looks at yet: the spare one, where it is ready."""
+        """Return a file that no reader looks at yet: one of ours that is free, or the spare one if it is ready."""
+        if recycled := self._recycled.take():
+            return recycled
         fd = self._spare.take() if self._spare is not None else None
         if self._spare is not None and fd is not None:
             path, self._spare = self._spare.path, None
@@ -247,19 +239,19 @@ class SegmentWriter:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640), path
 
     def _head(self, fd: int, low_at: int) -> None:
-        head = _HEADER.pack(_MAGIC, _FORMAT, low_at)
+        head = header(low_at)
         if self._blocks is None:
             os.pwrite(fd, head, 0)
             return
         # For a whole block nothing has to be read before. The first append syncs it.
         os.pwrite(fd, head.ljust(BLOCK, b"\0"), 0)
-        reserve(fd, whole(self._max_bytes), least=_HEADER.size)
+        reserve(fd, whole(self._max_bytes), least=FRAMES_AT)
 
     def _make_spare(self, num_bytes: int) -> None:
         """Have a file made ready for as much as the last segment held, where segments hold much."""
         if self._spare is not None and self._spare.is_lost:
             self._spare = None
-        is_worth_it = num_bytes >= _WORTH_SPARE and self._blocks is not None and self._blocks.by_write
+        is_worth_it = num_bytes >= _MUCH and self._blocks is not None and self._blocks.by_write
         if is_worth_it and self._spare is None:
             most = whole(self._max_bytes)
             num_zeros = min(whole(num_bytes + num_bytes // 4), most)
@@ -299,7 +291,7 @@ class Segments:
     def remove(self, names: Iterable[str]) -> None:
         """Delete sealed segments, and make sure that they stay deleted."""
         for name in names:
-            (self.folder / f"{name}.seg").unlink(missing_ok=True)
+            delete(self.folder / f"{name}.seg")
         sync_folder(self.folder)
 
     def _entries(self) -> list[tuple[str, str]]:
@@ -312,35 +304,11 @@ class Segments:
             path = self.folder / (name + suffix)
             try:
                 with path.open("rb") as file:
-                    head, num_bytes = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
+                    head, num_bytes = file.read(FRAMES_AT), os.fstat(file.fileno()).st_size
             except FileNotFoundError:
                 continue
-            return Segment(
-                name=name, path=path, sealed=suffix == ".seg", low_at=_read_low_at(head), num_bytes=num_bytes
-            )
+            return Segment(name=name, path=path, sealed=suffix == ".seg", low_at=read_low_at(head), num_bytes=num_bytes)
         return None  # deleted since it was listed, hence consumed
-
-
-def read_frames(path: Path) -> Frames:
-    """Return the good payloads of a segment, stopping at a torn write.
-
-    Raises:
-        NewerStore: a newer program wrote it.
-    """
-    data = path.read_bytes()
-    if not _has_header(data):
-        return Frames([], len(data.rstrip(b"\0")))
-    if data[len(_MAGIC)] != _FORMAT:
-        raise NewerStore(f"segment {path} has format {data[len(_MAGIC)]}.", "run the newer program")
-    payloads, at = [], _HEADER.size
-    while at + _FRAME.size <= len(data):
-        length, checksum = _FRAME.unpack_from(data, at)
-        payload = data[at + _FRAME.size : at + _FRAME.size + length]
-        if not length or len(payload) < length or zlib.crc32(payload) != checksum:
-            break
-        payloads.append(payload)
-        at += _FRAME.size + length
-    return Frames(payloads, len(data[at:].rstrip(b"\0")))  # zeros were preallocated, not written
 
 
 def decode(payload: bytes, *, name: str) -> Batch:
@@ -356,16 +324,6 @@ def decode(payload: bytes, *, name: str) -> Batch:
             f"segment {name} holds a frame that is no batch: {error}.",
             "update this program, or move that file out of the folder to go on without its rows",
         ) from error
-
-
-def _has_header(data: bytes) -> bool:
-    return len(data) >= _HEADER.size and data.startswith(_MAGIC)
-
-
-def _read_low_at(head: bytes) -> int:
-    """A header lost in a power cut says nothing: then the segment may hold any time."""
-    low_at: int = _LOW_AT.unpack_from(head, _LOW_AT_OFFSET)[0] if _has_header(head) else 0
-    return low_at
 
 
 def _if_unlocked(path: Path, act: Callable[[], object]) -> bool:
