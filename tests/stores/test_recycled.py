@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.stores import recycled, segments
-from tidemill.stores.frames import read_frames
+from tidemill.stores.frames import FRAMES_AT, read_frames
 from tidemill.stores.recycled import is_on_disk
 from tidemill.stores.segments import Segments, SegmentWriter
 
@@ -85,9 +85,13 @@ def test_no_more_files_are_kept_than_are_needed(tmp_path: Path) -> None:
     for _ in range(40):
         fill(w, MUCH)
     assert len(names(tmp_path, ".new")) == recycled._MOST_FILES
+    assert take_all(tmp_path) == [MUCH] * 40
+    for _ in range(40):
+        fill(w, MUCH)
+        take_all(tmp_path)
+    assert len(names(tmp_path, ".new")) <= 2, "those of the burst are used up"
     w.close()
     assert names(tmp_path, ".new") == []
-    assert take_all(tmp_path) == [MUCH] * 40
 
 
 def test_what_was_in_a_deleted_segment_is_gone_at_once(tmp_path: Path) -> None:
@@ -100,14 +104,22 @@ def test_what_was_in_a_deleted_segment_is_gone_at_once(tmp_path: Path) -> None:
     w.close()
 
 
+def test_with_power_none_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments.Spare, "_make", lambda _: None)
+    w = SegmentWriter(tmp_path, "gw", low_at=1, durability="power")
+    fill(w, MUCH)
+    assert names(tmp_path, ".new") == []
+    w.close()
+
+
 @pytest.mark.parametrize("quietly", ["nothing", "little"])
 def test_nothing_is_kept_once_little_is_written(tmp_path: Path, quietly: str) -> None:
     w = writer(tmp_path)
-    fill(w, MUCH)
+    for _ in range(3):
+        fill(w, MUCH)
     take_all(tmp_path)
-    assert names(tmp_path, ".new") != []
-    for _ in range(2):
-        fill(w, *[b"a row"] * (quietly == "little"))
+    assert len(names(tmp_path, ".new")) == 3
+    fill(w, *[b"a row"] * (quietly == "little"))
     assert names(tmp_path, ".new") == []
     w.close()
 
@@ -127,28 +139,87 @@ def test_a_file_that_was_not_wiped_is_let_go(tmp_path: Path) -> None:
     assert take_all(tmp_path) == [MUCH, MUCH]
 
 
-def test_a_late_deletion_does_not_wipe_what_is_in_use_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compactor stands still while it deletes; its heir deletes the segment, and the writer takes the file."""
+def test_what_nobody_wiped_loses_its_name_though_its_writer_stands_still(tmp_path: Path) -> None:
+    w = writer(tmp_path)
+    for _ in range(3):
+        fill(w, MUCH)
+    unwiped, wiped, waits = (tmp_path / f"{name}.seg" for name in names(tmp_path, ".seg"))
+    unwiped.unlink()
+    Segments(tmp_path).remove([wiped.stem])
+    Segments(tmp_path).seal_dead()
+    assert names(tmp_path, ".new") == [wiped.stem, waits.stem]
+    fill(w, MUCH)
+    w.close()
+    assert take_all(tmp_path) == [MUCH, MUCH]
+
+
+@pytest.mark.parametrize("late", ["before", "within"])
+def test_a_late_deletion_does_not_wipe_what_is_in_use_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """A compactor stands still while it deletes; its heir deletes the segment, and the writer goes on."""
     w = writer(tmp_path)
     fill(w, MUCH)
     (sealed,) = tmp_path.glob("*.seg")
     first = sealed.stat().st_ino
-    unlink, late = Path.unlink, []
+    holder, name = (Path, "unlink") if late == "before" else (recycled, "_wipe")
+    real, told = getattr(holder, name), []
 
-    def meanwhile(path: Path, missing_ok: bool = False) -> None:
-        if path == sealed and not late:
-            late.append(path)
+    def meanwhile(*given: object, **named: object) -> None:
+        if not told:
+            told.append(given)
             Segments(tmp_path).remove([sealed.stem])
             fill(w, MUCH)
-            assert in_use(tmp_path) == first
+            assert (in_use(tmp_path) == first) == (late == "before"), "what is not yet wiped is not used"
             w.append(b"acknowledged")
-        unlink(path, missing_ok)
+        real(*given, **named)
 
-    monkeypatch.setattr(Path, "unlink", meanwhile)
+    monkeypatch.setattr(holder, name, meanwhile)
     Segments(tmp_path).remove([sealed.stem])
-    assert late
+    assert told
     w.close()
     assert take_all(tmp_path) == [MUCH, b"acknowledged"]
+
+
+def test_a_file_that_is_kept_while_its_segment_is_deleted_is_wiped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer may stand still from then on."""
+    w, unlink = writer(tmp_path), Path.unlink
+    w.append(MUCH)
+    keep = w._recycled.keep
+
+    def first_link(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".seg" and not names(tmp_path, ".new"):
+            keep(os.dup(w._fd), path)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(w._recycled, "keep", lambda *_: False)
+    fill(w, MUCH)
+    monkeypatch.setattr(Path, "unlink", first_link)
+    Segments(tmp_path).remove(names(tmp_path, ".seg"))
+    (kept,) = tmp_path.glob("*.new")
+    assert kept.read_bytes()[16:].strip(b"\0") == b""
+    w.close()
+
+
+def test_a_writer_without_memory_appends_to_nothing_that_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = writer(tmp_path)
+    w.append(MUCH)
+
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", none_left)
+        with pytest.raises(MemoryError):
+            w.rotate(next(TIMES))
+    assert take_all(tmp_path) == [MUCH]
+    w.append(b"acknowledged")
+    w.close()
+    assert take_all(tmp_path) == [b"acknowledged"]
 
 
 def test_who_reads_a_segment_that_is_wiped_meanwhile_is_told_that_it_is_gone(
@@ -169,22 +240,6 @@ def test_who_reads_a_segment_that_is_wiped_meanwhile_is_told_that_it_is_gone(
     w.close()
 
 
-def test_a_segment_that_is_sealed_while_it_is_read_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    w = writer(tmp_path)
-    w.append(b"a row")
-    (path,) = tmp_path.glob("*.open")
-    read = Path.read_bytes
-
-    def slowly(path: Path) -> bytes:
-        data = read(path)
-        w.rotate(2)
-        return data
-
-    monkeypatch.setattr(Path, "read_bytes", slowly)
-    assert read_frames(path).payloads == [b"a row"]
-    w.close()
-
-
 def test_a_copy_of_the_folder_that_is_made_of_names_stays_as_it_is(tmp_path: Path) -> None:
     home, copy = tmp_path / "segments", tmp_path / "copy"
     home.mkdir()
@@ -194,6 +249,28 @@ def test_a_copy_of_the_folder_that_is_made_of_names_stays_as_it_is(tmp_path: Pat
     take_all(home)
     for _ in range(3):
         fill(w, MUCH)
+        take_all(home)
+    assert take_all(copy) == [MUCH, b"kept"]
+    assert not {path.stat().st_ino for path in home.iterdir()} & {path.stat().st_ino for path in copy.iterdir()}
+    w.close()
+
+
+def test_a_copy_that_is_made_of_names_while_a_segment_is_deleted_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, copy = tmp_path / "segments", tmp_path / "copy"
+    home.mkdir()
+    w, unlink = writer(home), Path.unlink
+    fill(w, MUCH, b"kept")
+
+    def copied(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".seg" and not copy.exists():
+            shutil.copytree(home, copy, copy_function=os.link)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", copied)
+        take_all(home)
     assert take_all(copy) == [MUCH, b"kept"]
     w.close()
 
@@ -231,17 +308,17 @@ def test_a_full_disk_gets_its_room_back(tmp_path: Path, monkeypatch: pytest.Monk
     assert take_all(tmp_path) == [b"after"]
 
 
-@pytest.mark.parametrize("broken", ["link", "open"])
+@pytest.mark.parametrize("broken", ["link", "open", "pwrite"])
 def test_without_second_names_or_the_right_to_wipe_it_works_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     w = writer(tmp_path)
     real = getattr(os, broken)
 
-    def refused(path: Path, *rest: object) -> object:
-        if str(path).endswith(".seg"):
+    def refused(target: object, *rest: object) -> object:
+        if str(target).endswith(".seg") or (broken == "pwrite" and rest[-1] == FRAMES_AT and not rest[0].strip(b"\0")):  # type: ignore[attr-defined]
             raise PermissionError(errno.EPERM, "Operation not permitted")
-        return real(path, *rest)
+        return real(target, *rest)
 
     monkeypatch.setattr(os, broken, refused)
     for number in range(5):
@@ -269,6 +346,26 @@ def test_a_file_that_cannot_be_read_is_let_go(tmp_path: Path, monkeypatch: pytes
     assert names(tmp_path, ".new") == []
     w.close()
     assert take_all(tmp_path) == [b"a row"]
+
+
+def test_files_that_were_used_are_closed(tmp_path: Path) -> None:
+    def num_open() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("the system does not tell which files are open")
+    before = num_open()
+    w = writer(tmp_path)
+    for number in range(60):
+        fill(w, *[MUCH] * (number % 7 != 0))
+        if number % 5 == 0:
+            for path in tmp_path.glob("*.seg"):
+                path.unlink()
+        elif number % 3:
+            take_all(tmp_path)
+    w.close()
+    take_all(tmp_path)
+    assert num_open() == before
 
 
 def test_a_folder_in_memory_is_not_on_a_disk() -> None:

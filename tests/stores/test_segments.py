@@ -13,11 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from log_rows import feedback, payload, prediction
 
-from tidemill.errors import Corrupt, NewerStore, ProjectError
+from tidemill.errors import Corrupt, ProjectError
 from tidemill.stores.frames import Frames, read_frames
 from tidemill.stores.segments import Segments, SegmentWriter, decode
 
@@ -183,65 +181,6 @@ def test_where_the_file_system_has_no_synced_write_a_sync_follows(tmp_path: Path
     assert len(synced) == 2
     w.close()
     assert read_frames(only(tmp_path)) == Frames([b"x", b"y"], 0)
-
-
-def test_a_file_cut_at_any_byte_gives_the_whole_frames_before_the_cut(tmp_path: Path) -> None:
-    frames = [b"first", b"2" * 300, b"", b"third \x00\x00"]
-    w = writer(tmp_path)
-    w.append([f for f in frames if f])
-    w.close()
-    path = only(tmp_path)
-    data = path.read_bytes()
-    ends = [HEADER]
-    for frame in frames:
-        ends += [ends[-1] + FRAME + len(frame)] if frame else []
-    for cut in range(len(data) + 1):
-        path.write_bytes(data[:cut])
-        whole = sum(end <= cut for end in ends[1:])
-        found = read_frames(path)
-        assert found.payloads == [f for f in frames if f][:whole], cut
-        assert (found.num_torn > 0) == (
-            cut not in ends and data[max(e for e in [0, *ends] if e <= cut) : cut].strip(b"\0") != b""
-        ), cut
-
-
-@settings(max_examples=200, deadline=None)
-@given(at=st.integers(0, 400), flip=st.integers(1, 255))
-def test_a_changed_byte_never_gives_a_frame_that_was_not_written(
-    tmp_path_factory: pytest.TempPathFactory, at: int, flip: int
-) -> None:
-    folder = tmp_path_factory.mktemp("segments")
-    frames = [b"a" * 100, b"b" * 120, b"c" * 90]
-    w = writer(folder)
-    w.append(frames)
-    w.close()
-    data = bytearray(only(folder).read_bytes())
-    data[at % len(data)] ^= flip
-    only(folder).write_bytes(data)
-    try:
-        found = read_frames(only(folder)).payloads
-    except NewerStore:
-        assert at % len(data) == 7
-        return
-    assert found == frames[: len(found)]
-
-
-def test_a_segment_of_a_newer_program_is_refused(tmp_path: Path) -> None:
-    w = writer(tmp_path)
-    w.append(b"x")
-    w.close()
-    data = bytearray(only(tmp_path).read_bytes())
-    data[7] = 9
-    only(tmp_path).write_bytes(data)
-    with pytest.raises(NewerStore, match="format 9"):
-        read_frames(only(tmp_path))
-
-
-def test_a_header_lost_in_a_power_cut_may_hold_any_time(tmp_path: Path) -> None:
-    (tmp_path / "gw-1.seg").write_bytes(b"\0" * 4096)
-    (tmp_path / "gw-2.seg").write_bytes(b"")
-    assert [s.low_at for s in Segments(tmp_path).present()] == [0, 0]
-    assert read_frames(tmp_path / "gw-1.seg") == Frames([], 0)
 
 
 @pytest.mark.parametrize("durability", MODES)

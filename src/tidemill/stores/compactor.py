@@ -43,7 +43,7 @@ class Compacted:
     """What a compaction moved: rows of predictions and of feedback, and the number of segments they came from.
 
     `num_torn` counts the bytes after the last good frame of a segment: writes that were cut short, which nobody was
-    told had succeeded.
+    told had succeeded; after a power cut also what an earlier segment left in its file.
     """
 
     rows: int = 0

@@ -2,8 +2,8 @@
 
 A file that grows needs pages in the cache of the system, and a new one costs several times as much as one that is
 there: in a virtual machine often a turn of its host. So who writes much keeps the file of `NAME.seg` under a second
-name, `NAME.new`, and its lock. Who deletes such a segment wipes the file first, which also erases what was in it: zeros
-from its first frame on, and in the end in place of the format's number. Only then its writer takes it for a later
+name, `NAME.new`, and its lock. Who deletes such a segment then wipes the file, which also erases what was in it: zeros
+from its first frame on, and in the end in place of the format's number. Only after that its writer takes it for a later
 segment. What was in it counts for nothing even if the zeros are lost in a power cut: a frame's checksum is good under
 the name of its own segment alone.
 """
@@ -57,7 +57,7 @@ class Recycled:
 
     def take(self) -> tuple[int, Path] | None:
         """Return a file that is free, which is the caller's from now on."""
-        free = [file for file in self._files if self._is_free(file)]
+        free = [file for file in list(self._files) if self._is_free(file)]
         self._num_free = max(0, len(free) - 1)
         if not free:
             return None
@@ -72,13 +72,13 @@ class Recycled:
 
     def _is_free(self, file: _Kept) -> bool:
         try:
-            if os.fstat(file.fd).st_nlink > 1:
+            if file.path.with_suffix(".seg").exists():
                 return False
             if os.pread(file.fd, 1, FORMAT_AT) == b"\0":
                 return True
         except OSError:  # a block of the disk is bad: segments go elsewhere
             file.is_left = True
-        if file.is_left:  # whoever deleted it was killed, or may not write to it
+        if file.is_left:  # whoever deleted it was killed, may not write to it, or saw that a copy shares it
             self._let_go(file)
         file.is_left = True
         return False
@@ -96,12 +96,13 @@ def is_on_disk(folder: Path) -> bool:
 
 
 def delete(sealed: Path) -> None:
-    """Delete a segment, if it is there; a file that its writer keeps is wiped."""
-    fd = _if_kept(sealed)
+    """Delete a segment, if it is there; a file that its writer keeps is wiped, if it can be."""
+    fd = _opened(sealed)
     try:
         # Of several that delete it one does: the others must not wipe what may be in use again by then.
         sealed.unlink()
-        if fd is not None:
+        # Looked at only now: without that name nobody can keep the file any more, or copy the segment by a name.
+        if fd is not None and _is_kept(fd, sealed.with_suffix(".new")):
             _wipe(fd)
     except FileNotFoundError:
         pass
@@ -110,20 +111,29 @@ def delete(sealed: Path) -> None:
             os.close(fd)
 
 
-def _if_kept(sealed: Path) -> int | None:
-    """Open the file of a segment if its writer's is the only other name: a copy of the folder may be made of names."""
-    kept = sealed.with_suffix(".new")
-    if not kept.exists():
-        return None
+def drop_unwiped(kept: Path) -> None:
+    """Take the name from a file whose segment was deleted by somebody who was killed before the file was wiped.
+
+    Its writer may stand still, or have no more to write. One that is being wiped may lose its name, too: its writer
+    then takes another.
+    """
+    with suppress(OSError), kept.open("rb") as file:
+        if os.fstat(file.fileno()).st_nlink == 1 and os.pread(file.fileno(), 1, FORMAT_AT) > b"\0":
+            kept.unlink()
+
+
+def _opened(sealed: Path) -> int | None:
     try:
-        fd = os.open(sealed, os.O_RDWR)
+        return os.open(sealed, os.O_RDWR)
     except OSError:
         return None
+
+
+def _is_kept(fd: int, kept: Path) -> bool:
+    """Say whether the writer's is the only name left: a copy of the folder may be made of names."""
     with suppress(OSError):
-        if os.fstat(fd).st_nlink == 2 and os.path.samestat(os.fstat(fd), kept.stat()):
-            return fd
-    os.close(fd)
-    return None
+        return os.fstat(fd).st_nlink == 1 and os.path.samestat(os.fstat(fd), kept.stat())
+    return False
 
 
 def _wipe(fd: int) -> None:

@@ -2,7 +2,7 @@
 
 A segment is `NAME.open` while its gateway writes it and `NAME.seg` once it is sealed; `frames` tells its bytes. A
 payload is a `Batch` in msgpack. A writer holds a lock (`flock`) on its file, so an `.open` file whose lock is free
-belongs to a gateway that died. A `.new` file is none yet, or was one: its name belongs to its writer alone.
+belongs to a gateway that died. A `.new` file is none yet, or was one: no reader looks at it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tidemill.records import DeviceProfile, Feedback, Prediction
 from tidemill.stores.blocks import BLOCK, Blocks, go_through_cache, whole
 from tidemill.stores.folders import sync_folder
 from tidemill.stores.frames import FRAMES_AT, LOW_AT_AT, Payload, framed, header, packed_low_at, read_low_at, salt
-from tidemill.stores.recycled import Recycled, delete
+from tidemill.stores.recycled import Recycled, delete, drop_unwiped
 from tidemill.stores.spare import Spare, reserve
 
 Durability = Literal["process", "power"]
@@ -63,8 +63,8 @@ class SegmentWriter:
 
     With durability `process` what was appended survives `kill -9`; with `power` it survives a power cut, because the
     write into the preallocated file returns only when the bytes are on the disk (see `Blocks`). While much is written,
-    files are used again (see `Recycled`), with `power` one is made ready by a thread (see `Spare`). Calls must not
-    overlap.
+    the file after this one is an old one (`process`, see `Recycled`), or a thread makes it ready (`power`, see
+    `Spare`). Calls must not overlap.
 
     Args:
         folder: where segments lie; it must exist.
@@ -154,14 +154,15 @@ class SegmentWriter:
         fd, name = self._create(low_at)
         try:
             self._seal()
-        except OSError:
+        except (OSError, MemoryError):
             os.close(fd)
             (self._folder / f"{name}.open").unlink()
             raise
-        self._leave(self._end >= _MUCH)
-        num_bytes = self._end
+        sealed_fd, sealed, num_bytes = self._fd, self._path(".seg"), self._end
+        # Before anything else that may fail: what is appended to a sealed segment is lost.
         self._fd, self._low_at, self._end = fd, low_at, FRAMES_AT
         self._name, self._salt = name, salt(name)
+        self._leave(sealed_fd, sealed, num_bytes >= _MUCH)
         self._make_spare(num_bytes)
 
     def close(self) -> None:
@@ -190,12 +191,16 @@ class SegmentWriter:
             return os.pwrite(self._fd, parts[0], self._end)
         return os.pwritev(self._fd, parts, self._end)
 
-    def _leave(self, is_much: bool) -> None:
-        """Have done with the sealed file, or keep it for a later segment."""
-        if not is_much:
-            self._recycled.discard()
-        if not (is_much and self._blocks is None and self._recycled.keep(self._fd, self._path(".seg"))):
-            os.close(self._fd)
+    def _leave(self, fd: int, sealed: Path, is_much: bool) -> None:
+        """Have done with a sealed file, or keep it for a later segment."""
+        is_kept = False
+        try:
+            if not is_much:
+                self._recycled.discard()
+            is_kept = is_much and self._blocks is None and self._recycled.keep(fd, sealed)
+        finally:
+            if not is_kept:
+                os.close(fd)
 
     def _cut(self) -> None:
         os.ftruncate(self._fd, self._end)
@@ -203,8 +208,9 @@ class SegmentWriter:
 
     def _seal(self) -> None:
         # Neither needs a sync: what was written has had one, and after a power cut the file may be as it was before.
+        written, sealed = self._path(".open"), self._path(".seg")
         os.ftruncate(self._fd, self._end)  # gives back what was preallocated
-        self._path(".open").rename(self._path(".seg"))
+        written.rename(sealed)
 
     def _create(self, low_at: int) -> tuple[int, str]:
         while True:
@@ -284,8 +290,8 @@ class Segments:
             path = self.folder / (name + suffix)
             if suffix == ".open" and _if_unlocked(path, partial(path.rename, path.with_suffix(".seg"))):
                 sealed.append(name)
-            elif suffix == ".new":
-                _if_unlocked(path, path.unlink)
+            elif suffix == ".new" and not _if_unlocked(path, path.unlink):
+                drop_unwiped(path)
         return sealed
 
     def remove(self, names: Iterable[str]) -> None:
