@@ -54,6 +54,8 @@ class PatientConnection(HttpToolsProtocol):
         self._calls.clear()
         self._hot = None
         super().connection_lost(exc)
+        # A call knows its connection: without this every closed one would wait for the collector, which seldom comes.
+        self.cycle = None
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer what was asked before the caller closed its half, then close."""

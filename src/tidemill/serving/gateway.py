@@ -122,8 +122,11 @@ class Gateway:
 
         self.give(items, done, listed=listed, caller=caller)
         refusal = await told
-        if refusal is not None:
-            raise refusal
+        try:
+            if refusal is not None:
+                raise refusal
+        finally:
+            del refusal  # which knows this frame by now: both would wait for the collector
         return len(items)
 
     def give(

@@ -42,11 +42,6 @@ class Http2(asyncio.Protocol):
         self._paused_at = float("inf")
         self._begun = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
-            h2.DATA: self._on_data, h2.HEADERS: self._on_headers, h2.RST: self._on_reset,
-            h2.SETTINGS: self._on_settings, h2.PUSH: self._on_push, h2.PING: self._on_ping,
-            h2.GOAWAY: self._on_goaway, h2.WINDOW: self._on_window, h2.CONTINUATION: self._on_continuation,
-        }  # fmt: skip
 
     # ---- the connection
 
@@ -71,6 +66,8 @@ class Http2(asyncio.Protocol):
             self._timer.cancel()
         for stream in list(self._streams.values()):
             self._forget(stream)
+        # It knows this connection: without this every closed one would wait for the collector, which seldom comes.
+        del self._replies
 
     def data_received(self, data: bytes) -> None:
         """Take frames apart."""
@@ -91,7 +88,7 @@ class Http2(asyncio.Protocol):
 
     def _frames(self, buffer: bytes, at: int) -> int:
         """Take every whole frame; return where the rest begins."""
-        size, handlers = len(buffer), self._handlers
+        size = len(buffer)
         while size - at >= 9 and not self._closing:
             length_and_type, flags, number = h2.HEAD.unpack_from(buffer, at)
             length, kind = length_and_type >> 8, length_and_type & 0xFF
@@ -102,9 +99,9 @@ class Http2(asyncio.Protocol):
                 break
             if self._block is not None and kind != h2.CONTINUATION:
                 raise ProtocolError(h2.PROTOCOL_ERROR, "headers are interrupted")
-            handler = handlers.get(kind)
+            handler = _HANDLERS.get(kind)
             if handler is not None:
-                handler(flags, number & h2.LAST, buffer[at + 9 : end])
+                handler(self, flags, number & h2.LAST, buffer[at + 9 : end])
             else:
                 self._chore()
             at = end
@@ -352,3 +349,10 @@ class Http2(asyncio.Protocol):
     def _drop_parts(self, stream: Stream) -> None:
         self._shared.waiting_bytes -= stream.num_bytes
         stream.parts, stream.num_bytes = None, 0
+
+
+_HANDLERS: dict[int, Callable[[Http2, int, int, bytes], None]] = {
+    h2.DATA: Http2._on_data, h2.HEADERS: Http2._on_headers, h2.RST: Http2._on_reset, h2.SETTINGS: Http2._on_settings,
+    h2.PUSH: Http2._on_push, h2.PING: Http2._on_ping, h2.GOAWAY: Http2._on_goaway, h2.WINDOW: Http2._on_window,
+    h2.CONTINUATION: Http2._on_continuation,
+}  # fmt: skip

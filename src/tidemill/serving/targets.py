@@ -112,11 +112,14 @@ def careful_request(gateway: Gateway, body: bytes, caller: Caller) -> PredictReq
     try:
         request = read_predict(body)
     except InvalidRequest as malformed:
-        error = _named_nan(gateway, body, caller) or malformed
-        gateway.count_refusal("", error)
-        raise error from None
+        raise _counted(gateway, _named_nan(gateway, body, caller) or malformed) from None
     request.model = caller.enter(request.model, Scope.PREDICT)
     return request
+
+
+def _counted(gateway: Gateway, error: InvalidRequest) -> InvalidRequest:
+    gateway.count_refusal("", error)
+    return error
 
 
 def _named_nan(gateway: Gateway, body: bytes, caller: Caller) -> InvalidRequest | None:
