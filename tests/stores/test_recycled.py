@@ -6,6 +6,8 @@ import errno
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -276,14 +278,20 @@ def test_a_copy_that_is_made_of_names_while_a_segment_is_deleted_stays_as_it_is(
 
 
 def test_a_killed_writers_files_are_removed_and_its_segments_stay(tmp_path: Path) -> None:
-    pid = os.fork()
-    if not pid:
-        dying = writer(tmp_path)
-        for _ in range(3):
-            fill(dying, MUCH)
-        Segments(tmp_path).remove(names(tmp_path, ".seg")[:1])
-        os._exit(0)
-    os.waitpid(pid, 0)
+    dying = f"""
+import os
+from pathlib import Path
+from tidemill.stores import recycled, segments
+segments._MUCH, recycled.is_on_disk = 10_000, lambda _: True
+folder = Path({str(tmp_path)!r})
+w = segments.SegmentWriter(folder, "gw", low_at=1)
+for number in range(3):
+    w.append(b"m" * 20_000)
+    w.rotate(2 + number)
+segments.Segments(folder).remove([min(path.stem for path in folder.glob("*.seg"))])
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", dying], check=False, timeout=60).returncode == -9
     assert len(names(tmp_path, ".new")) == 3
     Segments(tmp_path).seal_dead()
     assert names(tmp_path, ".new") == []
